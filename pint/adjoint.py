@@ -1,0 +1,303 @@
+"""The adjoint of a solve: a time-stepping problem on the reversed grid, for the same engine.
+
+For J(u_N) + sum_i j_i(u_i) with u_i = Phi_i(u_{i-1}), the adjoint states are
+
+    w_N = dJ/du_N + dj_N,    w_{i-1} = (dPhi_i/du)^T w_i + dj_{i-1},
+
+and dJ/du_0 = w_0, dJ/dtheta = sum_i (dPhi_i/dtheta)^T w_i, both derivatives taken at u_{i-1}.
+`docs/adjoint.md` derives this, and what the coarse levels do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.mgrit.coarsest import whole
+from pint.mgrit.hierarchy import Hierarchy, Level, wait
+from pint.mgrit.solver import MGRIT, Result, Status
+from pint.options import MGRITOptions
+from pint.propagator import Linearization, Propagator, State, Step, changes_space
+
+
+class AdjointPropagator(Propagator):
+    """Steps adjoint states along the reversed grid, linearised at the states of a forward solve.
+
+    Point j of the reversed grid is point N - j of the forward grid. On level l, the step is the
+    transpose of the coarse step Phi_l that covers the same finest steps, at the forward state
+    where that step starts.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The forward model, with `adjoint_step`.
+    times : ndarray of float64, shape (N + 1,)
+        Forward times.
+    """
+
+    def __init__(self, propagator: Propagator, times: NDArray[np.float64]) -> None:
+        self.propagator = propagator
+        self.dtype = propagator.dtype
+        self.batched = propagator.batched
+        self.times = times
+        self.num_steps = times.size - 1
+        self._linearized: list[_LinearizedLevel] = []
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Shape of an adjoint state, that of the forward states."""
+        return self.propagator.state_shape
+
+    def restrict(self, u: State, level: int) -> State:
+        """Restrict an adjoint state as the forward model restricts its states."""
+        return self.propagator.restrict(u, level)
+
+    def interpolate(self, u: State, level: int) -> State:
+        """Interpolate an adjoint state as the forward model interpolates its states."""
+        return self.propagator.interpolate(u, level)
+
+    def forward_step(self, step: Step) -> Step:
+        """Return the forward step that covers the same finest steps as a reversed one."""
+        first, last = self.num_steps + 1 - step.last, self.num_steps + 1 - step.first
+        start, stop = self.times[first - 1], self.times[last]
+        if np.ndim(first) == 0:
+            start, stop = float(start), float(stop)
+        return Step(step.level, start, stop, first, last)
+
+    def linearize_at(self, hierarchy: Hierarchy, u: State) -> None:
+        """Linearise every step that this rank takes on any level.
+
+        Collective, if the coarsest level is gathered.
+
+        Parameters
+        ----------
+        hierarchy : Hierarchy
+            The levels of the reversed problem.
+        u : array, shape (number of own reversed points, *state_shape)
+            Forward states at this rank's points of the reversed grid, in reversed order.
+        """
+        self._linearized = []
+        levels, transfer = hierarchy.levels, hierarchy.driver
+        for level in levels:
+            if level.index > 0:
+                above = levels[level.index - 1]
+                u = u[above.first_c - 1 :: above.m]
+                if changes_space(self.propagator) and u.shape[0]:
+                    u = transfer.restrict(u, level.index - 1)
+            gathered = level is levels[-1] and hierarchy.gathers_coarsest
+            known = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u)) if gathered else u
+            self._linearized.append(self._linearize(whole(level) if gathered else level, known))
+
+    def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
+        begin = max(level.block.start, 1)  # no step leads to point 0
+        count = level.block.stop - begin
+        if count <= 0:
+            return _LinearizedLevel(begin, u[:0], None)
+        u = u[u.shape[0] - count :]
+        skipped = begin - level.block.start
+        steps = self.forward_step(level.steps(slice(1 + skipped, level.num_slots, 1)))
+        tape = self.propagator.linearize(u, steps) if self.batched else None
+        return _LinearizedLevel(begin, u, tape)
+
+    def step(self, u: State, step: Step) -> State:
+        """Return (dPhi/du)^T of an adjoint state, or of a stack of them."""
+        here = self._linearized[step.level]
+        rows = here.rows(step)
+        if here.tape is not None:
+            return here.tape.adjoint(u, rows)
+        return self.propagator.adjoint_step(u, here.u[rows, ...], self.forward_step(step))
+
+    def gradient(self, w: State, level: Level) -> NDArray[Any]:
+        """Return the sum of (dPhi/dtheta)^T w over this rank's finest steps.
+
+        Parameters
+        ----------
+        w : array, shape (number of own reversed points + 1, *state_shape)
+            Adjoint states, the ghost included.
+        level : Level
+            The finest level of the reversed problem.
+        """
+        here = self._linearized[0]
+        count = here.u.shape[0]
+        starts = w[w.shape[0] - 1 - count : w.shape[0] - 1]
+        if here.tape is not None:
+            return here.tape.gradient(starts)
+        total = np.zeros_like(_parameters(self.propagator))
+        for row in range(count):
+            step = self.forward_step(level.grid.steps(here.begin + row))
+            total += self.propagator.adjoint_gradient(starts[row, ...], here.u[row, ...], step)
+        return total
+
+    def release(self) -> None:
+        """Forget the linearisations."""
+        self._linearized = []
+
+
+@dataclass(eq=False)
+class _LinearizedLevel:
+    """Forward states (and, if batched, a tape) for the steps to points begin, begin + 1, ..."""
+
+    begin: int
+    u: State
+    tape: Linearization | None
+
+    def rows(self, step: Step) -> Any:
+        """Return which rows belong to a step, or to a stack whose points are evenly spaced."""
+        if np.ndim(step.last) == 0:
+            return step.last // step.num_fine - self.begin
+        last: Any = step.last
+        num_fine = int(step.num_fine[0])
+        first_row = int(last[0]) // num_fine - self.begin
+        spacing = int(last[1] - last[0]) // num_fine if last.size > 1 else 1
+        return slice(first_row, first_row + (last.size - 1) * spacing + 1, spacing)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AdjointResult:
+    """What an adjoint solve returns.
+
+    Attributes
+    ----------
+    initial_gradient : ndarray, shape state_shape
+        dJ/du_0, on every rank.
+    parameter_gradient : ndarray, shape (num_parameters,)
+        dJ/dtheta, summed over all ranks, on every rank.
+    w : array, shape (number of own reversed points, *state_shape)
+        Adjoint states of this rank in reversed order: row r belongs to forward point
+        ``last - r``.
+    last : int
+        Forward index of the first row of `w`.
+    status : Status
+        How the solve ended.
+    residuals : ndarray of float64, shape (iterations,)
+        As in `Result`.
+    seconds : float
+        Wall time of the solve on this rank.
+    """
+
+    initial_gradient: NDArray[Any]
+    parameter_gradient: NDArray[Any]
+    w: State
+    last: int
+    status: Status
+    residuals: NDArray[np.float64]
+    seconds: float
+
+
+class AdjointSolver:
+    """Solves the adjoint problem of a forward solver with the same engine, ranks reversed.
+
+    Parameters
+    ----------
+    forward : MGRIT
+        The forward solver.
+    options : MGRITOptions, optional
+        How to iterate backwards; those of the forward solver if left out.
+
+    Examples
+    --------
+    >>> from pint import TimeGrid
+    >>> from pint.models.dahlquist import Dahlquist
+    >>> forward = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, 8), MGRITOptions(tolerance=1e-12))
+    >>> gradient = AdjointSolver(forward).solve(forward.solve(1.0), 1.0)
+    >>> bool(abs(gradient.initial_gradient - (8 / 9) ** 8) < 1e-12)  # du_N / du_0
+    True
+    """
+
+    def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
+        self.forward = forward
+        self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
+        self.comm = forward.comm.reversed()
+        self.solver = MGRIT(
+            self.propagator,
+            forward.grid.reversed(),
+            forward.options if options is None else options,
+            self.comm,
+            forward.layout.reversed(),
+        )
+
+    def solve(
+        self, result: Result, terminal_gradient: State, sources: State | None = None
+    ) -> AdjointResult:
+        """Solve for the gradient of J at a forward solution; collective.
+
+        Parameters
+        ----------
+        result : Result
+            Solution of the forward solver.
+        terminal_gradient : array_like, shape state_shape
+            dJ/du_N. The value on the rank that owns the last point counts.
+        sources : array, shape (number of own reversed points, *state_shape), optional
+            dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
+            the last point is ignored); zero if left out.
+
+        Returns
+        -------
+        AdjointResult
+            Gradients and adjoint states.
+        """
+        states = self._states(result)
+        hierarchy = self.solver.hierarchy
+        self.propagator.linearize_at(hierarchy, states)
+        solution = self.solver.solve(self._at_first(terminal_gradient), sources=sources)
+        own = _with_ghost(solution.u, hierarchy.levels[0])
+        gradient = self.propagator.gradient(own, hierarchy.levels[0])
+        self.propagator.release()
+        return AdjointResult(
+            initial_gradient=solution.final_state(),
+            parameter_gradient=self.comm.sum(gradient) if gradient.size else gradient,
+            w=solution.u,
+            last=self.forward.grid.num_steps - solution.first,
+            status=solution.status,
+            residuals=solution.residuals,
+            seconds=solution.seconds,
+        )
+
+    def _at_first(self, terminal_gradient: State) -> State:
+        """Bring dJ/du_N from the rank that owns point N to the one that starts there."""
+        source = self.forward.layout.owner(self.forward.grid.num_steps)
+        target = self.comm.size - 1 - self.solver.layout.owner(0)
+        if source == target:
+            return terminal_gradient
+        return self.forward.comm.bcast(np.array(terminal_gradient, dtype=self.propagator.dtype), source)
+
+    def _states(self, result: Result) -> State:
+        """Return the forward states at the own reversed points, in reversed order."""
+        finest = self.forward.hierarchy.levels[0]
+        xp = array_api_compat.array_namespace(result.u)
+        own = self.solver.hierarchy.levels[0].block
+        after = _first_of_right(result.u, finest)
+        both = result.u if after is None else xp.concat([result.u, after])
+        flipped = xp.flip(both, axis=0)
+        ahead = own.start - (self.forward.grid.num_steps - (result.first + both.shape[0] - 1))
+        return flipped[ahead : ahead + len(own)]
+
+
+def _first_of_right(u: State, level: Level) -> State | None:
+    """Return the state at the first point of the right neighbour; collective over neighbours."""
+    xp = array_api_compat.array_namespace(u)
+    after = xp.empty_like(u[:1]) if level.right is not None else None
+    arriving = None if after is None else level.comm.irecv(after, level.right or 0)
+    leaving = None if level.left is None else level.comm.isend(u[0, ...], level.left)
+    wait(arriving, leaving)
+    return after
+
+
+def _with_ghost(u: State, level: Level) -> State:
+    """Return the own states behind the last one of the left neighbour."""
+    xp = array_api_compat.array_namespace(u)
+    both = xp.empty((u.shape[0] + 1, *u.shape[1:]), dtype=u.dtype)
+    both[1:] = u
+    level.u = both
+    level.exchange()
+    level.u = None
+    return both
+
+
+def _parameters(propagator: Propagator) -> NDArray[Any]:
+    none: NDArray[Any] = np.zeros(0, dtype=propagator.dtype)
+    return none if propagator.parameters is None else propagator.parameters

@@ -1,0 +1,106 @@
+"""Which rank owns which points of which level. Pure arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMBALANCE = 1.1
+"""A block may be this much longer than the mean for the sake of starting at a C-point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Contiguous blocks of the points 0..N of one level; block p is owned by rank p.
+
+    Parameters
+    ----------
+    bounds : ndarray of int64, shape (size + 1,)
+        Rank p owns the points ``bounds[p] <= i < bounds[p + 1]``; a block may be empty.
+
+    Examples
+    --------
+    >>> layout = Layout.balanced(num_steps=8, size=2, coarsening=(4,))
+    >>> layout.block(0), layout.block(1)
+    (range(0, 4), range(4, 9))
+    >>> layout.coarsen(4).block(1)
+    range(1, 3)
+    """
+
+    bounds: NDArray[np.int64]
+
+    @classmethod
+    def balanced(cls, num_steps: int, size: int, coarsening: Sequence[int] = ()) -> Layout:
+        """Split points 0..N evenly; blocks start at C-points of a level as coarse as is cheap.
+
+        Parameters
+        ----------
+        num_steps : int
+            N on the finest level.
+        size : int
+            Number of ranks.
+        coarsening : sequence of int
+            Coarsening factor of each level that is coarsened.
+        """
+        units = [1, *accumulate(coarsening, mul)]
+        unit = max(unit for unit in units if _longest(num_steps, size, unit))
+        num_units = -(-num_steps // unit)
+        bounds = -(-np.arange(size + 1, dtype=np.int64) * num_units // size) * unit
+        bounds[-1] = num_steps + 1
+        return cls(np.minimum(bounds, num_steps + 1))
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self.bounds.size - 1
+
+    @property
+    def num_points(self) -> int:
+        """Number of points of the level."""
+        return int(self.bounds[-1])
+
+    def block(self, rank: int) -> range:
+        """Return the points that `rank` owns."""
+        return range(int(self.bounds[rank]), int(self.bounds[rank + 1]))
+
+    def coarsen(self, m: int) -> Layout:
+        """Return the layout of the multiples of m, each owned by the rank that owned it."""
+        return Layout(-(-self.bounds // m))
+
+    def owner(self, point: int) -> int:
+        """Return the rank that owns `point`."""
+        return int(np.searchsorted(self.bounds, point, side="right")) - 1
+
+    def left(self, rank: int) -> int | None:
+        """Return the rank that owns the point before the block of `rank`; None without points."""
+        block = self.block(rank)
+        return self.owner(block.start - 1) if block and block.start > 0 else None
+
+    def right(self, rank: int) -> int | None:
+        """Return the rank that owns the point after the block of `rank`; None without points."""
+        block = self.block(rank)
+        return self.owner(block.stop) if block and block.stop < self.num_points else None
+
+    def reversed(self) -> Layout:
+        """Return the layout of the reversed grid, for ranks in reversed order.
+
+        A rank that owns the points a..b-1 owns the points N-b..N-a-1 of the reversed grid, so that
+        blocks which start at C-points forwards do so backwards too (N a multiple of the factors):
+        it owns the adjoint states of the points a+1..b. Rank 0 also owns that of point 0, so it
+        must own point 0, as in balanced layouts.
+        """
+        num_steps = self.num_points - 1
+        bounds = np.maximum(num_steps - self.bounds[::-1], 0)
+        bounds[-1] = num_steps + 1
+        return Layout(bounds)
+
+
+def _longest(num_steps: int, size: int, unit: int) -> bool:
+    """Tell whether blocks in multiples of `unit` are nearly as even as blocks can be."""
+    longest = -(-(-(-num_steps // unit)) // size) * unit
+    return unit == 1 or longest <= IMBALANCE * num_steps / size

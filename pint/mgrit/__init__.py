@@ -1,0 +1,1 @@
+"""MGRIT: multigrid reduction in time."""

@@ -1,0 +1,55 @@
+"""F- and C-relaxation of one level."""
+
+from __future__ import annotations
+
+from pint.mgrit.hierarchy import Level, wait
+from pint.stepping import Driver
+
+
+def f_relax(level: Level, driver: Driver) -> None:
+    """Step from every C-point through the F-points behind it; then the ghost is up to date.
+
+    The intervals that start at own C-points need no message. If the block starts inside an
+    interval, its rest comes last, when the ghost has arrived.
+    """
+    if not level.block:
+        return
+    first_c, num_slots, m = level.first_c, level.num_slots, level.m
+    arriving = level.receive_ghost()
+    ends_with_own = first_c < num_slots
+    last_is_c = ends_with_own and (num_slots - 1 - first_c) % m == 0
+    leaving = level.send_last() if last_is_c else None
+    for k in range(1, m):
+        driver.update(level, slice(first_c + k, num_slots, m))
+    if ends_with_own and not last_is_c:
+        leaving = level.send_last()
+    wait(arriving)
+    if level.block.start > 0:
+        driver.chain(level, range(1, min(first_c, num_slots)))
+    if not ends_with_own:
+        leaving = level.send_last()
+    wait(leaving)
+
+
+def c_relax(level: Level, driver: Driver) -> None:
+    """Step from the last F-point of every interval to the C-point behind it."""
+    if level.block:
+        driver.update(level, level.c_steps)
+
+
+def relax(level: Level, driver: Driver) -> None:
+    """Relax by (F C)^nu F with the level's number nu of CF-sweeps."""
+    for _ in range(level.relax):
+        f_relax(level, driver)
+        c_relax(level, driver)
+    f_relax(level, driver)
+
+
+def step_in_turn(level: Level, driver: Driver) -> None:
+    """Solve a level by stepping through the blocks of the ranks, one rank after another."""
+    if not level.block:
+        return
+    wait(level.receive_ghost())
+    first = 2 if 0 in level.block else 1
+    driver.chain(level, range(first, level.num_slots))
+    wait(level.send_last())

@@ -1,0 +1,392 @@
+"""The MGRIT solver: initial guess, iteration, stopping, result."""
+
+from __future__ import annotations
+
+import enum
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.comm import Communicator, as_communicator
+from pint.layout import Layout
+from pint.mgrit.cycle import upward_cycle, v_cycle
+from pint.mgrit.hierarchy import Hierarchy
+from pint.mgrit.norms import exact_sum, squared_norms
+from pint.options import MGRITOptions
+from pint.propagator import Propagator, State
+from pint.stepping import make_driver
+from pint.timegrid import TimeGrid, as_grid
+
+Guess = Any
+"""None (zero), a number, an array of a state's shape, or a callable t -> state."""
+
+
+class Status(enum.Enum):
+    """How a solve ended, and what to do about it."""
+
+    CONVERGED = "converged: the residual is below the tolerance"
+    STEPPED = "one level: solved by time stepping"
+    COMPLETED = "the given number of iterations was done; no tolerance was given"
+    MAX_ITERATIONS = (
+        "not converged: increase max_iterations, use FCF-relaxation (relax=1) or a smaller "
+        "coarsening factor"
+    )
+    DIVERGED = (
+        "diverged: the coarse steps do not resemble the fine ones; use a smaller coarsening factor, "
+        "fewer levels, or a coarse step that is stable at its length"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What a solve returns.
+
+    Attributes
+    ----------
+    u : array, shape (number of own points, *state_shape)
+        States at this rank's points ``first``, ``first + 1``, ...
+    first : int
+        Index of the first own point on the finest grid.
+    times : ndarray of float64, shape (N + 1,)
+        All time points.
+    status : Status
+        How it ended; ``status.value`` is the advice.
+    detail : str
+        Where a diverged solve was seen to diverge; empty otherwise.
+    residuals : ndarray of float64, shape (iterations,)
+        Norm of the residual in each iteration, before its correction; NaN where none was measured
+        (the first cycle of `skip_first_down`, and solves by time stepping).
+    num_steps : dict of int to int
+        Evaluations of Phi on this rank, by level.
+    coarsening : tuple of int
+        Coarsening factor of every level but the coarsest.
+    seconds : float
+        Wall time of the solve on this rank.
+    """
+
+    u: State
+    first: int
+    times: NDArray[np.float64]
+    status: Status
+    detail: str
+    residuals: NDArray[np.float64]
+    num_steps: dict[int, int]
+    coarsening: tuple[int, ...]
+    seconds: float
+    layout: Layout = field(repr=False)
+    comm: Communicator = field(repr=False)
+
+    @property
+    def num_iterations(self) -> int:
+        """Number of cycles, the first one of `skip_first_down` included."""
+        return self.residuals.size
+
+    def gather(self) -> NDArray[Any]:
+        """Return the states at all points, shape (N + 1, *state_shape), on every rank; collective.
+
+        New array; it holds the whole solution, so mind the memory.
+        """
+        return self.comm.allgather_blocks(np.ascontiguousarray(self.u))
+
+    def final_state(self) -> NDArray[Any]:
+        """Return the state at the last point, shape state_shape, on every rank; collective."""
+        last = self.layout.owner(self.layout.num_points - 1)
+        own = self.comm.rank == last
+        state = np.array(self.u[-1, ...]) if own else np.empty(*_shape_and_dtype(self.u))
+        return self.comm.bcast(state, last)
+
+
+class MGRIT:
+    """Multigrid reduction in time for u_i = Phi_i(u_{i-1}) + g_i, u_0 given.
+
+    Construction is collective over `comm`; solve as often as you like, also with states of another
+    shape. A second solve with the same shape allocates no more than its result.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The model.
+    grid : TimeGrid or array_like of float64, shape (N + 1,)
+        Time points.
+    options : MGRITOptions, optional
+        How to iterate.
+    comm : mpi4py communicator or Communicator, optional
+        The ranks that share the work; None is one process. It is duplicated.
+    layout : Layout, optional
+        Which rank owns which points; evenly split if left out.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, on every rank.
+
+    References
+    ----------
+    Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
+    SIAM J. Sci. Comput. 36 (2014), C635-C661.
+
+    Examples
+    --------
+    >>> from pint.models.dahlquist import Dahlquist
+    >>> solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 50, 100),
+    ...                MGRITOptions(levels=3, coarsening=4, tolerance=1e-9))
+    >>> result = solver.solve(1.0)
+    >>> bool(abs(result.u[2] - (2 / 3) ** 2) < 1e-9)
+    True
+    """
+
+    def __init__(
+        self,
+        propagator: Propagator,
+        grid: TimeGrid | Any,
+        options: MGRITOptions | None = None,
+        comm: Any = None,
+        layout: Layout | None = None,
+    ) -> None:
+        if not isinstance(propagator, Propagator):
+            raise TypeError(f"propagator must be a Propagator, got {type(propagator).__name__}")
+        self.propagator = propagator
+        self.grid = as_grid(grid)
+        self.options = MGRITOptions() if options is None else options
+        self.comm = as_communicator(comm).duplicate()
+        factors = self.options.factors(self.grid.num_steps)
+        if layout is None:
+            layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
+        driver = make_driver(propagator, self.options)
+        self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
+        self._checked = False
+
+    @property
+    def layout(self) -> Layout:
+        """Which rank owns which points of the finest level."""
+        return self.hierarchy.levels[0].layout
+
+    @property
+    def block(self) -> range:
+        """This rank's points of the finest level."""
+        return self.hierarchy.levels[0].block
+
+    def solve(
+        self,
+        initial_value: State,
+        guess: Guess = None,
+        sources: State | None = None,
+        on_iteration: Callable[[int, float], None] | None = None,
+    ) -> Result:
+        """Solve for the states at all points; collective.
+
+        Parameters
+        ----------
+        initial_value : array_like, shape state_shape
+            u_0. The value on the rank that owns point 0 counts (rank 0 unless a layout is given);
+            others only need its shape and dtype.
+        guess : None, float, array, or callable, optional
+            States to begin with at the points after point 0: zero, a constant, one state, or a
+            function of time that returns a state. `skip_first_down` makes no use of it.
+        sources : array, shape (number of own points, *state_shape), optional
+            Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
+        on_iteration : callable, optional
+            Called after each cycle with its number and its residual norm.
+
+        Returns
+        -------
+        Result
+            States and how they were obtained.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes or dtypes do not fit, before any iteration and on every rank.
+        """
+        begin = time.perf_counter()
+        self._start(initial_value, guess, sources)
+        history = _Iteration(self.hierarchy, on_iteration)
+        status = history.run()
+        finest = self.hierarchy.levels[0]
+        u, finest.u = finest.u, None
+        return Result(
+            u=u[1:],
+            first=finest.block.start,
+            times=self.grid.times,
+            status=status,
+            detail=history.detail,
+            residuals=np.array(history.residuals, dtype=np.float64),
+            num_steps=self.hierarchy.driver.num_steps,
+            coarsening=tuple(level.m for level in self.hierarchy.levels[:-1]),
+            seconds=time.perf_counter() - begin,
+            layout=finest.layout,
+            comm=self.comm,
+        )
+
+    def _start(self, initial_value: State, guess: Guess, sources: State | None) -> None:
+        """Check the input, then bring the levels' arrays to the state before iteration 0."""
+        error: Exception | None = None
+        try:
+            first = self._as_state(initial_value)
+            self._allocate(first)
+            self._check_step(first)
+            self._fill(first, guess, sources)
+        except Exception as caught:  # every rank must hear of it
+            error = caught
+        self.comm.agree(error)
+        self._checked = True
+
+    def _as_state(self, value: State) -> State:
+        """Return an initial value as an array with the propagator's shape and dtype."""
+        shape, dtype = tuple(self.propagator.state_shape), np.dtype(self.propagator.dtype)
+        if not array_api_compat.is_array_api_obj(value):
+            value = np.asarray(value)
+        if isinstance(value, np.ndarray | np.generic):
+            if np.iscomplexobj(value) and dtype.kind != "c":
+                raise TypeError(f"initial value is complex, the propagator's states are {dtype}")
+            value = np.asarray(value).astype(dtype, copy=False)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"initial value has shape {tuple(value.shape)}, expected {shape}")
+        return value
+
+    def _check_step(self, first: State) -> None:
+        """Try each level's step once, so that a wrong one is told before any message is sent."""
+        if self._checked:
+            return
+        xp = array_api_compat.array_namespace(first)
+        state = xp.reshape(first, (1, *first.shape))
+        driver = self.hierarchy.driver
+        for level in self.hierarchy.levels:
+            if level.index > 0:
+                state = driver.restrict(state, level.index - 1)
+            if len(level.block) > 1:
+                new = driver.phi(state, level.steps(slice(2, 3, 1)))
+                _check_state(new, state, f"step on level {level.index}")
+
+    def _allocate(self, first: State) -> None:
+        xp = array_api_compat.array_namespace(first)
+        state = xp.reshape(first, (1, *first.shape))
+        for level in self.hierarchy.levels:
+            if level.index > 0:
+                state = self.hierarchy.driver.restrict(state, level.index - 1)
+            level.allocate(state[0, ...], zero_g=level.index == 0)
+        self.hierarchy.driver.num_steps = {}
+
+    def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
+        finest = self.hierarchy.levels[0]
+        if sources is not None:
+            if tuple(sources.shape) != tuple(finest.u[1:].shape):
+                raise ValueError(
+                    f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
+                    f"{tuple(finest.u[1:].shape)}: one state for each own point"
+                )
+            finest.allocate(first, zero_g=False)
+            finest.g[1:] = sources
+        if callable(guess):
+            for slot, point in enumerate(finest.block, start=1):
+                finest.u[slot, ...] = guess(float(self.grid.times[point]))
+        elif guess is not None:
+            finest.u[1:] = guess
+        if 0 in finest.block:
+            finest.u[1, ...] = first
+
+
+class _Iteration:
+    """Cycles until a stopping rule holds."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, on_iteration: Callable[[int, float], None] | None
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.options = hierarchy.options
+        self.on_iteration = on_iteration
+        self.residuals: list[float] = []
+        self.detail = ""
+
+    def run(self) -> Status:
+        """Cycle; return how it ended."""
+        options = self.options
+        if len(self.hierarchy.levels) == 1 and options.coarsest != "relaxation":
+            v_cycle(self.hierarchy, self._observe)
+            self.residuals.append(math.nan)
+            return Status.STEPPED
+        while len(self.residuals) < options.max_iterations:
+            num_done = len(self.residuals)
+            if num_done == 0 and options.skip_first_down:
+                upward_cycle(self.hierarchy)
+                self.residuals.append(math.nan)
+            else:
+                v_cycle(self.hierarchy, self._observe)
+            if self.on_iteration is not None:
+                self.on_iteration(num_done, self.residuals[-1])
+            if self.detail:
+                return Status.DIVERGED
+            if self._converged():
+                return Status.CONVERGED
+        fixed = options.tolerance is None and options.relative_tolerance is None
+        return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
+
+    def _observe(self, r: State) -> None:
+        """Record the norm of the residual at the C-points."""
+        norms = squared_norms(r)
+        norm = math.sqrt(exact_sum(norms, self.hierarchy.comm))
+        self.residuals.append(norm)
+        if not norm <= self.options.divergence_factor * max(self._first_residual, 1.0):
+            self.detail = self._where(norms, norm)
+
+    @property
+    def _first_residual(self) -> float:
+        measured = [value for value in self.residuals if not math.isnan(value)]
+        return measured[0] if measured else math.nan
+
+    def _converged(self) -> bool:
+        options, norm = self.options, self.residuals[-1]
+        return (options.tolerance is not None and norm < options.tolerance) or (
+            options.relative_tolerance is not None
+            and norm < options.relative_tolerance * self._first_residual
+        )
+
+    def _where(self, norms: NDArray[np.float64], norm: float) -> str:
+        """Name the first point with the worst residual; collective."""
+        finest = self.hierarchy.levels[0]
+        bad = np.where(np.isfinite(norms), norms, np.inf)
+        slots = range(*finest.c_steps.indices(finest.num_slots))
+        own = np.zeros((0, 2))
+        if bad.size:
+            own = np.array([[bad.max(), slots[int(bad.argmax())] - 1 + finest.block.start]])
+        rows = self.hierarchy.comm.allgather_blocks(own)
+        point = int(rows[int(rows[:, 0].argmax()), 1])
+        return (
+            f"iteration {len(self.residuals) - 1}, level 0: residual norm {norm:.3g}, "
+            f"worst at point {point}, time {finest.grid.times[point]:.6g}"
+        )
+
+
+def _check_state(new: State, like: State, what: str) -> None:
+    if not array_api_compat.is_array_api_obj(new) and not np.isscalar(new):
+        raise TypeError(f"{what} returned {type(new).__name__}, expected an array")
+    if tuple(new.shape) != tuple(like.shape):
+        raise ValueError(
+            f"{what} returned shape {tuple(new.shape)[1:]}, expected {tuple(like.shape)[1:]}"
+        )
+    if new.dtype != like.dtype:
+        raise TypeError(f"{what} returned dtype {new.dtype}, expected {like.dtype}")
+    if not np.isfinite(np.asarray(new)).all():
+        raise ValueError(f"{what} returned NaN or inf for the initial value")
+
+
+def _shape_and_dtype(u: State) -> tuple[tuple[int, ...], Any]:
+    return tuple(u.shape[1:]), np.asarray(u[:0]).dtype
+
+
+def solve(
+    propagator: Propagator,
+    grid: TimeGrid | Any,
+    initial_value: State,
+    options: MGRITOptions | None = None,
+    comm: Any = None,
+    guess: Guess = None,
+) -> Result:
+    """Solve once with `MGRIT`; its parameters are those of the class and of its `solve`."""
+    return MGRIT(propagator, grid, options, comm).solve(initial_value, guess)

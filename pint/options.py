@@ -1,0 +1,135 @@
+"""Options of the solver: frozen, validated where they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+PerLevel = int | tuple[int, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MGRITOptions:
+    """How MGRIT iterates.
+
+    Where a value may differ from level to level, a tuple gives it level by level from the finest,
+    and its last entry holds for all coarser levels.
+
+    Parameters
+    ----------
+    levels : int, default 2
+        Greatest number of levels; 1 is plain time stepping.
+    coarsening : int or tuple of int, default 2
+        Factor m between a level and the next: the multiples of m are the C-points.
+    min_coarse : int, default 2
+        A coarser level exists only while it has at least this many steps.
+    relax : int or tuple of int, default 1
+        Number of CF-sweeps before the F-relaxation: 0 is F-relaxation, 1 is FCF-relaxation.
+    max_iterations : int, default 100
+        Greatest number of cycles; the exact number where neither tolerance is given.
+    tolerance : float, optional
+        Stop after the cycle whose residual, measured before its correction, is below this.
+    relative_tolerance : float, optional
+        The same, relative to the first residual that is measured.
+    skip_first_down : bool, default True
+        Begin by stepping through the coarsest level, without a way down: the initial guess is
+        used no further than the initial value. This counts as the first cycle and has no residual.
+    coarsest : {"gather", "in_turn", "relaxation"}, default "gather"
+        How the coarsest level is solved: every rank steps through all of it; the ranks step
+        through their blocks one after another; or it is only relaxed, with its `relax` sweeps.
+    driver : {"auto", "loop", "stack"}, default "auto"
+        How the propagator is called: once per point, or once for all intervals of a rank. "auto"
+        is "stack" where the propagator is batched.
+    divergence_factor : float, default 1e8
+        Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
+        the first one is smaller.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+
+    References
+    ----------
+    Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
+    SIAM J. Sci. Comput. 36 (2014), C635-C661.
+
+    Examples
+    --------
+    >>> MGRITOptions(levels=3, coarsening=(4, 2), relax=(0, 1)).coarsening_of(5)
+    2
+    """
+
+    levels: int = 2
+    coarsening: PerLevel = 2
+    min_coarse: int = 2
+    relax: PerLevel = 1
+    max_iterations: int = 100
+    tolerance: float | None = None
+    relative_tolerance: float | None = None
+    skip_first_down: bool = True
+    coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
+    driver: Literal["auto", "loop", "stack"] = "auto"
+    divergence_factor: float = 1e8
+
+    def __post_init__(self) -> None:
+        at_least("levels", self.levels, 1)
+        at_least("coarsening", self.coarsening, 2)
+        at_least("min_coarse", self.min_coarse, 1)
+        at_least("relax", self.relax, 0)
+        at_least("max_iterations", self.max_iterations, 1)
+        positive("tolerance", self.tolerance)
+        positive("relative_tolerance", self.relative_tolerance)
+        positive("divergence_factor", self.divergence_factor)
+        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
+        one_of("driver", self.driver, ("auto", "loop", "stack"))
+
+    def coarsening_of(self, level: int) -> int:
+        """Return the factor between `level` and the next."""
+        return per_level(self.coarsening, level)
+
+    def relax_of(self, level: int) -> int:
+        """Return the number of CF-sweeps on `level`."""
+        return per_level(self.relax, level)
+
+    def factors(self, num_steps: int) -> tuple[int, ...]:
+        """Return the coarsening factors of the levels that exist for `num_steps` steps."""
+        factors: list[int] = []
+        while len(factors) < self.levels - 1:
+            m = self.coarsening_of(len(factors))
+            num_steps //= m
+            if num_steps < self.min_coarse:
+                break
+            factors.append(m)
+        return tuple(factors)
+
+
+def per_level(value: T | tuple[T, ...], level: int) -> T:
+    """Return the entry of `value` for `level`; the last one holds for all coarser levels."""
+    return value[min(level, len(value) - 1)] if isinstance(value, tuple) else value
+
+
+def at_least(name: str, value: PerLevel, least: int) -> None:
+    """Raise ValueError unless every entry of `value` is an integer of at least `least`."""
+    entries = value if isinstance(value, tuple) else (value,)
+    if not entries:
+        raise ValueError(f"{name} must have at least one entry, got ()")
+    for entry in entries:
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise ValueError(f"{name} must be an integer, got {entry!r}")
+        if entry < least:
+            raise ValueError(f"{name} must be at least {least}, got {entry}")
+
+
+def positive(name: str, value: float | None) -> None:
+    """Raise ValueError unless `value` is None or a finite number above zero."""
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a positive number, got {value}")
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,172 @@
+"""The contract between a model and the solver: one time step, and how it behaves between levels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+State: TypeAlias = Any
+"""An array of any array-API library (NumPy, torch, CuPy): one state, or a stack of states."""
+
+
+class Step(NamedTuple):
+    """One time step, or a stack of steps of one level (then all fields but `level` are arrays).
+
+    Parameters
+    ----------
+    level : int
+        Level of the step; 0 is the finest.
+    start, stop : float or ndarray of float64, shape (n,)
+        Time at which the step starts and at which it ends.
+    first, last : int or ndarray of int64, shape (n,)
+        The steps of the finest grid that this step stands for, both ends included. Steps of the
+        finest grid are numbered 1..N; step ``i`` leads from point ``i - 1`` to point ``i``.
+
+    Examples
+    --------
+    >>> step = Step(level=1, start=0.5, stop=1.5, first=5, last=8)
+    >>> step.dt, step.num_fine
+    (1.0, 4)
+    """
+
+    level: int
+    start: float | NDArray[np.float64]
+    stop: float | NDArray[np.float64]
+    first: int | NDArray[np.int64]
+    last: int | NDArray[np.int64]
+
+    @property
+    def dt(self) -> Any:
+        """Length of the step in time, float or ndarray of shape (n,)."""
+        return self.stop - self.start
+
+    @property
+    def num_fine(self) -> Any:
+        """Number of finest steps that the step covers, int or ndarray of shape (n,)."""
+        return self.last - self.first + 1
+
+    def at(self, row: Any) -> Step:
+        """Return one step (integer `row`) or some steps (slice) of a stack."""
+        fields = (self.start, self.stop, self.first, self.last)
+        return Step(self.level, *(field[row] for field in fields))  # type: ignore[index]
+
+
+class Linearization:
+    """The derivative of Phi at given states, applied backwards as often as the adjoint solve asks.
+
+    This default remembers the states and calls the propagator's `adjoint_step`. A propagator whose
+    derivative shares costly parts between applications returns its own subclass from `linearize`.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The model.
+    u : array, shape (n, *state_shape)
+        States at which the steps start.
+    step : Step
+        Stack of n steps.
+    """
+
+    def __init__(self, propagator: Propagator, u: State, step: Step) -> None:
+        self.propagator = propagator
+        self.u = u
+        self.step = step
+
+    def adjoint(self, w: State, rows: slice) -> State:
+        """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
+        return self.propagator.adjoint_step(w, self.u[rows], self.step.at(rows))
+
+    def gradient(self, w: State) -> NDArray[Any]:
+        """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
+        return self.propagator.adjoint_gradient(w, self.u, self.step)
+
+
+class Propagator(ABC):
+    """A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
+
+    Everything else has a default. A propagator owns the parameters of the model, and never a time
+    grid, a communicator or an iterate. `check_propagator` tells whether a subclass keeps the
+    contract, and which method does not.
+
+    Attributes
+    ----------
+    state_shape : tuple of int
+        Shape of one state on the finest level.
+    dtype : numpy.dtype
+        Type of the entries of a state.
+    batched : bool
+        False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
+        state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
+        (n, \\*state_shape), and a `Step` of arrays, and treat all n at once.
+    parameters : ndarray, shape (num_parameters,), or None
+        Parameters that `adjoint_gradient` differentiates with respect to; changed in place by
+        optimizers.
+
+    Examples
+    --------
+    >>> class Decay(Propagator):
+    ...     state_shape, dtype = (), np.dtype(float)
+    ...     def step(self, u, step):
+    ...         return u / (1 + step.dt)
+    """
+
+    state_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    batched: bool = False
+    parameters: NDArray[Any] | None = None
+
+    @abstractmethod
+    def step(self, u: State, step: Step) -> State:
+        """Return Phi(u), the state at the end of `step`; a new array, `u` stays unchanged."""
+
+    def restrict(self, u: State, level: int) -> State:
+        """Bring a state from `level` to `level` + 1 in space; `u` itself unless overridden."""
+        return u
+
+    def interpolate(self, u: State, level: int) -> State:
+        """Bring a state from `level` + 1 to `level` in space; `u` itself unless overridden."""
+        return u
+
+    def adjoint_step(self, w: State, u: State, step: Step) -> State:
+        """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
+
+        Raises
+        ------
+        NotImplementedError
+            If the model has no adjoint.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no adjoint_step: write it to solve the adjoint problem"
+        )
+
+    def adjoint_gradient(self, w: State, u: State, step: Step) -> NDArray[Any]:
+        """Return (dPhi/dtheta)^T w at `u`, summed over the stack, shape (num_parameters,).
+
+        Raises
+        ------
+        NotImplementedError
+            If the model has parameters and does not override this method.
+        """
+        if self.parameters is None:
+            return np.zeros(0, dtype=self.dtype)
+        raise NotImplementedError(
+            f"{type(self).__name__} has parameters but no adjoint_gradient: write it"
+        )
+
+    def linearize(self, u: State, step: Step) -> Linearization:
+        """Return the derivative of Phi at a stack of states, for a stack of steps.
+
+        Only called when `batched`; the default applies `adjoint_step` and `adjoint_gradient`.
+        """
+        return Linearization(self, u, step)
+
+
+def changes_space(propagator: Propagator) -> bool:
+    """Tell whether the propagator's levels differ in space."""
+    kind = type(propagator)
+    return not (
+        kind.restrict is Propagator.restrict and kind.interpolate is Propagator.interpolate
+    )

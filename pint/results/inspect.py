@@ -1,0 +1,244 @@
+"""A run file at a glance: what `pint inspect` prints."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pint.results.reader import Run
+from pint.results.record import OptionValue
+
+__all__ = ["summarize"]
+
+_MOST_ROWS = 12
+_MOST_COLUMNS = 6  # of numbers beside the first column, to stay within 80 characters
+
+
+def summarize(run: Run) -> Group:
+    """Return what a run file holds, as text and tables for a terminal of 80 columns.
+
+    Parameters
+    ----------
+    run : Run
+        An open run. Its solution is not read.
+
+    Returns
+    -------
+    rich.console.Group
+        Header, options, grid, training, histories, timings and model, as far as there are any.
+
+    Examples
+    --------
+    >>> from rich.console import Console
+    >>> from pint.results import open_run, summarize
+    >>> Console().print(summarize(open_run("run.h5")))  # doctest: +SKIP
+    """
+    sections = [
+        _header(run),
+        *_options(run),
+        *_grid(run),
+        *_training(run.training),
+        *(_history(name, values) for name, values in run.history.items()),
+        *_timings(run.timings),
+        *_model(run.model),
+    ]
+    return Group(*(part for section in sections for part in (section, Text())))
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def _header(run: Run) -> RenderableType:
+    about = run.attributes
+    facts = {
+        "command": about.get("command"),
+        "written": about["created"],
+        "state": "finished" if run.finished else "interrupted, or still running",
+        "ranks": f"{about.get('ranks')} on {about.get('hosts')} host(s)",
+        "versions": f"pint {about['pint_version']}, python {about.get('python_version')}, "
+        f"numpy {about.get('numpy_version')}",
+        "commit": about.get("git_commit") or "unknown",
+    }
+    return _pairs(str(run.path), facts.items())
+
+
+def _options(run: Run) -> Iterable[RenderableType]:
+    if run.options:
+        yield _pairs("Options", _flat(run.options))
+
+
+def _flat(options: Mapping[str, Any]) -> Iterable[tuple[str, OptionValue]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{inner}", entry) for inner, entry in value.items())
+        else:
+            yield name, value
+
+
+def _grid(run: Run) -> Iterable[RenderableType]:
+    facts = {}
+    if run.times is not None:
+        facts["time"] = f"{_number(run.times[0])} to {_number(run.times[-1])}"
+        steps = _level_steps(len(run.times) - 1, run.coarsening)
+        facts["steps"] = ", ".join(str(n) for n in steps) + " (finest level first)"
+    if run.times is not None or run.coarsening:
+        facts["levels"] = str(len(run.coarsening) + 1)
+        facts["coarsening"] = ", ".join(str(m) for m in run.coarsening) or "none"
+    if run.solution_shape is not None:
+        facts["solution"] = f"{_shape(run.solution_shape)} {run.solution_dtype}"
+    if run.solution_files:
+        facts["solution files"] = _file_count(run)
+    if facts:
+        yield _pairs("Grid", facts.items())
+
+
+def _level_steps(steps: int, coarsening: tuple[int, ...]) -> Iterable[int]:
+    """Give the number of steps of each level: N // m of the level above."""
+    yield steps
+    for factor in coarsening:
+        steps //= factor
+        yield steps
+
+
+def _file_count(run: Run) -> str:
+    missing = sum(not path.exists() for path in run.solution_files)
+    return f"{len(run.solution_files)}" + (f", {missing} of them missing" if missing else "")
+
+
+def _training(columns: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+    """Give the columns in as many tables as 80 characters ask for, each with the epoch."""
+    if not columns:
+        return
+    epochs = columns.get("epoch")
+    if epochs is None:
+        epochs = np.arange(1, len(next(iter(columns.values()))) + 1)
+    for names in _even_parts([name for name in columns if name != "epoch"]):
+        rows = zip(epochs, *(columns[name] for name in names), strict=True)
+        yield _series("Training", ["epoch", *names], list(rows))
+
+
+def _even_parts(names: list[str]) -> Iterable[list[str]]:
+    """Split names into parts of about one length that fit beside each other."""
+    parts = max(1, ceil(len(names) / _MOST_COLUMNS))
+    width = max(1, ceil(len(names) / parts))
+    return [names[part * width : (part + 1) * width] for part in range(parts)]
+
+
+def _history(name: str, values: NDArray[Any]) -> RenderableType:
+    if values.ndim == 1:
+        return _iterations(name, values)
+    title = f"History of {name}, {_shape(values.shape)}"
+    if values.ndim == 0:
+        return _pairs(title, [("value", _number(values.item()))])
+    columns = np.moveaxis(values, -1, 0).reshape(values.shape[-1], prod(values.shape[:-1]))
+    rows = [(index, *_spread(column)) for index, column in enumerate(columns, start=1)]
+    return _series(title, ["iteration", "min", "median", "max"], rows)
+
+
+def _iterations(name: str, values: NDArray[Any]) -> RenderableType:
+    """Return the values, and for a residual the factor from each to the next."""
+    if "residual" not in name:
+        return _series(f"History of {name}", ["iteration", name], list(enumerate(values, 1)))
+    with np.errstate(all="ignore"):
+        factors = np.append(np.nan, values[1:] / values[:-1])[: len(values)]
+    rows = [(index, *row) for index, row in enumerate(zip(values, factors, strict=True), 1)]
+    return _series(f"History of {name}", ["iteration", name, "factor"], rows)
+
+
+def _timings(timings: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+    if timings:
+        rows = [(phase, *_spread(seconds)) for phase, seconds in timings.items()]
+        yield _numbers("Timings in seconds, over ranks", ["phase", "min", "median", "max"], rows)
+
+
+def _model(model: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+    if model:
+        size = sum(array.size for array in model.values())
+        rows = [
+            (name, _shape(array.shape), str(array.dtype), _norm(array))
+            for name, array in model.items()
+        ]
+        yield _numbers(f"Model, {size} parameters", ["name", "shape", "dtype", "norm"], rows)
+
+
+# --- numbers and tables -------------------------------------------------------------------------
+
+
+def _spread(values: NDArray[Any]) -> tuple[float, float, float]:
+    """Return minimum, median and maximum of what was recorded, NaN if nothing was."""
+    recorded = values[~np.isnan(values)]
+    if recorded.size == 0:
+        return (np.nan, np.nan, np.nan)
+    return (recorded.min(), float(np.median(recorded)), recorded.max())
+
+
+def _norm(array: NDArray[Any]) -> float:
+    """Return the Euclidean norm of all entries, in at least double precision."""
+    wide = array.astype(np.promote_types(array.dtype, np.float64)).ravel()
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm(wide))
+
+
+def _number(value: Any) -> str:
+    """Return a number in at most nine characters where that is possible, "-" for NaN."""
+    if isinstance(value, complex | np.complexfloating):
+        return f"{value:.3g}"
+    if isinstance(value, float | np.floating):
+        return "-" if np.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape) or "scalar"
+
+
+def _cell(value: Any) -> Text:
+    """Return a value as plain text: no markup, and no control characters from the file."""
+    entries = (value or ("()",)) if isinstance(value, tuple) else (value,)
+    text = ", ".join(_number(entry) for entry in entries)
+    return Text(text if text.isprintable() else repr(text), overflow="fold")
+
+
+def _pairs(title: str, facts: Iterable[tuple[str, Any]]) -> RenderableType:
+    table = _table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(_cell(name), _cell(value))
+    return _titled(title, table)
+
+
+def _series(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
+    """Return a table of rows in time, of the last ones if there are many."""
+    if len(rows) > _MOST_ROWS:
+        title = f"{title} (last {_MOST_ROWS} of {len(rows)} rows)"
+    return _numbers(title, columns, rows[-_MOST_ROWS:])
+
+
+def _numbers(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
+    """Return a table, its text to the left and the numbers beside the first column to the right."""
+    table = _table(show_header=True)
+    for index, column in enumerate(columns):
+        text = index == 0 or all(isinstance(row[index], str) for row in rows)
+        heading = _cell(column.replace("_", " "))
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return _titled(title, table)
+
+
+def _table(*, show_header: bool) -> Table:
+    """Return an empty table without rules around or between its cells."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
+
+
+def _titled(title: str, table: Table) -> Group:
+    """Put a title above a table; the table's own title would wrap at the table's width."""
+    heading = _cell(title)
+    heading.stylize("bold")
+    return Group(heading, table)

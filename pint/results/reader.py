@@ -1,0 +1,294 @@
+"""Reading a run file back."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pint._version import __version__
+from pint.results.record import Options, OptionValue
+from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, axis_names
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Run", "open_run"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What a run file holds; made by `open_run`.
+
+    Everything but the solution is in memory and stays as it was when the file was opened. The
+    file itself is closed, so that a running program may go on replacing it. What the file
+    does not hold is empty or None.
+
+    Parameters
+    ----------
+    path : Path
+        The run file.
+    attributes : mapping of str to bool, int, float or str
+        The file's own attributes: command, created, ranks, ...
+    options : mapping
+        Settings of the run, at most one level deep.
+    times : (N+1,) array of float64, or None
+        Times of the fine grid.
+    coarsening : tuple of int
+        Coarsening factor from each level to the next.
+    history, timings, training, model : mapping of str to array
+        As in `RunRecord`, in the order in which they were written.
+    solution_shape : tuple of int, or None
+        Shape (N+1, *state) of the solution; None if the file has none.
+    solution_dtype : dtype, or None
+        Its dtype.
+    solution_files : tuple of Path
+        Where the solution's points stand, if they are not in the file itself.
+    """
+
+    path: Path
+    attributes: Mapping[str, OptionValue]
+    options: Options
+    times: NDArray[np.float64] | None
+    coarsening: tuple[int, ...]
+    history: Mapping[str, NDArray[Any]]
+    timings: Mapping[str, NDArray[Any]]
+    training: Mapping[str, NDArray[Any]]
+    model: Mapping[str, NDArray[Any]]
+    solution_shape: tuple[int, ...] | None
+    solution_dtype: np.dtype[Any] | None
+    solution_files: tuple[Path, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end; False too while it is under way."""
+        return bool(self.attributes["finished"])
+
+    @cached_property
+    def solution(self) -> NDArray[Any] | None:
+        """(N+1, *state) array, read whole on first use and then kept; None if there is none.
+
+        Raises what `read_solution` raises.
+        """
+        return None if self.solution_shape is None else self.read_solution()
+
+    def read_solution(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read the states at the points ``start:stop`` alone.
+
+        Parameters
+        ----------
+        start, stop : int, optional
+            Points of the fine grid, as in a slice; all by default.
+
+        Returns
+        -------
+        (n, *state) array
+            New on every call.
+
+        Raises
+        ------
+        ValueError
+            If the file holds no solution, or was replaced since it was opened, or if a file
+            that holds a part of the solution belongs to another run.
+        FileNotFoundError
+            If the run file, or a file that holds a part of the solution, is gone.
+        """
+        with _opened(self.path) as file:
+            if file.attrs.get("created") != self.attributes["created"]:
+                raise ValueError(f"{str(self.path)!r} was replaced meanwhile: open it again")
+            if "solution" not in file:
+                raise ValueError(f"{str(self.path)!r} holds no solution")
+            states = file["solution/u"]
+            _check_parts(self.solution_files, states)
+            return np.asarray(states[start:stop])
+
+    def to_xarray(self) -> dict[str, "xarray.Dataset"]:
+        """Return one labelled dataset per group. Reads the whole solution.
+
+        Returns
+        -------
+        dict of str to xarray.Dataset
+            Keys are those of solution, history, timings, training and model that the file
+            holds. Axes have names, and the coordinates ``time`` and ``epoch`` where known.
+            ``xarray.DataTree.from_dict`` makes one tree of it.
+
+        Raises
+        ------
+        ImportError
+            If xarray is not installed.
+        """
+        xarray = _import_xarray()
+        datasets = {}
+        if self.solution is not None:
+            datasets["solution"] = xarray.Dataset(_solution_variables(self.solution, self.times))
+        for group in ARRAY_GROUPS:
+            arrays = getattr(self, group)
+            if arrays:
+                datasets[group] = xarray.Dataset(_variables(group, arrays))
+        return datasets
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Read a run file.
+
+    Parameters
+    ----------
+    path : path-like
+        File written by `write_run` or `write_solution`, by this version of pint or an older one.
+
+    Returns
+    -------
+    Run
+        Its content, in memory; the solution alone is read when asked for.
+
+    Raises
+    ------
+    OSError
+        If there is no such file (FileNotFoundError), or it cannot be read.
+    ValueError
+        If it is not HDF5, not a run file, or of a newer format version.
+    """
+    path = Path(path).resolve()
+    with _opened(path) as file:
+        _check_format(path, file)
+        shape, dtype, files = _solution_header(path, file)
+        groups = {group: _read_arrays(file, group) for group in ARRAY_GROUPS}
+        return Run(
+            path=path,
+            attributes=_read_attributes(file),
+            options=_read_options(file),
+            times=_read_times(file),
+            coarsening=_read_coarsening(file),
+            solution_shape=shape,
+            solution_dtype=dtype,
+            solution_files=files,
+            **groups,
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file, with an error that says what is wrong with it."""
+    with open(path, "rb"):  # HDF5's own errors do not tell a missing file from a forbidden one
+        pass
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{str(path)!r} is not an HDF5 file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is a damaged HDF5 file: {error}") from error
+    with file:
+        yield file
+
+
+def _check_format(path: Path, file: h5py.File) -> None:
+    if not {"format_version", "pint_version", "created", "finished"} <= set(file.attrs):
+        raise ValueError(f"{str(path)!r} is HDF5, but not a run file of pint")
+    found = int(file.attrs["format_version"])
+    if found > FORMAT_VERSION:
+        raise ValueError(
+            f"{str(path)!r} has format version {found}, but pint {__version__} reads versions "
+            f"up to {FORMAT_VERSION}: update with `pip install -U pint-mgrit`"
+        )
+
+
+def _read_attributes(node: h5py.HLObject) -> dict[str, OptionValue]:
+    return {name: _plain(value) for name, value in node.attrs.items()}
+
+
+def _plain(value: Any) -> OptionValue:
+    """Return an attribute as the Python value that was written."""
+    if isinstance(value, h5py.Empty):
+        return None
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
+    plain: OptionValue = value.item() if isinstance(value, np.generic) else value
+    return plain
+
+
+def _read_options(file: h5py.File) -> Options:
+    if "options" not in file:
+        return {}
+    outer = file["options"]
+    options: dict[str, OptionValue | Mapping[str, OptionValue]] = {**_read_attributes(outer)}
+    for name, group in outer.items():
+        if isinstance(group, h5py.Group):
+            options[name] = _read_attributes(group)
+    return options
+
+
+def _read_times(file: h5py.File) -> NDArray[np.float64] | None:
+    return np.asarray(file["grid/times"]) if "grid/times" in file else None
+
+
+def _read_coarsening(file: h5py.File) -> tuple[int, ...]:
+    if "grid" not in file:
+        return ()
+    return tuple(int(factor) for factor in file["grid"].attrs["coarsening"])
+
+
+def _read_arrays(file: h5py.File, group: str) -> dict[str, NDArray[Any]]:
+    return {
+        name: np.asarray(dataset)
+        for name, dataset in file.get(group, {}).items()
+        if isinstance(dataset, h5py.Dataset)
+    }
+
+
+def _solution_header(
+    path: Path, file: h5py.File
+) -> tuple[tuple[int, ...] | None, np.dtype[Any] | None, tuple[Path, ...]]:
+    """Return shape and dtype of the solution and the files it is joined from."""
+    if "solution" not in file:
+        return None, None, ()
+    states = file["solution/u"]
+    sources = states.virtual_sources() if states.is_virtual else ()
+    return states.shape, states.dtype, tuple(path.parent / part.file_name for part in sources)
+
+
+def _check_parts(files: tuple[Path, ...], states: h5py.Dataset) -> None:
+    """Raise if a part is missing or foreign; HDF5 would give fill values and say nothing."""
+    for path in files:
+        with _opened(path) as part:
+            if part.attrs.get("join") != states.attrs["join"]:
+                raise ValueError(f"{str(path)!r} belongs to another run: solution incomplete")
+
+
+def _import_xarray() -> Any:
+    try:
+        import xarray
+    except ImportError as error:
+        raise ImportError(
+            'to_xarray needs xarray: pip install "pint-mgrit[report]"', name="xarray"
+        ) from error
+    return xarray
+
+
+Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]
+
+
+def _solution_variables(solution: NDArray[Any], times: NDArray[np.float64] | None) -> Variables:
+    """Return the solution with its axes, and the times as their coordinate."""
+    states = tuple(f"state_{axis}" for axis in range(solution.ndim - 1))
+    if times is None:
+        return {"u": (("point", *states), solution)}
+    return {"u": (("time", *states), solution), "time": (("time",), times)}
+
+
+def _variables(group: str, arrays: Mapping[str, NDArray[Any]]) -> Variables:
+    """Return the arrays of a group with their axes; one that does not fit gets its own."""
+    sizes: dict[str, int] = {}
+    variables: Variables = {}
+    for name, array in arrays.items():
+        axes = axis_names(group, name, array.ndim)
+        if any(sizes.get(axis, n) != n for axis, n in zip(axes, array.shape, strict=True)):
+            axes = axis_names("", name, array.ndim)
+        sizes.update(zip(axes, array.shape, strict=True))
+        variables[name] = (axes, array)
+    return variables

@@ -1,0 +1,431 @@
+"""Writing a run file: by one process, or by many that hold a block of the solution each."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.results.agreement import Communicator, share, together
+from pint.results.provenance import provenance
+from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
+from pint.results.schema import (
+    ARRAY_GROUPS,
+    FORMAT_VERSION,
+    Quantity,
+    axis_names,
+    known_quantity,
+)
+
+__all__ = ["check_target", "write_run", "write_solution"]
+
+AddStates = Callable[[h5py.Group], h5py.Dataset]
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise unless a run file can be written to `path`. Apps ask before a long run.
+
+    Parameters
+    ----------
+    path : path-like
+        The run file; it may exist already.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If the folder it is to stand in does not exist or is a file.
+    IsADirectoryError
+        If `path` is a folder.
+    PermissionError
+        If the folder is not writable.
+    """
+    path = Path(path)
+    folder = path.parent
+    if not folder.exists():
+        raise FileNotFoundError(f"folder {str(folder)!r} does not exist: create it first")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is a file, not a folder")
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"folder {str(folder)!r} is not writable")
+
+
+def write_run(path: str | os.PathLike[str], record: RunRecord) -> None:
+    """Write a run file, whole or not at all. For one process.
+
+    The file is written under a temporary name in the same folder and then renamed, so that
+    after a failure or an interruption a previous file of this name is still there, and whole.
+
+    Parameters
+    ----------
+    path : path-like
+        The run file; replaced if it exists. A symbolic link stays, its target is replaced.
+    record : RunRecord
+        What to write.
+
+    Raises
+    ------
+    OSError
+        If `path` cannot be written; see `check_target`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pint.results import RunRecord, open_run, write_run
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_run(f"{folder}/run.h5", RunRecord(command="demo", finished=True))
+    ...     open_run(f"{folder}/run.h5").finished
+    True
+    """
+    target = Path(path).resolve()
+    check_target(target)
+    with _temporary_beside(target) as temporary:
+        _write_file(temporary, record, _dataset_of(record.solution))
+        _put_in_place(temporary, target)
+
+
+def write_solution(
+    path: str | os.PathLike[str],
+    record: RunRecord,
+    block: NDArray[Any],
+    first: int,
+    comm: Communicator,
+    *,
+    gather_limit: int = 2**30,
+) -> None:
+    """Write a run file with a solution that is spread over ranks. Collective.
+
+    Up to `gather_limit` bytes rank 0 gathers the solution and writes it; a single rank does so at
+    any size. Above, every rank that owns points writes them to ``<stem>.rank<p>.h5`` beside the
+    run file, and the run file joins these as a virtual dataset: move them together.
+
+    Parameters
+    ----------
+    path : path-like
+        The run file, the same on every rank.
+    record : RunRecord
+        The rest of the run, without solution. That of rank 0 is written.
+    block : (n, *state) array
+        This rank's points; n may be 0. The state's shape and the dtype are the same everywhere.
+    first : int
+        Index of the first of them among all points. Blocks follow each other in rank order.
+    comm : Communicator
+        The ranks that take part.
+    gather_limit : int
+        Largest solution, in bytes, that rank 0 gathers; the same on every rank.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If blocks, record or options do not fit together; on every rank, before any work.
+    OSError
+        If a file cannot be written; on every rank. A failure before the files are renamed
+        leaves a previous run whole; a crash between the renames of several files may not.
+    """
+    target = Path(path).resolve()
+    together(partial(_check_request, record, block, first, gather_limit), comm)
+    layout = _agree_on_layout(str(path), block, first, gather_limit, comm)
+    together(partial(check_point_count, record.times, layout.points), comm)
+    if comm.size == 1 or layout.nbytes <= gather_limit:
+        _write_gathered(target, record, block, comm)
+    else:
+        _write_joined(target, record, block, layout, comm)
+
+
+# --- one file -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _temporary_beside(target: Path) -> Iterator[Path]:
+    """Give a free name in the target's folder, and leave nothing under it."""
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename the file, its content on the disk first: a rename may outlive a power cut."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def _dataset_of(solution: NDArray[Any] | None) -> AddStates | None:
+    """Return what adds the solution to its group as a plain dataset."""
+    if solution is None:
+        return None
+    return lambda group: group.create_dataset("u", data=solution)
+
+
+def _write_file(path: Path, record: RunRecord, add_states: AddStates | None) -> None:
+    with h5py.File(path, "w", track_order=True) as file:
+        _write_attributes(file, record)
+        _write_options(file, record)
+        _write_grid(file, record)
+        if add_states is not None:
+            _write_states(file, record.times, add_states)
+        for group in ARRAY_GROUPS:
+            _write_arrays(file, group, getattr(record, group))
+
+
+def _write_attributes(file: h5py.File, record: RunRecord) -> None:
+    file.attrs["format_version"] = FORMAT_VERSION
+    for name, value in provenance().items():
+        file.attrs[name] = value
+    for name in ("command", "ranks", "hosts", "finished"):
+        file.attrs[name] = getattr(record, name)
+
+
+def _write_options(file: h5py.File, record: RunRecord) -> None:
+    if not record.options:
+        return
+    outer = file.create_group("options", track_order=True)
+    for name, value in record.options.items():
+        if isinstance(value, Mapping):
+            inner = outer.create_group(name, track_order=True)
+            for inner_name, inner_value in value.items():
+                _write_option(inner, inner_name, inner_value)
+        else:
+            _write_option(outer, name, value)
+
+
+def _write_option(group: h5py.Group, name: str, value: OptionValue) -> None:
+    """Write one attribute. None becomes an attribute without data, which no text can equal."""
+    if value is None:
+        group.attrs[name] = h5py.Empty("S1")
+    elif isinstance(value, tuple) and value and isinstance(value[0], str):
+        group.attrs.create(name, value, dtype=h5py.string_dtype())
+    else:
+        group.attrs[name] = value
+
+
+def _write_grid(file: h5py.File, record: RunRecord) -> None:
+    if record.times is None and not record.coarsening:
+        return
+    grid = file.create_group("grid")
+    grid.attrs["coarsening"] = np.array(record.coarsening, dtype=np.int64)
+    if record.times is not None:
+        times = grid.create_dataset("times", data=record.times)
+        times.attrs["description"] = "times of the points of the finest grid"
+
+
+def _write_states(
+    file: h5py.File, times: NDArray[np.float64] | None, add_states: AddStates
+) -> None:
+    """Write /solution with a dimension scale on every axis, as netCDF readers expect them."""
+    group = file.create_group("solution")
+    states = add_states(group)
+    states.attrs["description"] = "state at every point of the finest grid"
+    if times is None:
+        _attach_scale(states, 0, "point", np.arange(states.shape[0]))
+    else:
+        _attach_scale(states, 0, "time", times)
+    for axis in range(1, states.ndim):
+        _attach_scale(states, axis, f"state_{axis - 1}", np.arange(states.shape[axis]))
+
+
+def _attach_scale(states: h5py.Dataset, axis: int, name: str, values: NDArray[Any]) -> None:
+    scale = states.parent.create_dataset(name, data=values)
+    scale.make_scale(name)
+    states.dims[axis].label = name
+    states.dims[axis].attach_scale(scale)
+
+
+def _write_arrays(file: h5py.File, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    if not arrays:
+        return
+    group = file.create_group(name, track_order=True)
+    for key, array in arrays.items():
+        dataset = group.create_dataset(key, data=array)
+        quantity = known_quantity(name, key)
+        if quantity is not None:
+            _describe(dataset, quantity)
+        if name != "model":
+            _label(dataset, axis_names(name, key, array.ndim))
+    if name == "training" and "epoch" in group:
+        _attach_epochs(group)
+
+
+def _describe(dataset: h5py.Dataset, quantity: Quantity) -> None:
+    dataset.attrs["unit"] = quantity.unit
+    dataset.attrs["description"] = quantity.description
+
+
+def _label(dataset: h5py.Dataset, names: tuple[str, ...]) -> None:
+    for axis, name in enumerate(names):
+        dataset.dims[axis].label = name
+
+
+def _attach_epochs(group: h5py.Group) -> None:
+    """Make the epoch numbers the dimension scale of every other column."""
+    group["epoch"].make_scale("epoch")
+    for name, column in group.items():
+        if name != "epoch":
+            column.dims[0].attach_scale(group["epoch"])
+
+
+# --- many ranks ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BlockLayout:
+    """Which rank owns which points: known to every rank.
+
+    Rank p owns the points ``starts[p]:starts[p] + counts[p]``.
+    """
+
+    starts: tuple[int, ...]
+    counts: tuple[int, ...]
+    state_shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def points(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def nbytes(self) -> int:
+        return self.points * prod(self.state_shape) * self.dtype.itemsize
+
+
+def _check_request(record: RunRecord, block: NDArray[Any], first: int, gather_limit: int) -> None:
+    """Check what this rank can check alone."""
+    if record.solution is not None:
+        raise ValueError("record.solution must be None: the solution is given as blocks")
+    check_array("block", block)
+    if block.ndim == 0:
+        raise ValueError("block must have the shape (n, *state), got a single number")
+    if 0 in block.shape[1:]:
+        raise ValueError(f"a state must not be empty, got the shape {block.shape[1:]}")
+    if first < 0:
+        raise ValueError(f"first must not be negative, got {first}")
+    if gather_limit < 0:
+        raise ValueError(f"gather_limit must not be negative, got {gather_limit}")
+
+
+def _agree_on_layout(
+    path: str, block: NDArray[Any], first: int, gather_limit: int, comm: Communicator
+) -> _BlockLayout:
+    """Return who owns what; raise the same error on every rank if that does not fit. Collective."""
+    common = {
+        "path": path,
+        "gather_limit": int(gather_limit),
+        "state shape": list(block.shape[1:]),
+        "dtype": block.dtype.str,
+    }
+    everyone = [json.loads(text) for text in share(json.dumps(common), comm)]
+    for rank, other in enumerate(everyone):
+        _check_same(everyone[0], other, rank)
+    owned = comm.allgather_blocks(np.array([[int(first), len(block)]], dtype=np.int64))
+    starts, counts = owned.T.tolist()
+    _check_blocks_follow(starts, counts)
+    return _BlockLayout(
+        starts=tuple(starts),
+        counts=tuple(counts),
+        state_shape=block.shape[1:],
+        dtype=block.dtype,
+    )
+
+
+def _check_same(ours: Mapping[str, object], other: Mapping[str, object], rank: int) -> None:
+    for name, value in ours.items():
+        if other[name] != value:
+            raise ValueError(
+                f"{name} must be the same on every rank: "
+                f"{value!r} on rank 0, {other[name]!r} on rank {rank}"
+            )
+
+
+def _check_blocks_follow(starts: list[int], counts: list[int]) -> None:
+    """Raise unless the blocks, in rank order, cover 0, 1, 2, ... without gap or overlap."""
+    expected = 0
+    for rank, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        if count and start != expected:
+            raise ValueError(
+                f"blocks must follow each other in rank order: that of rank {rank} "
+                f"starts at point {start}, expected {expected}"
+            )
+        expected += count
+    if expected == 0:
+        raise ValueError("the solution has no points: every rank passed an empty block")
+
+
+def _write_gathered(
+    target: Path, record: RunRecord, block: NDArray[Any], comm: Communicator
+) -> None:
+    # Asked before the gather, and of rank 0 alone: the folder may be on its own disk.
+    together(lambda: check_target(target) if comm.rank == 0 else None, comm)
+    alone = comm.size == 1
+    solution = block if alone else comm.gather_blocks(np.ascontiguousarray(block))
+
+    def write_on_root() -> None:
+        if comm.rank == 0:
+            write_run(target, replace(record, solution=solution))
+
+    together(write_on_root, comm)
+
+
+def _write_joined(
+    target: Path, record: RunRecord, block: NDArray[Any], layout: _BlockLayout, comm: Communicator
+) -> None:
+    """Write all files under temporary names, then rename the blocks, then what joins them."""
+    together(partial(check_target, target), comm)
+    join = share(uuid4().hex, comm)[0]
+    own = _block_path(target, comm.rank)
+    with _temporary_beside(own) as own_temporary, _temporary_beside(target) as temporary:
+
+        def write() -> None:
+            if len(block):
+                _write_block(own_temporary, block, layout.starts[comm.rank], join)
+            if comm.rank == 0:
+                _write_file(temporary, record, partial(_join_blocks, target, layout, join))
+
+        def rename_block() -> None:
+            if len(block):
+                _put_in_place(own_temporary, own)
+
+        def rename_main() -> None:
+            if comm.rank == 0:
+                _put_in_place(temporary, target)
+
+        for action in (write, rename_block, rename_main):
+            together(action, comm)
+
+
+def _block_path(target: Path, rank: int) -> Path:
+    return target.with_name(f"{target.stem}.rank{rank}.h5")
+
+
+def _write_block(path: Path, block: NDArray[Any], first: int, join: str) -> None:
+    """Write one rank's points. `join` lets a reader tell them from those of another run."""
+    with h5py.File(path, "w") as file:
+        file.attrs["join"] = join
+        file.attrs["first"] = first
+        file.create_dataset("u", data=block)
+
+
+def _join_blocks(target: Path, layout: _BlockLayout, join: str, group: h5py.Group) -> h5py.Dataset:
+    """Add the virtual dataset over all block files, named relative to the run file."""
+    virtual = h5py.VirtualLayout((layout.points, *layout.state_shape), layout.dtype)
+    for rank, (start, count) in enumerate(zip(layout.starts, layout.counts, strict=True)):
+        if count:
+            name = _block_path(target, rank).name
+            shape = (count, *layout.state_shape)
+            virtual[start : start + count] = h5py.VirtualSource(name, "u", shape, layout.dtype)
+    # What plain h5py shows for a missing block file must not look like data.
+    missing = layout.dtype.type(np.nan) if layout.dtype.kind in "fc" else None
+    states = group.create_virtual_dataset("u", virtual, fillvalue=missing)
+    states.attrs["join"] = join
+    return states

@@ -1,0 +1,1 @@
+"""Recurrent networks: kernels, cells, and networks that are trained in parallel over time."""

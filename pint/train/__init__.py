@@ -1,0 +1,1 @@
+"""Training: optimizers, data sets, the trainer and its checkpoints."""

@@ -1,0 +1,419 @@
+"""Sequence classification data: scikit-learn's digits and UCI-HAR's raw inertial signals."""
+
+import importlib
+import io
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SequenceData", "load_digits", "load_har"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SequenceData:
+    """Labelled sequences of one length, split into a training and a test part.
+
+    Parameters
+    ----------
+    name : str
+        What the data are called in tables and files.
+    x_train, x_test : ndarray of float32, shape (samples, time, features)
+        The sequences: at least one, finite, C-contiguous. Kept as they are, not copied.
+    y_train, y_test : ndarray of int64, shape (samples,)
+        One label per sequence, 0..num_classes-1. Kept as they are, not copied.
+    class_names : tuple of str
+        ``class_names[label]`` is the name of a class. A class may be without samples.
+
+    Raises
+    ------
+    ValueError
+        If an array has another dtype, shape or memory order, holds a value that is not finite or
+        a label outside the classes, or if the two parts differ in steps or features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.zeros((3, 5, 2), dtype=np.float32), np.array([0, 1, 0])
+    >>> data = SequenceData(
+    ...     name="demo", x_train=x, y_train=y, x_test=x, y_test=y, class_names=("low", "high")
+    ... )
+    >>> data.num_steps, data.num_features, data.num_classes
+    (5, 2, 2)
+    """
+
+    name: str
+    x_train: NDArray[np.float32]
+    y_train: NDArray[np.int64]
+    x_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for part, x, y in (
+            ("train", self.x_train, self.y_train),
+            ("test", self.x_test, self.y_test),
+        ):
+            _check_sequences(f"x_{part}", x)
+            _check_labels(f"y_{part}", y, len(x), self.num_classes)
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise ValueError(
+                "x_train and x_test must agree in steps and features, "
+                f"got {self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def num_steps(self) -> int:
+        """Number of time steps of every sequence."""
+        return int(self.x_train.shape[1])
+
+    @property
+    def num_features(self) -> int:
+        """Number of features at every step."""
+        return int(self.x_train.shape[2])
+
+
+def _check_dtype(name: str, array: object, dtype: np.dtype[Any]) -> None:
+    found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    if found != dtype:
+        raise ValueError(f"{name} must be an array of {dtype}, got {found}")
+
+
+def _check_sequences(name: str, x: NDArray[np.float32]) -> None:
+    _check_dtype(name, x, np.dtype(np.float32))
+    if x.ndim != 3 or x.size == 0:
+        raise ValueError(f"{name} must have shape (samples, time, features), got {x.shape}")
+    if not x.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous: pass np.ascontiguousarray({name})")
+    if not np.isfinite(x).all():
+        sample, step, feature = np.argwhere(~np.isfinite(x))[0].tolist()
+        raise ValueError(
+            f"{name} must be finite, got {x[sample, step, feature]} "
+            f"in sample {sample}, step {step}, feature {feature}"
+        )
+
+
+def _check_labels(name: str, y: NDArray[np.int64], num_samples: int, num_classes: int) -> None:
+    _check_dtype(name, y, np.dtype(np.int64))
+    if y.shape != (num_samples,):
+        raise ValueError(f"{name} must have shape ({num_samples},) like its x, got {y.shape}")
+    outside = (y < 0) | (y >= num_classes)
+    if outside.any():
+        sample = int(outside.argmax())
+        raise ValueError(
+            f"{name} must lie in 0..{num_classes - 1} ({num_classes} class names), "
+            f"got {y[sample]} for sample {sample}"
+        )
+
+
+def _import_extra(module: str) -> ModuleType:
+    """Import an optional dependency when it is needed; without it pint still imports."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{module} is missing: pip install "pint-mgrit[data]"') from error
+
+
+_DIGITS_SEED = 0
+
+
+def load_digits() -> SequenceData:
+    """Handwritten digits that come with scikit-learn, read pixel by pixel.
+
+    Each of the 1797 images of 8 x 8 pixels becomes a sequence of 64 steps, row after row, with
+    one feature: the pixel's grey value, divided by 16 so that it lies in [0, 1]. One fifth of the
+    images, with the same share of every class (stratified), are the test part: 1437 images for
+    training and 360 for the test. The split is drawn with a fixed seed, so it is always the same.
+
+    Returns
+    -------
+    SequenceData
+        New arrays, 10 classes named "0" to "9", 64 steps, 1 feature.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed.
+
+    References
+    ----------
+    E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
+    Repository, 1998, https://doi.org/10.24432/C50P49.
+
+    Examples
+    --------
+    >>> load_digits().x_train.shape
+    (1437, 64, 1)
+    """
+    digits = _import_extra("sklearn.datasets").load_digits()
+    train_test_split = _import_extra("sklearn.model_selection").train_test_split
+    x = (digits.data[:, :, np.newaxis] / 16).astype(np.float32)
+    y = digits.target.astype(np.int64)
+    x_train, x_test, y_train, y_test = train_test_split(
+        x, y, test_size=0.2, random_state=_DIGITS_SEED, stratify=y
+    )
+    return SequenceData(
+        name="digits",
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        class_names=tuple(str(digit) for digit in digits.target_names),
+    )
+
+
+_HAR_URL = (
+    "https://archive.ics.uci.edu/static/public/240/human+activity+recognition+using+smartphones.zip"
+)
+# UCI publishes no checksum. Unrelated public projects that downloaded the archive record this one
+# alike: isglobal-brge/dsFlowerClient (tools/campaign/multiclass/har561_protocol.json),
+# yoavmp/ml-neuro-tutorials (scripts/export_uci_har_data.py) and
+# abdullahuseyinli-dot/inclusive-shift-har (docs/DATA_ACQUISITION_RUNBOOK.md), all on GitHub.
+_HAR_HASH = "sha256:c00b803081a5c797cd5e4b83700a9810b38d53d9d84e01917e090e1fdbc81031"
+
+_HAR_FOLDER = "UCI HAR Dataset"
+_HAR_STEPS = 128
+_HAR_CLASSES = 6
+_HAR_CHANNELS = tuple(
+    f"{signal}_{axis}" for signal in ("body_acc", "body_gyro", "total_acc") for axis in "xyz"
+)
+_HAR_NAMES_FILE = "activity_labels.txt"
+
+
+def _signal_file(channel: str, split: str) -> str:
+    return f"{split}/Inertial Signals/{channel}_{split}.txt"
+
+
+def _label_file(split: str) -> str:
+    return f"{split}/y_{split}.txt"
+
+
+_HAR_FILES = (
+    _HAR_NAMES_FILE,
+    *(_label_file(split) for split in ("train", "test")),
+    *(_signal_file(channel, split) for split in ("train", "test") for channel in _HAR_CHANNELS),
+)
+_HAR_LAYOUT = (
+    f"'{_HAR_FOLDER}/' with {_HAR_NAMES_FILE}, {{train,test}}/y_{{train,test}}.txt and "
+    "{train,test}/Inertial Signals/{body_acc,body_gyro,total_acc}_{x,y,z}_{train,test}.txt"
+)
+
+
+def load_har(data_dir: str | os.PathLike[str] | None = None) -> SequenceData:
+    """UCI-HAR: the raw signals of a smartphone worn during six activities.
+
+    A sequence is a window of 2.56 s, 128 steps at 50 Hz. The nine features are body_acc x y z (in
+    g), body_gyro x y z (in rad/s) and total_acc x y z (in g). Values are those of the files, as
+    float32, neither standardised nor shuffled; label 1 of the files is class 0.
+
+    Parameters
+    ----------
+    data_dir : path-like, optional
+        The folder "UCI HAR Dataset" in its original layout, or the folder that contains it; it may
+        hold any number of windows. Without it, the archive (61 MB) is downloaded from the UCI
+        repository, checked against its SHA-256 and unpacked, once, into the user's cache,
+        ``pooch.os_cache("pint")``.
+
+    Returns
+    -------
+    SequenceData
+        New arrays, 6 classes, 128 steps, 9 features; 7352 windows for training and 2947 for the
+        test in the full set. The subjects of the two parts differ.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its files is missing.
+    ValueError
+        If a file is empty, a row has not 128 values, a value is no finite float32, a label is not
+        one of 1..6, or files differ in their number of rows; or if the downloaded archive does not
+        have the expected checksum.
+    ImportError
+        If `data_dir` is None and pooch is not installed.
+    OSError
+        If a file cannot be read or the download fails.
+
+    Notes
+    -----
+    UCI gives the licence as CC BY 4.0; the README inside the archive excludes commercial use.
+
+    References
+    ----------
+    D. Anguita, A. Ghio, L. Oneto, X. Parra and J. L. Reyes-Ortiz, "A Public Domain Dataset for
+    Human Activity Recognition Using Smartphones", ESANN 2013, https://doi.org/10.24432/C54S4K.
+
+    Examples
+    --------
+    >>> load_har().x_train.shape  # doctest: +SKIP
+    (7352, 128, 9)
+    """
+    root = _find_har(_download_har() if data_dir is None else Path(data_dir))
+    class_names = _read_class_names(root / _HAR_NAMES_FILE)
+    x_train, y_train = _read_har_split(root, "train")
+    x_test, y_test = _read_har_split(root, "test")
+    return SequenceData(
+        name="har",
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        class_names=class_names,
+    )
+
+
+def _download_har() -> Path:
+    """Folder of the user's cache that contains the unpacked data set."""
+    pooch = _import_extra("pooch")
+    cache = Path(pooch.os_cache("pint"))
+    if not (cache / _HAR_FOLDER).is_dir():
+        archive = pooch.retrieve(
+            url=_HAR_URL, known_hash=_HAR_HASH, fname="uci_har.zip", path=cache
+        )
+        _unpack_har(Path(archive), cache)
+    return cache
+
+
+def _unpack_har(archive: Path, folder: Path) -> None:
+    """Unpack the files that `load_har` reads; the folder appears complete or not at all."""
+    target = folder / _HAR_FOLDER
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _extract_har(archive, Path(scratch))
+        try:
+            (Path(scratch) / _HAR_FOLDER).rename(target)
+        except OSError:
+            # Of several processes that unpack at once, such as MPI ranks, only the first renames.
+            if not target.is_dir():
+                raise
+
+
+def _extract_har(archive: Path, folder: Path) -> None:
+    wanted = [f"{_HAR_FOLDER}/{file}" for file in _HAR_FILES]
+    # UCI wraps the original archive in a second one.
+    with zipfile.ZipFile(archive) as outer:
+        original = io.BytesIO(outer.read(f"{_HAR_FOLDER}.zip"))
+    with zipfile.ZipFile(original) as inner:
+        inner.extractall(folder, members=wanted)
+
+
+def _find_har(data_dir: Path) -> Path:
+    """Folder "UCI HAR Dataset" in or at `data_dir`, with all its files in place."""
+    root = data_dir / _HAR_FOLDER
+    if not root.is_dir():
+        root = data_dir
+    if not (root / "train").is_dir():
+        raise FileNotFoundError(
+            f"{data_dir}: neither contains nor is the folder '{_HAR_FOLDER}'; "
+            f"expected layout: {_HAR_LAYOUT}"
+        )
+    for file in _HAR_FILES:
+        if not (root / file).is_file():
+            raise FileNotFoundError(f"{root / file}: missing; expected layout: {_HAR_LAYOUT}")
+    return root
+
+
+def _read_har_split(root: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    label_path = root / _label_file(split)
+    labels = _read_labels(label_path)
+    channels = []
+    for channel in _HAR_CHANNELS:
+        path = root / _signal_file(channel, split)
+        values = _read_signal(path)
+        if len(values) != len(labels):
+            raise ValueError(
+                f"{path}: expected {len(labels)} rows like {label_path.name}, got {len(values)}"
+            )
+        channels.append(values)
+    return np.stack(channels, axis=-1), labels
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Lines of a text file, without blank ones at its end."""
+    # A byte that is not ASCII becomes a character that no number contains, and so is reported
+    # with its line rather than as a decoding error.
+    text = path.read_text(encoding="ascii", errors="replace").rstrip()
+    if not text:
+        raise ValueError(f"{path}: the file is empty")
+    return text.split("\n")
+
+
+def _read_class_names(path: Path) -> tuple[str, ...]:
+    """Names from the lines "1 WALKING", "2 WALKING_UPSTAIRS", ..., in this order."""
+    lines = _read_lines(path)
+    if len(lines) != _HAR_CLASSES:
+        raise ValueError(f"{path}: expected {_HAR_CLASSES} lines, got {len(lines)}")
+    names = []
+    for number, line in enumerate(lines, start=1):
+        words = line.split()
+        if len(words) != 2 or words[0] != str(number):
+            raise ValueError(f"{path}, line {number}: expected '{number} NAME', got {line!r}")
+        names.append(words[1])
+    return tuple(names)
+
+
+def _read_labels(path: Path) -> NDArray[np.int64]:
+    """Labels 1..6, one per line, as classes 0..5."""
+    class_of = {str(label): label - 1 for label in range(1, _HAR_CLASSES + 1)}
+    labels = []
+    for number, line in enumerate(_read_lines(path), start=1):
+        label = class_of.get(line.strip())
+        if label is None:
+            raise ValueError(
+                f"{path}, line {number}: expected an integer label in 1..{_HAR_CLASSES}, "
+                f"got {line.strip()!r}"
+            )
+        labels.append(label)
+    return np.array(labels, dtype=np.int64)
+
+
+def _read_signal(path: Path) -> NDArray[np.float32]:
+    """Values of one channel, shape (windows, 128)."""
+    lines = _read_lines(path)
+    values = _parse_rows(lines)
+    if values is None:
+        # Looking at each line by itself is slow, so it is done only when there is a defect to name.
+        defects = enumerate(map(_row_defect, lines), start=1)
+        number, defect = next((number, defect) for number, defect in defects if defect)
+        raise ValueError(f"{path}, line {number}: {defect}")
+    return values
+
+
+def _parse_rows(lines: list[str]) -> NDArray[np.float32] | None:
+    """One row of 128 finite values per line, or None if any line is not such a row."""
+    try:
+        values = np.loadtxt(lines, dtype=np.float32, comments=None, ndmin=2)
+    except ValueError:
+        return None
+    # loadtxt skips blank lines; they show as a lack of rows.
+    is_complete = values.shape == (len(lines), _HAR_STEPS)
+    return values if is_complete and np.isfinite(values).all() else None
+
+
+def _row_defect(line: str) -> str | None:
+    """Say what is wrong with a line of a signal file, or None."""
+    words = line.split()
+    if len(words) != _HAR_STEPS:
+        return f"expected {_HAR_STEPS} values, got {len(words)}"
+    if _parse_rows([line]) is not None:
+        return None
+    defects = (_word_defect(word) for word in words)
+    return next(f"value {i} {defect}" for i, defect in enumerate(defects, start=1) if defect)
+
+
+def _word_defect(word: str) -> str | None:
+    """Say what is wrong with one value, read exactly as whole files are, or None."""
+    try:
+        value = np.loadtxt([word], dtype=np.float32, comments=None)
+    except ValueError:
+        return f"is not a number: {word!r}"
+    return None if np.isfinite(value) else f"is not finite in float32: {word!r}"
