@@ -93,13 +93,12 @@ class AdjointPropagator(Propagator):
             self._linearized.append(self._linearize(whole(level) if gathered else level, known))
 
     def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
-        begin = max(level.block.start, 1)  # no step leads to point 0
-        count = level.block.stop - begin
-        if count <= 0:
-            return _LinearizedLevel(begin, u[:0], None)
-        u = u[u.shape[0] - count :]
-        skipped = begin - level.block.start
-        steps = self.forward_step(level.steps(slice(1 + skipped, level.num_slots, 1)))
+        targets = level.targets
+        begin = targets.start - 1 + level.block.start
+        u = u[targets.start - 1 :]
+        if u.shape[0] == 0:
+            return _LinearizedLevel(begin, u, None)
+        steps = self.forward_step(level.steps(targets))
         tape = self.propagator.linearize(u, steps) if self.batched else None
         return _LinearizedLevel(begin, u, tape)
 
@@ -219,6 +218,11 @@ class AdjointSolver:
             self.comm,
             forward.layout.reversed(),
         )
+
+    def own_steps(self) -> list[Step]:
+        """Return, level by level, the stack of forward steps that this rank transposes."""
+        stacks = self.solver.hierarchy.own_steps()
+        return [self.propagator.forward_step(stack) for stack in stacks]
 
     def solve(
         self, result: Result, terminal_gradient: State, sources: State | None = None

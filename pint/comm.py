@@ -54,7 +54,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the sum of the ranks' arrays, on every rank; new."""
+        """Return the sum of the ranks' arrays, with the same bits on every rank; new."""
 
     @abstractmethod
     def bcast(self, array: NDArray[Any], root: int) -> NDArray[Any]:
@@ -155,6 +155,9 @@ class SerialCommunicator(Communicator):
 class MPICommunicator(Communicator):
     """An MPI communicator; upper-case calls on buffers only.
 
+    Sums are reduced and then broadcast: MPI does not promise that Allreduce rounds alike on all
+    ranks, and replicas of parameters must not drift apart.
+
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
@@ -191,7 +194,8 @@ class MPICommunicator(Communicator):
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:  # noqa: D102
         total = np.empty_like(array, order="C")
-        self.comm.Allreduce(np.ascontiguousarray(array), total)
+        self.comm.Reduce(np.ascontiguousarray(array), total, root=0)
+        self.comm.Bcast(total, root=0)
         return total
 
     def bcast(self, array: NDArray[Any], root: int) -> NDArray[Any]:  # noqa: D102

@@ -69,6 +69,11 @@ class Level:
         return slice(1, self.num_slots, 1)
 
     @property
+    def targets(self) -> slice:
+        """Slots of the own points that a step leads to: all but point 0."""
+        return slice(2 if 0 in self.block else 1, self.num_slots, 1)
+
+    @property
     def c_points(self) -> slice:
         """Slots of the own C-points, point 0 included."""
         return slice(self.first_c, self.num_slots, self.m)
@@ -139,3 +144,11 @@ class Hierarchy:
         """Tell whether every rank steps through the whole coarsest level."""
         several = self.comm.size > 1 and len(self.levels) > 1
         return several and self.options.coarsest == "gather"
+
+    def own_steps(self) -> list[Step]:
+        """Return, level by level, the stack of steps that this rank takes; empty stacks too."""
+        stacks = [level.steps(level.targets) for level in self.levels]
+        if self.gathers_coarsest:
+            coarsest = self.levels[-1].grid
+            stacks[-1] = coarsest.steps(slice(1, coarsest.num_steps + 1, 1))
+        return stacks

@@ -50,6 +50,5 @@ def step_in_turn(level: Level, driver: Driver) -> None:
     if not level.block:
         return
     wait(level.receive_ghost())
-    first = 2 if 0 in level.block else 1
-    driver.chain(level, range(first, level.num_slots))
+    driver.chain(level, range(level.targets.start, level.num_slots))
     wait(level.send_last())

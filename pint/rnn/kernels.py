@@ -47,7 +47,7 @@ def _exp_of(real: type, integer: type, bits: int, degree: int, limit: float) -> 
     magic = real(1.5 * 2.0**bits)
     log2e = real(1 / math.log(2))
     high = real(round(math.log(2) * 2**8) / 2**8)  # few bits: k * high is exact
-    low = real(math.log(2) - float(high))
+    low = real(math.log(2) - float(high) + 2.3190468138462996e-17)  # ln 2 beyond float64
     coefficients = tuple(real(1 / math.factorial(i)) for i in range(degree, -1, -1))
     least, greatest = real(-limit), real(limit)
     shift = integer(bits)
@@ -62,7 +62,7 @@ def _exp_of(real: type, integer: type, bits: int, degree: int, limit: float) -> 
         for c in coefficients[1:]:
             p = p * r + c
         scaled = integer(real(p).view(integer) + (real(shifted).view(integer) << shift))
-        return scaled.view(real)
+        return scaled.view(real) if x == x else x  # the shift would spoil a NaN's bits
 
     return exp
 

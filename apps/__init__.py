@@ -1,0 +1,1 @@
+"""Drivers to be run under mpiexec: parse the options, build, run, save."""

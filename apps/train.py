@@ -1,0 +1,267 @@
+"""Train a GRU classifier in parallel over time: python -m apps.train --help."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pint import MGRITOptions
+from pint.comm import Communicator, run, world
+from pint.results import RunRecord, check_target, write_run
+from pint.rnn.gru import GRUOptions
+from pint.rnn.network import Classifier, ClassifierSolver
+from pint.train.datasets import SequenceData, load_digits, load_har
+from pint.train.optimizers import SGD, Adam, Optimizer
+from pint.train.progress import ConsoleProgress
+from pint.train.trainer import COLUMNS, Trainer, TrainingLog, TrainingOptions, last_residual
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; return the exit status."""
+    comm = world()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _quiet_unless(comm.rank == 0):
+        args = _parser().parse_args(arguments)
+    return run(lambda: _train(args, arguments, comm), comm)
+
+
+def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
+    """Load, build, train, write, report."""
+    console = Console(quiet=comm.rank > 0)
+    try:
+        data = _prepare(args, comm)
+        solver = _build(args, data, comm)
+        options = TrainingOptions(
+            epochs=args.epochs,
+            batch=args.batch,
+            optimizer=_optimizer(args),
+            clip=args.clip,
+            seed=args.seed,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        if comm.rank == 0:
+            print(f"apps.train: {error}", file=sys.stderr)
+        return 2
+    console.print(_headline(data, solver, comm), highlight=False, soft_wrap=True)
+    record = _Recorder(args, arguments, solver, comm)
+    with ConsoleProgress(args.epochs, console) as progress:
+        trainer = Trainer(solver, data, options, comm, progress, record.write)
+        log = trainer.train()
+    _report(args, log, comm, console)
+    return 0 if log.finished else 130
+
+
+def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
+    """Check the output file and load the data; rank 0 first, because it may have to download."""
+    data: SequenceData | None = None
+    for turn in (comm.rank == 0, comm.rank > 0):
+        error: Exception | None = None
+        if turn:
+            try:
+                check_target(args.output)
+                data = load_digits() if args.data == "digits" else load_har(args.data_dir)
+            except Exception as caught:  # the other ranks must hear of it
+                error = caught
+        comm.agree(error)
+    assert data is not None
+    return data
+
+
+def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> ClassifierSolver:
+    cell = GRUOptions(
+        num_features=data.num_features,
+        hidden=args.hidden,
+        layers=args.layers,
+        coarse_step=args.coarse_step,
+        substep=args.substep,
+        dtype=args.dtype,
+    )
+    model = Classifier(cell, data.num_classes, args.seed)
+    forward = MGRITOptions(
+        levels=1 if args.serial else args.levels,
+        coarsening=args.coarsening,
+        relax=args.relax,
+        max_iterations=args.forward_iterations,
+        coarsest=args.coarsest,
+    )
+    backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
+    return ClassifierSolver(model, data.num_steps, forward, backward, comm)
+
+
+def _optimizer(args: argparse.Namespace) -> Optimizer:
+    if args.optimizer == "sgd":
+        return SGD(learning_rate=args.lr, momentum=args.momentum)
+    return Adam(learning_rate=args.lr)
+
+
+class _Recorder:
+    """Writes the run file, on rank 0, whenever the trainer calls."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        arguments: Sequence[str],
+        solver: ClassifierSolver,
+        comm: Communicator,
+    ) -> None:
+        self.args = args
+        self.command = shlex.join(["python", "-m", "apps.train", *arguments])
+        self.solver = solver
+        self.comm = comm
+        self.hosts = comm.num_hosts
+
+    def write(self, log: TrainingLog) -> None:
+        """Replace the file; collective."""
+        seconds = np.array([list(log.timings.values())])
+        timings = self.comm.gather_blocks(seconds)
+        if self.comm.rank > 0 or timings is None:
+            return
+        options = {name: value for name, value in vars(self.args).items() if name != "json"}
+        record = RunRecord(
+            command=self.command,
+            ranks=self.comm.size,
+            hosts=self.hosts,
+            options={name: _plain(value) for name, value in options.items()},
+            times=self.solver.forward.grid.times,
+            coarsening=self.solver.forward.options.factors(self.solver.num_steps),
+            history={
+                "forward_residual": np.array(log.forward_residuals),
+                "backward_residual": np.array(log.backward_residuals),
+            },
+            timings=dict(zip(log.timings, timings.T, strict=True)),
+            training={name: np.array([row[name] for row in log.epochs]) for name in COLUMNS},
+            model=self.solver.model.weights,
+            finished=log.finished,
+        )
+        write_run(self.args.output, record)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _headline(data: SequenceData, solver: ClassifierSolver, comm: Communicator) -> str:
+    levels = [str(level.grid.num_steps) for level in solver.forward.hierarchy.levels]
+    how = "serial stepping" if len(levels) == 1 else f"MGRIT on levels of {', '.join(levels)} steps"
+    return (
+        f"{data.name}: {len(data.y_train)} training and {len(data.y_test)} test sequences of "
+        f"{data.num_steps} steps x {data.num_features}, {data.num_classes} classes; "
+        f"{solver.model.parameters.size} parameters; {how}; {comm.size} rank(s)"
+    )
+
+
+def _summary(args: argparse.Namespace, log: TrainingLog, comm: Communicator) -> dict[str, Any]:
+    """Return the keys of the JSON line; None where nothing was measured."""
+    last = log.epochs[-1] if log.epochs else {}
+    seconds = [row["seconds"] for row in log.epochs]
+    residual = last_residual(log.forward_residuals[-1]) if log.forward_residuals else math.nan
+    numbers = {
+        "exact_test_accuracy": last.get("exact_test_accuracy", math.nan),
+        "parallel_test_accuracy": last.get("parallel_test_accuracy", math.nan),
+        "train_loss": last.get("train_loss", math.nan),
+        "seconds_per_epoch": float(np.median(seconds)) if seconds else math.nan,
+        "forward_residual": residual,
+    }
+    measured = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+    return {**measured, "ranks": comm.size, "output": str(args.output)}
+
+
+def _report(
+    args: argparse.Namespace, log: TrainingLog, comm: Communicator, console: Console
+) -> None:
+    """Print the closing table, and the JSON line if asked for."""
+    summary = _summary(args, log, comm)
+    table = Table(title=None if log.finished else "interrupted", show_header=False)
+    table.add_row("test accuracy, parallel", _percent(summary["parallel_test_accuracy"]))
+    table.add_row("test accuracy, exact", _percent(summary["exact_test_accuracy"]))
+    seconds = summary["seconds_per_epoch"]
+    table.add_row("seconds per epoch", "none" if seconds is None else f"{seconds:.2f}")
+    table.add_row("seconds to compile", f"{log.timings.get('compile', math.nan):.2f}")
+    table.add_row("file", summary["output"])
+    console.print(table)
+    if args.json and comm.rank == 0:
+        print(json.dumps(summary), flush=True)
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"
+
+
+@contextlib.contextmanager
+def _quiet_unless(speaks: bool) -> Any:
+    """Let only one rank print usage errors and help."""
+    if speaks:
+        yield
+        return
+    with (
+        open("/dev/null", "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
+
+
+def _per_level(text: str) -> int | tuple[int, ...]:
+    """Read "4" or "4,2"."""
+    entries = tuple(int(entry) for entry in text.split(","))
+    return entries[0] if len(entries) == 1 else entries
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="apps.train",
+        description="Train a GRU classifier in parallel over time. Start it plainly for one "
+        "process, or under mpiexec -n P for P.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=("digits", "har"), default="digits", help="what to train on")
+    add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
+    add("--hidden", type=int, default=64, help="width of the state")
+    add("--layers", type=int, default=1, help="number of stacked layers")
+    add("--batch", type=int, default=50, help="sequences per update")
+    add("--epochs", type=int, default=20, help="passes through the training data")
+    add("--lr", type=float, default=5e-3, help="learning rate")
+    add("--optimizer", choices=("adam", "sgd"), default="adam", help="update rule")
+    add("--momentum", type=float, default=0.9, help="momentum of sgd")
+    add("--clip", type=float, help="greatest norm of a gradient; no clipping if left out")
+    add("--seed", type=int, default=0, help="seed of the parameters and of the batches")
+    add("--levels", type=int, default=3, help="greatest number of time levels")
+    add("--coarsening", type=_per_level, default=4, help="factor between levels, or one for each")
+    add("--forward-iterations", type=int, default=2, help="MGRIT cycles forward")
+    add("--backward-iterations", type=int, default=2, help="MGRIT cycles backward")
+    add("--relax", type=_per_level, default=(0, 1), help="CF-sweeps per level: 0 is F, 1 is FCF")
+    add(
+        "--coarse-step",
+        choices=("midpoint", "matched", "implicit"),
+        default="midpoint",
+        help="what a coarse step does; implicit is that of Moon & Cyr",
+    )
+    add("--substep", type=_per_level, default=8, help="finest steps per part of a midpoint step")
+    add(
+        "--coarsest",
+        choices=("in_turn", "gather", "relaxation"),
+        default="in_turn",
+        help="how the coarsest level is solved",
+    )
+    add("--serial", action="store_true", help="exact serial stepping instead of MGRIT")
+    add("--dtype", choices=("float32", "float64"), default="float32", help="precision")
+    add("--output", type=Path, default=Path("run.h5"), help="HDF5 file of the results")
+    add("--json", action="store_true", help="print one JSON object as the last line")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

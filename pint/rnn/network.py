@@ -1,0 +1,201 @@
+"""A sequence classifier: recurrent layers, a linear head, softmax cross-entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from pint.adjoint import AdjointSolver
+from pint.mgrit.solver import MGRIT, Result
+from pint.options import MGRITOptions, at_least
+from pint.rnn.gru import GRU, GRUOptions
+from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
+from pint.timegrid import TimeGrid
+
+Array = NDArray[Any]
+
+
+class Classifier:
+    """Parameters of recurrent layers with a linear head on the last state of the top layer.
+
+    Parameters
+    ----------
+    options : GRUOptions
+        The recurrent layers.
+    num_classes : int
+        Width of the output.
+    seed : int, default 0
+        Seed of the initial parameters, all uniform in +-hidden^(-1/2), as torch draws them.
+
+    Attributes
+    ----------
+    parameters : ndarray, shape (num_parameters,)
+        All parameters, flat; optimizers change it in place.
+    shapes : dict of str to tuple of int
+        Names and shapes of the tensors in it: those of torch.nn.GRU, then head.weight
+        (num_classes, hidden) and head.bias (num_classes,).
+    """
+
+    def __init__(self, options: GRUOptions, num_classes: int, seed: int = 0) -> None:
+        at_least("num_classes", num_classes, 2)
+        self.options = options
+        cell = gru_shapes(options.num_features, options.hidden, options.layers)
+        head = {"head.weight": (num_classes, options.hidden), "head.bias": (num_classes,)}
+        self.shapes = {**cell, **head}
+        rng = np.random.default_rng(seed)
+        dtype = np.dtype(options.dtype)
+        self.parameters: Array = uniform(self.shapes, options.hidden**-0.5, dtype, rng)
+        self.cell_parameters = self.parameters[: num_entries(cell)]
+        self.weights = views(self.parameters, self.shapes)
+
+    def logits(self, h: Array) -> Array:
+        """Return the class scores, shape (B, num_classes), of states (B, hidden)."""
+        scores: Array = h @ self.weights["head.weight"].T + self.weights["head.bias"]
+        return scores
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LossAndGradient:
+    """What one batch gives; the same on every rank.
+
+    Attributes
+    ----------
+    loss : float
+        Mean cross-entropy over the batch.
+    num_correct : int
+        Sequences whose greatest score is that of their class.
+    gradient : ndarray, shape (num_parameters,)
+        Of the loss with respect to all parameters.
+    forward_residuals, backward_residuals : ndarray of float64
+        Residual norms of both solves, by iteration; NaN where none was measured.
+    """
+
+    loss: float
+    num_correct: int
+    gradient: Array
+    forward_residuals: NDArray[np.float64]
+    backward_residuals: NDArray[np.float64]
+
+
+class ClassifierSolver:
+    """Evaluates a classifier and its gradient, both by MGRIT over the time axis.
+
+    Parameters
+    ----------
+    model : Classifier
+        The parameters; shared, so that several solvers can work with the same ones.
+    num_steps : int
+        Length T of the sequences.
+    forward, backward : MGRITOptions
+        How the forward and the adjoint problem are solved. ``MGRITOptions(levels=1)`` is exact
+        serial stepping, and exact backpropagation through time.
+    comm : mpi4py communicator or Communicator, optional
+        The ranks that share the time axis.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        num_steps: int,
+        forward: MGRITOptions,
+        backward: MGRITOptions,
+        comm: Any = None,
+    ) -> None:
+        self.model = model
+        self.num_steps = num_steps
+        self.gru = GRU(model.options, model.cell_parameters)
+        grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
+        self.forward = MGRIT(self.gru, grid, forward, comm)
+        self.backward = AdjointSolver(self.forward, backward)
+        self._forward_points = self._input_points(backward=False)
+        self._points = self._input_points(backward=True)
+
+    def _input_points(self, *, backward: bool) -> NDArray[np.int64]:
+        """Return the elements of a sequence that this rank reads."""
+        stacks = self.forward.hierarchy.own_steps()
+        if backward:
+            stacks = stacks + self.backward.own_steps()
+        read = [self.gru.input_points(stack) for stack in stacks if np.size(stack.last)]
+        none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        return np.unique(np.concatenate([none, *read]))
+
+    def _solve(self, x: Array, points: NDArray[np.int64]) -> Result:
+        if x.ndim != 3 or x.shape[1] != self.num_steps:
+            raise ValueError(
+                f"sequences must have shape (batch, {self.num_steps}, "
+                f"{self.gru.options.num_features}), got {x.shape}"
+            )
+        self.gru.set_inputs(x, points)
+        return self.forward.solve(np.zeros(self.gru.state_shape, dtype=self.gru.dtype))
+
+    def predict(self, x: Array) -> tuple[Array, NDArray[np.float64]]:
+        """Return class scores and the residuals of the solve; collective.
+
+        Parameters
+        ----------
+        x : ndarray, shape (B, T, num_features)
+            Sequences, the same on every rank.
+
+        Returns
+        -------
+        scores : ndarray, shape (B, num_classes)
+            On every rank.
+        residuals : ndarray of float64, shape (iterations,)
+            Residual norms.
+        """
+        result = self._solve(x, self._forward_points)
+        return self.model.logits(result.final_state()[-1]), result.residuals
+
+    def loss_and_gradient(self, x: Array, y: NDArray[np.int64]) -> LossAndGradient:
+        """Return the loss of a batch and its gradient; collective.
+
+        Parameters
+        ----------
+        x : ndarray, shape (B, T, num_features)
+            Sequences, the same on every rank.
+        y : ndarray of int64, shape (B,)
+            Classes.
+        """
+        result = self._solve(x, self._points)
+        final = result.final_state()
+        scores = self.model.logits(final[-1])
+        loss, d_scores = cross_entropy(scores, y)
+        d_final = np.zeros_like(final)
+        d_final[-1] = d_scores @ self.model.weights["head.weight"]
+        adjoint = self.backward.solve(result, d_final)
+        d_head = (d_scores.T @ final[-1]).ravel(), d_scores.sum(axis=0)
+        return LossAndGradient(
+            loss=loss,
+            num_correct=int((scores.argmax(axis=1) == y).sum()),
+            gradient=np.concatenate([adjoint.parameter_gradient, *d_head]),
+            forward_residuals=result.residuals,
+            backward_residuals=adjoint.residuals,
+        )
+
+
+def cross_entropy(scores: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
+    """Return the mean softmax cross-entropy and its derivative.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (B, num_classes)
+        Class scores.
+    y : ndarray of int64, shape (B,)
+        Classes.
+
+    Returns
+    -------
+    loss : float
+        -mean(log softmax(scores)[y]).
+    d_scores : ndarray, shape (B, num_classes)
+        (softmax(scores) - onehot(y)) / B.
+    """
+    log_p = log_softmax(scores, axis=1)
+    chosen = np.arange(y.size), y
+    d_scores = np.exp(log_p)
+    d_scores[chosen] -= 1
+    return float(-log_p[chosen].mean(dtype=np.float64)), d_scores / scores.dtype.type(y.size)

@@ -1,0 +1,298 @@
+"""The training loop: batches, updates, evaluation, and a file after every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.comm import Communicator
+from pint.mgrit.solver import MGRITOptions
+from pint.options import at_least, positive
+from pint.rnn.network import Classifier, ClassifierSolver, LossAndGradient
+from pint.train.datasets import SequenceData
+from pint.train.interrupt import Interrupt
+from pint.train.optimizers import Adam, Optimizer, clip_by_norm
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "parallel_test_accuracy",
+    "exact_test_accuracy",
+    "seconds",
+    "forward_residual",
+    "backward_residual",
+    "gradient_norm",
+    "learning_rate",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs : int, default 20
+        Passes through the training data.
+    batch : int, default 100
+        Sequences per update; the last batch of an epoch takes what is left.
+    optimizer : Optimizer, default Adam()
+        Update rule.
+    clip : float, optional
+        Greatest 2-norm of a gradient; longer ones are scaled down to it.
+    seed : int, default 0
+        Seed of the order of the training data.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    epochs: int = 20
+    batch: int = 100
+    optimizer: Optimizer = field(default_factory=Adam)
+    clip: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("epochs", self.epochs, 1)
+        at_least("batch", self.batch, 1)
+        at_least("seed", self.seed, 0)
+        positive("clip", self.clip)
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainingLog:
+    """What happened so far; the same on every rank but for `timings`.
+
+    Attributes
+    ----------
+    epochs : list of dict of str to float
+        One row per finished epoch, with the names in `COLUMNS`.
+    forward_residuals, backward_residuals : list of ndarray of float64
+        Residual norms of each batch, by iteration; NaN where none was measured.
+    timings : dict of str to float
+        Seconds of this rank by phase: compile, training, parallel_test, exact_test.
+    finished : bool
+        False until all epochs are done, and so also after an interruption.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    forward_residuals: list[NDArray[np.float64]] = field(default_factory=list)
+    backward_residuals: list[NDArray[np.float64]] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the block to those of `phase`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - begin
+            self.timings[phase] = self.timings.get(phase, 0.0) + spent
+
+
+class Progress:
+    """What a trainer tells while it works; this one keeps silent."""
+
+    def batch(self, epoch: int, index: int, num_batches: int, means: _EpochMeans) -> None:
+        """Hear of a finished batch."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """Hear of a finished epoch."""
+
+
+class Trainer:
+    """Trains a classifier; every rank keeps all parameters and makes the same updates.
+
+    Parameters
+    ----------
+    solver : ClassifierSolver
+        Gives losses and gradients, and the parallel test accuracy.
+    data : SequenceData
+        The same on every rank.
+    options : TrainingOptions
+        How to train.
+    comm : Communicator
+        The ranks of `solver`.
+    progress : Progress, optional
+        Told of batches and epochs.
+    on_epoch : callable, optional
+        Called with the log after every epoch, and once more at the end; writes files.
+
+    Raises
+    ------
+    ValueError
+        If the data do not fit the model.
+    """
+
+    def __init__(
+        self,
+        solver: ClassifierSolver,
+        data: SequenceData,
+        options: TrainingOptions,
+        comm: Communicator,
+        progress: Progress | None = None,
+        on_epoch: Callable[[TrainingLog], None] | None = None,
+    ) -> None:
+        _check_fit(solver.model, data)
+        self.solver = solver
+        self.exact = exact_solver(solver.model, data.num_steps)
+        self.data = data
+        self.options = options
+        self.comm = comm
+        self.progress = Progress() if progress is None else progress
+        self.on_epoch = on_epoch
+        self.log = TrainingLog()
+
+    def train(self) -> TrainingLog:
+        """Run all epochs, or those before an interruption; collective."""
+        state = self.options.optimizer.init(self.solver.model.parameters)
+        with Interrupt(self.comm) as interrupt:
+            with self.log.timed("compile"):
+                self._warm_up()
+            for epoch in range(1, self.options.epochs + 1):
+                means = self._train_epoch(epoch, state, interrupt)
+                if means is None:
+                    break
+                self._finish_epoch(epoch, means)
+            else:
+                self.log.finished = True
+            if self.on_epoch is not None:
+                self.on_epoch(self.log)
+        return self.log
+
+    def _warm_up(self) -> None:
+        """Have all kernels compiled, so that compilation is not counted as training."""
+        x, y = self.data.x_train[:1], self.data.y_train[:1]
+        self.solver.loss_and_gradient(x, y)
+        self.exact.predict(x)
+
+    def _train_epoch(self, epoch: int, state: Any, interrupt: Interrupt) -> _EpochMeans | None:
+        """Update on every batch; None if it was interrupted."""
+        options, data = self.options, self.data
+        order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
+        batches = np.split(order, range(options.batch, order.size, options.batch))
+        means = _EpochMeans()
+        for index, chosen in enumerate(batches):
+            if interrupt.requested():
+                return None
+            begin = time.perf_counter()
+            with self.log.timed("training"):
+                got = self.solver.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
+                gradient, norm = clip_by_norm(got.gradient, options.clip)
+                options.optimizer.update(self.solver.model.parameters, gradient, state)
+            self.log.forward_residuals.append(got.forward_residuals)
+            self.log.backward_residuals.append(got.backward_residuals)
+            means.add(got, norm, chosen.size, time.perf_counter() - begin)
+            self.progress.batch(epoch, index + 1, len(batches), means)
+        return means
+
+    def _finish_epoch(self, epoch: int, means: _EpochMeans) -> None:
+        """Measure test accuracy in both ways, record the epoch, and tell of it."""
+        with self.log.timed("parallel_test"):
+            parallel = self._parallel_accuracy()
+        with self.log.timed("exact_test"):
+            exact = self._exact_accuracy()
+        row = {
+            "epoch": float(epoch),
+            **means.columns(),
+            "parallel_test_accuracy": parallel,
+            "exact_test_accuracy": exact,
+            "learning_rate": self.options.optimizer.learning_rate,
+        }
+        self.log.epochs.append({name: row[name] for name in COLUMNS})
+        self.progress.epoch(row)
+        if self.on_epoch is not None and epoch < self.options.epochs:
+            self.on_epoch(self.log)
+
+    def _parallel_accuracy(self) -> float:
+        """Return the test accuracy as the parallel solver computes it."""
+        correct = sum(
+            num_correct(self.solver.predict(x)[0], y) for x, y in self._test_batches()
+        )
+        return correct / len(self.data.y_test)
+
+    def _exact_accuracy(self) -> float:
+        """Return the test accuracy by serial stepping; the ranks take turns with batches."""
+        own = list(self._test_batches())[self.comm.rank :: self.comm.size]
+        correct = sum(num_correct(self.exact.predict(x)[0], y) for x, y in own)
+        return int(self.comm.sum(np.array([correct]))[0]) / len(self.data.y_test)
+
+    def _test_batches(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        for start in range(0, len(self.data.y_test), self.options.batch):
+            chosen = slice(start, start + self.options.batch)
+            yield self.data.x_test[chosen], self.data.y_test[chosen]
+
+
+@dataclass(eq=False)
+class _EpochMeans:
+    """Means over the batches of an epoch, weighted by their size where they are per sequence."""
+
+    num_batches: int = 0
+    num_seen: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    gradient_norm: float = 0.0
+    forward_residual: float = 0.0
+    backward_residual: float = 0.0
+
+    def add(self, got: LossAndGradient, norm: float, size: int, seconds: float) -> None:
+        """Take in one batch."""
+        self.num_batches += 1
+        self.num_seen += size
+        self.loss += got.loss * size
+        self.correct += got.num_correct
+        self.seconds += seconds
+        self.gradient_norm += norm
+        self.forward_residual += last_residual(got.forward_residuals)
+        self.backward_residual += last_residual(got.backward_residuals)
+
+    def columns(self) -> dict[str, float]:
+        """Return the means under the names of `COLUMNS`."""
+        return {
+            "train_loss": self.loss / self.num_seen,
+            "train_accuracy": self.correct / self.num_seen,
+            "seconds": self.seconds,
+            "forward_residual": self.forward_residual / self.num_batches,
+            "backward_residual": self.backward_residual / self.num_batches,
+            "gradient_norm": self.gradient_norm / self.num_batches,
+        }
+
+
+def exact_solver(model: Classifier, num_steps: int) -> ClassifierSolver:
+    """Return a solver that steps serially, and backpropagates through time, on this rank alone."""
+    stepping = MGRITOptions(levels=1)
+    return ClassifierSolver(model, num_steps, stepping, stepping)
+
+
+def num_correct(scores: NDArray[Any], y: NDArray[np.int64]) -> int:
+    """Return how often the greatest score is that of the class."""
+    return int((scores.argmax(axis=1) == y).sum())
+
+
+def last_residual(residuals: NDArray[np.float64]) -> float:
+    """Return the residual norm measured in the last iteration; NaN if there was none."""
+    return float(residuals[-1])
+
+
+def _check_fit(model: Classifier, data: SequenceData) -> None:
+    if data.num_features != model.options.num_features:
+        raise ValueError(
+            f"the model takes {model.options.num_features} features, {data.name} has "
+            f"{data.num_features}"
+        )
+    num_classes = model.shapes["head.bias"][0]
+    if data.num_classes != num_classes:
+        raise ValueError(f"the model has {num_classes} classes, {data.name} {data.num_classes}")
