@@ -102,8 +102,8 @@ class Propagator(ABC):
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
         (n, \\*state_shape), and a `Step` of arrays, and treat all n at once.
     parameters : ndarray, shape (num_parameters,), or None
-        Parameters that `adjoint_gradient` differentiates with respect to; changed in place by
-        optimizers.
+        Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
+        place calls `refresh`.
 
     Examples
     --------
@@ -155,6 +155,9 @@ class Propagator(ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has parameters but no adjoint_gradient: write it"
         )
+
+    def refresh(self) -> None:
+        """Hear that `parameters` were changed in place; for models that keep what follows from them."""
 
     def linearize(self, u: State, step: Step) -> Linearization:
         """Return the derivative of Phi at a stack of states, for a stack of steps.

@@ -78,8 +78,8 @@ class GRU(Propagator):
     """A stack of gated recurrent units; its state is that of all layers, shape (layers, B, H).
 
     Finest step i takes x_i, the i-th element of the sequence, so that a sequence of T elements is
-    solved on a time grid of T steps. Before a solve, `set_inputs` binds the sequences; call it
-    again after every change of `parameters`.
+    solved on a time grid of T steps. Before a solve, `set_inputs` binds the sequences; after a
+    change of `parameters` call it again, or `refresh`.
 
     Parameters
     ----------
@@ -149,6 +149,10 @@ class GRU(Propagator):
         self.inputs = np.ascontiguousarray(x[:, points - 1].swapaxes(0, 1), dtype=self.dtype)
         self._row_of = np.full(x.shape[1] + 1, -1, dtype=np.int64)
         self._row_of[points] = np.arange(points.size)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Multiply the bound inputs with the present input weights; sum the present biases."""
         self._projected = _product(self.inputs, self.weights["weight_ih_l0"].T)
         self._biases = [self._bias(layer) for layer in range(self.options.layers)]
 

@@ -1,0 +1,298 @@
+"""Tries a user's propagator before any solve, and names the method that breaks the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.timegrid import TimeGrid
+
+NUM_STACKED = 3
+
+
+class ContractError(ValueError):
+    """A propagator breaks the contract; the message has one line for each breach."""
+
+
+def check_propagator(
+    propagator: Propagator,
+    grid: TimeGrid | None = None,
+    state: State | None = None,
+    levels: int = 3,
+    coarsening: int = 2,
+    seed: int = 0,
+) -> list[str]:
+    """Try every method of a propagator on every level.
+
+    Checked are: shapes, dtype and finiteness of what `step`, `restrict` and `interpolate` return;
+    that the same input gives the same output and stays unchanged; that a stack gives what its
+    members give one by one; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter
+    gradient, against central differences; that `linearize` agrees with both. Methods that are not
+    overridden are left out.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The model.
+    grid : TimeGrid, optional
+        Times of the steps that are tried; 0, 0.1, ..., 1.6 if left out.
+    state : array, shape state_shape, optional
+        A state that the model can take; standard normal numbers if left out.
+    levels : int, default 3
+        Number of levels that are tried.
+    coarsening : int, default 2
+        Factor between them.
+    seed : int, default 0
+        Seed of the random directions.
+
+    Returns
+    -------
+    list of str
+        What was checked, for example "step on level 1".
+
+    Raises
+    ------
+    ContractError
+        If anything is wrong; the message tells what, and by how much.
+
+    Examples
+    --------
+    >>> from pint.models.dahlquist import Dahlquist
+    >>> check_propagator(Dahlquist(), levels=1)
+    ['step on level 0', 'stack on level 0', 'adjoint_step on level 0', 'adjoint_gradient on level 0']
+    """  # noqa: E501
+    grid = TimeGrid.uniform(0.0, 1.6, 16) if grid is None else grid
+    check = _Check(propagator, np.random.default_rng(seed))
+    check.attributes()
+    check.stop_if_wrong()
+    u = check.random_state() if state is None else state
+    for level in range(levels):
+        if grid.num_steps < 1:
+            break
+        check.level(grid, u)
+        check.stop_if_wrong()  # a wrong level would only repeat itself on the next
+        if level < levels - 1:
+            u = check.transfer(u, level)
+            check.stop_if_wrong()
+        grid = grid.coarsen(coarsening)
+    return check.done
+
+
+class _Check:
+    """The checks of one propagator, and what they found."""
+
+    def __init__(self, propagator: Propagator, rng: np.random.Generator) -> None:
+        self.p = propagator
+        self.rng = rng
+        self.done: list[str] = []
+        self.wrong: list[str] = []
+
+    def stop_if_wrong(self) -> None:
+        """Raise all breaches found so far."""
+        if self.wrong:
+            name = type(self.p).__name__
+            raise ContractError("\n".join([f"{name} breaks the contract:", *self.wrong]))
+
+    def fail_unless(self, holds: bool, message: str) -> bool:
+        """Note `message` unless it holds."""
+        if not holds:
+            self.wrong.append(f"  {message}")
+        return holds
+
+    def attributes(self) -> None:
+        """Check what the class declares."""
+        shape = getattr(self.p, "state_shape", None)
+        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+        self.fail_unless(is_shape, f"state_shape must be a tuple of positive int, got {shape!r}")
+        dtype = getattr(self.p, "dtype", None)
+        self.fail_unless(isinstance(dtype, np.dtype), f"dtype must be a numpy.dtype, got {dtype!r}")
+        flat = self.p.parameters
+        fits = flat is None or (isinstance(flat, np.ndarray) and flat.ndim == 1)
+        self.fail_unless(fits, "parameters must be None or a NumPy array of 1 dimension")
+
+    @property
+    def eps(self) -> float:
+        """Unit roundoff of the states."""
+        return float(np.finfo(self.p.dtype).eps)
+
+    def random_state(self) -> State:
+        """Return standard normal numbers."""
+        return self.rng.standard_normal(self.p.state_shape).astype(self.p.dtype)
+
+    def random_like(self, u: State) -> State:
+        """Return standard normal numbers in the library of `u`."""
+        xp = array_api_compat.array_namespace(u)
+        return xp.asarray(self.rng.standard_normal(u.shape), dtype=u.dtype)
+
+    def level(self, grid: TimeGrid, u: State) -> None:
+        """Check all methods that take a step of this grid."""
+        batched = self.p.batched
+        count = min(NUM_STACKED, grid.num_steps) if batched else 1
+        step = grid.steps(slice(1, count + 1, 1)) if batched else grid.steps(1)
+        if batched:
+            xp = array_api_compat.array_namespace(u)
+            u = xp.stack([u + 0.1 * i * self.random_like(u) for i in range(count)])
+        if not self.call(f"step on level {step.level}", lambda v: self.p.step(v, step), u, u):
+            return
+        if batched:
+            self.stack(u, step)
+        if type(self.p).adjoint_step is not Propagator.adjoint_step:
+            self.adjoint(u, step)
+        if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
+            self.gradient(u, step)
+        if type(self.p).linearize is not Propagator.linearize:
+            self.linearization(u, step)
+
+    def call(self, what: str, method: Callable[[State], State], u: State, like: State) -> bool:
+        """Check what a method returns for `u`, and that it is pure; tell whether all is well."""
+        before = np.array(u)
+        out = method(u)
+        self.done.append(what)
+        if not self.fail_unless(
+            array_api_compat.is_array_api_obj(out) or np.isscalar(out),
+            f"{what} returned {type(out).__name__}, expected an array",
+        ):
+            return False
+        shape = tuple(out.shape)
+        return all(
+            [
+                self.fail_unless(
+                    shape == tuple(like.shape),
+                    f"{what} returned shape {shape}, expected {tuple(like.shape)}",
+                ),
+                self.fail_unless(
+                    out.dtype == like.dtype,
+                    f"{what} returned dtype {out.dtype}, expected {like.dtype}",
+                ),
+                self.fail_unless(
+                    bool(np.isfinite(np.asarray(out)).all()), f"{what} returned NaN or inf"
+                ),
+                self.same(what, "changed its input", before, u),
+                self.same(what, "gave another result the second time", out, method(u)),
+            ]
+        )
+
+    def same(self, what: str, message: str, expected: State, got: State) -> bool:
+        """Note the difference unless two arrays are equal to the last bit."""
+        expected, got = np.asarray(expected), np.asarray(got)
+        if expected.shape != got.shape:
+            return self.fail_unless(False, f"{what} {message}: shape {got.shape}")
+        largest = float(np.abs(expected - got).max(initial=0.0))
+        return self.fail_unless(largest == 0, f"{what} {message}, by up to {largest:.2g}")
+
+    def stack(self, u: State, step: Step) -> None:
+        """Check that a stack gives what its members give."""
+        whole = np.asarray(self.p.step(u, step))
+        rows = [slice(i, i + 1) for i in range(u.shape[0])]
+        parts = np.concatenate([np.asarray(self.p.step(u[r], step.at(r))) for r in rows])
+        self.done.append(f"stack on level {step.level}")
+        self.close(self.done[-1], "differs from its members one by one", whole, parts, 1e3)
+
+    def close(self, what: str, message: str, a: Any, b: Any, slack: float) -> bool:
+        """Note the relative difference unless it is below `slack` roundoffs."""
+        scale = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)), 1e-300)
+        difference = float(np.abs(a - b).max(initial=0.0)) / scale
+        return self.fail_unless(
+            difference <= slack * self.eps, f"{what} {message}: relative difference {difference:.2g}"
+        )
+
+    def adjoint(self, u: State, step: Step) -> None:
+        """Check <w, J v> = <adjoint_step(w), v>."""
+        what = f"adjoint_step on level {step.level}"
+        w, v = self.random_like(u), self.random_like(u)
+        if not self.call(what, lambda x: self.p.adjoint_step(x, u, step), w, u):
+            return
+        right = _inner(self.p.adjoint_step(w, u, step), v)
+        slopes = _slopes(lambda h: _inner(w, self.p.step(u + h * v, step)), self.eps)
+        self.derivative(what, "breaks <w, J v> = <adjoint_step(w), v>", right, slopes)
+
+    def gradient(self, u: State, step: Step) -> None:
+        """Check <w, dPhi/dtheta d> = <adjoint_gradient(w), d>."""
+        what = f"adjoint_gradient on level {step.level}"
+        self.done.append(what)
+        flat, w = self.p.parameters, self.random_like(u)
+        got = self.p.adjoint_gradient(w, u, step)
+        shape = () if flat is None else flat.shape
+        if flat is None or not self.fail_unless(
+            getattr(got, "shape", None) == shape,
+            f"{what} returned shape {getattr(got, 'shape', None)}, expected {shape}",
+        ):
+            return
+        kept, direction = flat.copy(), self.rng.standard_normal(flat.shape).astype(flat.dtype)
+
+        def along(h: float) -> float:
+            flat[:] = kept + h * direction
+            self.p.refresh()
+            return _inner(w, self.p.step(u, step))
+
+        try:
+            slopes = _slopes(along, self.eps)
+        finally:
+            flat[:] = kept
+            self.p.refresh()
+        self.derivative(what, "differs from central differences", _inner(got, direction), slopes)
+
+    def derivative(self, what: str, message: str, got: float, slopes: list[float]) -> None:
+        """Note the relative error against the best of several difference quotients."""
+        scale = max(abs(got), *(abs(slope) for slope in slopes), 1e-300)
+        error = min(abs(got - slope) for slope in slopes) / scale
+        tolerance = 30 * self.eps**0.5  # differences lose half of the digits, or nearly so
+        self.fail_unless(error <= tolerance, f"{what} {message}: relative error {error:.2g}")
+
+    def linearization(self, u: State, step: Step) -> None:
+        """Check that `linearize` says the same as `adjoint_step` and `adjoint_gradient`."""
+        what = f"linearize on level {step.level}"
+        self.done.append(what)
+        lin = self.p.linearize(u, step)
+        if not self.fail_unless(
+            isinstance(lin, Linearization), f"{what} returned {type(lin).__name__}"
+        ):
+            return
+        w = self.random_like(u)
+        for rows in _some_rows(u.shape[0]):
+            expected = np.asarray(self.p.adjoint_step(w[rows], u[rows], step.at(rows)))
+            got = np.asarray(lin.adjoint(w[rows], rows))
+            self.close(f"{what}, adjoint of rows {rows}", "is not adjoint_step", got, expected, 1e3)
+        if self.p.parameters is not None:
+            wanted, gradient = self.p.adjoint_gradient(w, u, step), lin.gradient(w)
+            self.close(f"{what}, gradient", "is not adjoint_gradient", gradient, wanted, 1e3)
+
+    def transfer(self, u: State, level: int) -> State:
+        """Check restrict and interpolate between two levels; return the coarse state."""
+        if not changes_space(self.p):
+            return u
+        given = u[None] if self.p.batched else u
+        coarse = self.p.restrict(given, level)
+        good = self.call(f"restrict from level {level}", lambda v: self.p.restrict(v, level), given, coarse)
+        if good:
+            self.call(
+                f"interpolate to level {level}",
+                lambda v: self.p.interpolate(v, level),
+                coarse,
+                given,
+            )
+        return coarse[0] if self.p.batched else coarse
+
+
+def _inner(a: State, b: State) -> float:
+    """Return <a, b> in double precision."""
+    both = np.asarray(a, dtype=np.float64).ravel() @ np.asarray(b, dtype=np.float64).ravel()
+    return float(both)
+
+
+def _slopes(function: Callable[[float], float], eps: float) -> list[float]:
+    """Return central difference quotients at 0 for several steps."""
+    steps = [eps**exponent for exponent in (0.25, 1 / 3, 0.4)]
+    return [(function(h) - function(-h)) / (2 * h) for h in steps]
+
+
+def _some_rows(count: int) -> Iterator[slice]:
+    """Return all rows, the last one, and every other one."""
+    yield slice(0, count, 1)
+    yield slice(count - 1, count, 1)
+    yield slice(0, count, 2)
+

@@ -1,0 +1,159 @@
+"""check_propagator accepts what is right and names what is wrong, and by how much."""
+
+import numpy as np
+import pytest
+
+from pint import Propagator
+from pint.check import ContractError, check_propagator
+from pint.models.dahlquist import Dahlquist
+from pint.rnn.gru import GRU, GRUOptions
+from pint.timegrid import TimeGrid
+
+
+class Pendulum(Propagator):
+    """A right, unbatched propagator: one explicit Euler step of theta'' = -k sin(theta)."""
+
+    state_shape = (2,)
+    dtype = np.dtype(np.float64)
+
+    def __init__(self):
+        self.parameters = np.array([1.3])
+
+    def step(self, u, step):
+        return np.array([u[0] + step.dt * u[1], u[1] - step.dt * self.parameters[0] * np.sin(u[0])])
+
+    def adjoint_step(self, w, u, step):
+        k = self.parameters[0]
+        return np.array([w[0] - step.dt * k * np.cos(u[0]) * w[1], step.dt * w[0] + w[1]])
+
+    def adjoint_gradient(self, w, u, step):
+        return np.array([-step.dt * np.sin(u[0]) * w[1]])
+
+
+class Space(Pendulum):
+    """Two levels in space: pairs of equal entries against one entry."""
+
+    state_shape = (4,)
+
+    def step(self, u, step):
+        return u / (1 + step.dt)
+
+    def adjoint_step(self, w, u, step):
+        return w / (1 + step.dt)
+
+    def adjoint_gradient(self, w, u, step):
+        return np.zeros(1)
+
+    def restrict(self, u, level):
+        return u[::2]
+
+    def interpolate(self, u, level):
+        return np.repeat(u, 2)
+
+
+def test_right_propagators_pass_and_every_method_was_tried():
+    done = check_propagator(Pendulum(), levels=2)
+    assert done == [
+        f"{method} on level {level}"
+        for level in (0, 1)
+        for method in ("step", "adjoint_step", "adjoint_gradient")
+    ]
+    assert "restrict from level 0" in check_propagator(Space(), levels=2)
+    assert "stack on level 2" in check_propagator(Dahlquist(-0.7))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("coarse_step", ["midpoint", "matched", "implicit"])
+def test_gru_passes(coarse_step, dtype):
+    options = GRUOptions(num_features=3, hidden=5, layers=2, coarse_step=coarse_step, dtype=dtype)
+    gru = GRU(options)
+    gru.set_inputs(np.random.default_rng(0).standard_normal((4, 16, 3)))
+    done = check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), coarsening=4)
+    assert {"linearize on level 2", "adjoint_gradient on level 2"} <= set(done)
+
+
+def broken(base, **methods):
+    """Return an instance of `base` with some methods replaced."""
+    return type("Broken", (base,), methods)()
+
+
+def remember(self, u, step):
+    self.count = getattr(self, "count", 0) + 1
+    return u * self.count
+
+
+def overwrite(self, u, step):
+    u[0] += 1.0
+    return u.copy()
+
+
+@pytest.mark.parametrize(
+    ("propagator", "message"),
+    [
+        (broken(Pendulum, step=lambda s, u, t: None), "step on level 0 returned NoneType"),
+        (broken(Pendulum, step=lambda s, u, t: u[:1]), r"returned shape \(1,\), expected \(2,\)"),
+        (broken(Pendulum, step=lambda s, u, t: u.astype("f4")), "dtype float32, expected float64"),
+        (broken(Pendulum, step=lambda s, u, t: u * np.nan), "step on level 0 returned NaN or inf"),
+        (broken(Pendulum, step=remember), "gave another result the second time, by up to"),
+        (broken(Pendulum, step=overwrite), "step on level 0 changed its input, by up to 1"),
+        (
+            broken(Pendulum, adjoint_step=lambda s, w, u, t: 1.01 * Pendulum.adjoint_step(s, w, u, t)),
+            r"adjoint_step on level 0 breaks .* relative error 0.0099",
+        ),
+        (
+            broken(Pendulum, adjoint_gradient=lambda s, w, u, t: np.array([t.dt * w[1]])),
+            "adjoint_gradient on level 0 differs from central differences",
+        ),
+        (
+            broken(Pendulum, adjoint_gradient=lambda s, w, u, t: np.zeros(2)),
+            r"adjoint_gradient on level 0 returned shape \(2,\), expected \(1,\)",
+        ),
+        (
+            broken(Dahlquist, step=lambda s, u, t: u / (1 + t.dt[0] * np.arange(1, u.size + 1))),
+            "stack on level 0 differs from its members one by one: relative difference",
+        ),
+        (
+            broken(Space, interpolate=lambda s, u, level: np.repeat(u, 3)),
+            r"interpolate to level 0 returned shape \(6,\), expected \(4,\)",
+        ),
+        (broken(Pendulum, state_shape=[2]), r"state_shape must be a tuple of positive int"),
+        (broken(Pendulum, dtype="float64"), "dtype must be a numpy.dtype, got 'float64'"),
+    ],
+)
+def test_wrong_method_is_named(propagator, message):
+    with pytest.raises(ContractError, match=message):
+        check_propagator(propagator)
+
+
+def test_gradient_check_restores_the_parameters():
+    model = Pendulum()
+    check_propagator(model)
+    assert model.parameters[0] == 1.3
+
+
+def test_coarse_level_that_is_wrong_is_found():
+    def step(self, u, step):
+        return Pendulum.step(self, u, step) * (np.nan if step.level == 2 else 1.0)
+
+    with pytest.raises(ContractError, match="step on level 2 returned NaN"):
+        check_propagator(broken(Pendulum, step=step))
+
+
+def test_wrong_linearization_is_found():
+    class Wrong(GRU):
+        def linearize(self, u, step):
+            lin = super().linearize(u, step)
+            right = lin.adjoint
+            lin.adjoint = lambda w, rows: right(w, slice(0, w.shape[0], 1))  # ignores the rows
+            return lin
+
+        def adjoint_step(self, w, u, step):
+            return GRU.linearize(self, u, step).adjoint(w, slice(0, u.shape[0], 1))
+
+        def adjoint_gradient(self, w, u, step):
+            return GRU.linearize(self, u, step).gradient(w)
+
+    gru = Wrong(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
+    gru.set_inputs(np.random.default_rng(0).standard_normal((2, 16, 2)))
+    with pytest.raises(ContractError, match=r"adjoint of rows slice\(2, 3, 1\) is not adjoint_step"):
+        check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), levels=1)
