@@ -1,16 +1,23 @@
 """pint: parallel-in-time solution of initial-value problems, and training of recurrent networks."""
 
+from typing import TYPE_CHECKING, Any
+
 from pint._version import __version__
 from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
+from pint.check import ContractError, check_propagator
 from pint.mgrit.solver import MGRIT, Result, Status, solve
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
 from pint.timegrid import TimeGrid
 
+if TYPE_CHECKING:
+    from pint.results.reader import open_run
+
 __all__ = [
     "AdjointPropagator",
     "AdjointResult",
     "AdjointSolver",
+    "ContractError",
     "MGRIT",
     "Linearization",
     "MGRITOptions",
@@ -20,5 +27,16 @@ __all__ = [
     "Step",
     "TimeGrid",
     "__version__",
+    "check_propagator",
+    "open_run",
     "solve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs h5py only when it is asked for."""
+    if name == "open_run":
+        from pint.results.reader import open_run
+
+        return open_run
+    raise AttributeError(f"module 'pint' has no attribute {name!r}")

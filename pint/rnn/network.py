@@ -159,11 +159,21 @@ class ClassifierSolver:
             Sequences, the same on every rank.
         y : ndarray of int64, shape (B,)
             Classes.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is NaN or infinite, on every rank.
         """
         result = self._solve(x, self._points)
         final = result.final_state()
         scores = self.model.logits(final[-1])
         loss, d_scores = cross_entropy(scores, y)
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} ({result.status.value}{result.detail and '; '}{result.detail}); "
+                "parameters that grow without bound need a smaller learning rate or clipping"
+            )
         d_final = np.zeros_like(final)
         d_final[-1] = d_scores @ self.model.weights["head.weight"]
         adjoint = self.backward.solve(result, d_final)

@@ -1,0 +1,133 @@
+"""The classifier: loss and gradient against finite differences and torch; solvers agree."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pint import MGRITOptions
+from pint.rnn.gru import GRUOptions
+from pint.rnn.network import Classifier, ClassifierSolver, cross_entropy
+
+STEPPING = MGRITOptions(levels=1)
+
+
+def make(layers=2, dtype=np.float64, **options):
+    cell = GRUOptions(num_features=3, hidden=6, layers=layers, dtype=dtype, **options)
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((4, 24, 3)).astype(dtype)
+    return Classifier(cell, 5, seed=1), x, np.array([0, 3, 4, 3])
+
+
+def test_cross_entropy_of_equal_scores():
+    loss, d_scores = cross_entropy(np.zeros((2, 4)), np.array([1, 3]))
+    assert loss == pytest.approx(np.log(4), rel=1e-14)
+    expected = np.full((2, 4), 0.125)
+    expected[[0, 1], [1, 3]] -= 0.5
+    np.testing.assert_allclose(d_scores, expected, rtol=1e-14)
+
+
+def test_cross_entropy_survives_great_scores():
+    loss, d_scores = cross_entropy(np.array([[1e4, -1e4]]), np.array([1]))
+    assert loss == 2e4
+    np.testing.assert_array_equal(d_scores, [[1, -1]])
+
+
+def test_gradient_of_every_tensor_by_central_differences():
+    model, x, y = make()
+    solver = ClassifierSolver(model, 24, STEPPING, STEPPING)
+    gradient = solver.loss_and_gradient(x, y).gradient
+    start = 0
+    rng = np.random.default_rng(0)
+    for name, tensor in model.weights.items():
+        direction = rng.standard_normal(tensor.shape)
+        kept, h = tensor.copy(), 1e-5
+        losses = []
+        for sign in (1, -1):
+            tensor[...] = kept + sign * h * direction
+            losses.append(solver.loss_and_gradient(x, y).loss)
+        tensor[...] = kept
+        slope = (losses[0] - losses[1]) / (2 * h)
+        got = gradient[start : start + tensor.size] @ direction.ravel()
+        assert got == pytest.approx(slope, rel=1e-7, abs=1e-10), name
+        start += tensor.size
+    assert start == gradient.size
+
+
+def test_loss_and_every_gradient_equal_torch():
+    torch = pytest.importorskip("torch", reason="torch is an independent reference: pint[torch]")
+    model, x, y = make(cell="classic")
+    got = ClassifierSolver(model, 24, STEPPING, STEPPING).loss_and_gradient(x, y)
+    gru = torch.nn.GRU(3, 6, 2, batch_first=True).double()
+    head = torch.nn.Linear(6, 5).double()
+    state = {name: torch.tensor(value) for name, value in model.weights.items()}
+    gru.load_state_dict({name: value for name, value in state.items() if "head" not in name})
+    head.load_state_dict({"weight": state["head.weight"], "bias": state["head.bias"]})
+    scores = head(gru(torch.tensor(x))[0][:, -1])
+    loss = torch.nn.functional.cross_entropy(scores, torch.tensor(y))
+    loss.backward()
+    assert got.loss == pytest.approx(loss.item(), rel=1e-12)
+    theirs = {**dict(gru.named_parameters()), "head.weight": head.weight, "head.bias": head.bias}
+    start = 0
+    for name, tensor in model.weights.items():
+        ours = got.gradient[start : start + tensor.size].reshape(tensor.shape)
+        np.testing.assert_allclose(ours, theirs[name].grad.numpy(), atol=1e-13, err_msg=name)
+        start += tensor.size
+
+
+@pytest.mark.parametrize("coarse_step", ["midpoint", "matched", "implicit"])
+def test_enough_iterations_give_serial_backpropagation(coarse_step):
+    model, x, y = make(coarse_step=coarse_step)
+    exact = ClassifierSolver(model, 24, STEPPING, STEPPING).loss_and_gradient(x, y)
+    many = MGRITOptions(levels=3, coarsening=2, relax=(0, 1), max_iterations=13)
+    got = ClassifierSolver(model, 24, many, many).loss_and_gradient(x, y)
+    assert got.loss == pytest.approx(exact.loss, rel=1e-12)
+    np.testing.assert_allclose(got.gradient, exact.gradient, rtol=0, atol=1e-12)
+    assert got.num_correct == exact.num_correct
+
+
+def test_few_midpoint_iterations_come_closer_than_implicit_ones():
+    """On a smooth sequence, where a coarse step can know the inputs between its ends."""
+    times = np.linspace(0, 3, 64)[None, :, None] + np.arange(3)
+    x = np.sin(times * np.arange(1, 5)[:, None, None])
+    errors = {}
+    for coarse_step in ("midpoint", "implicit"):
+        model, _, y = make(coarse_step=coarse_step)
+        few = MGRITOptions(levels=3, coarsening=4, relax=(0, 1), max_iterations=2)
+        exact = ClassifierSolver(model, 64, STEPPING, STEPPING).loss_and_gradient(x, y).gradient
+        got = ClassifierSolver(model, 64, few, few).loss_and_gradient(x, y).gradient
+        errors[coarse_step] = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+    assert errors["midpoint"] < 0.1 * errors["implicit"]
+
+
+def test_solvers_share_the_parameters():
+    model, x, _ = make()
+    exact = ClassifierSolver(model, 24, STEPPING, STEPPING)
+    before = exact.predict(x)[0]
+    model.parameters += 0.1
+    assert not np.allclose(before, exact.predict(x)[0])
+
+
+def test_nan_parameters_are_told():
+    model, x, y = make()
+    solver = ClassifierSolver(model, 24, STEPPING, STEPPING)
+    solver.loss_and_gradient(x, y)
+    model.weights["head.bias"][0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"the loss is nan .*smaller learning rate"):
+        solver.loss_and_gradient(x, y)
+
+
+def test_wrong_length_is_told():
+    model, x, _ = make()
+    solver = ClassifierSolver(model, 24, STEPPING, STEPPING)
+    with pytest.raises(ValueError, match=r"shape \(batch, 24, 3\), got \(4, 20, 3\)"):
+        solver.predict(x[:, :20])
+
+
+def test_seed_fixes_the_parameters_and_options_are_kept():
+    model, _, _ = make()
+    again = Classifier(model.options, 5, seed=1)
+    np.testing.assert_array_equal(model.parameters, again.parameters)
+    assert not np.array_equal(again.parameters, Classifier(model.options, 5, seed=2).parameters)
+    wide = Classifier(dataclasses.replace(model.options, hidden=100), 5)
+    assert abs(wide.parameters).max() <= 0.1  # 100^(-1/2)

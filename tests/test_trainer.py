@@ -1,0 +1,187 @@
+"""The training loop: batches, updates, both accuracies, interruption."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pint import MGRITOptions
+from pint.comm import SerialCommunicator
+from pint.rnn.gru import GRUOptions
+from pint.rnn.network import Classifier, ClassifierSolver
+from pint.train.datasets import SequenceData
+from pint.train.optimizers import SGD, Adam
+from pint.train.progress import ConsoleProgress
+from pint.train.trainer import COLUMNS, Progress, Trainer, TrainingOptions
+
+STEPPING = MGRITOptions(levels=1)
+
+
+def slopes(count, seed):
+    """Return sequences that rise or fall, and which."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, count)
+    ramp = np.linspace(-1, 1, 16)[None, :, None] * (2 * y - 1)[:, None, None]
+    return (ramp + 0.3 * rng.standard_normal((count, 16, 1))).astype(np.float32), y
+
+
+def make_data():
+    x_train, y_train = slopes(50, 0)
+    x_test, y_test = slopes(30, 1)
+    return SequenceData(
+        name="slopes",
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        class_names=("fall", "rise"),
+    )
+
+
+def make_trainer(options, data=None, mgrit=STEPPING, **arguments):
+    data = make_data() if data is None else data
+    model = Classifier(GRUOptions(num_features=1, hidden=8), 2)
+    solver = ClassifierSolver(model, data.num_steps, mgrit, mgrit)
+    return Trainer(solver, data, options, SerialCommunicator(), **arguments)
+
+
+def test_learns_and_records_every_column():
+    options = TrainingOptions(epochs=6, batch=16, optimizer=Adam(learning_rate=0.03))
+    log = make_trainer(options, mgrit=MGRITOptions(levels=2, max_iterations=3)).train()
+    assert log.finished
+    assert [row["epoch"] for row in log.epochs] == [1, 2, 3, 4, 5, 6]
+    assert all(tuple(row) == COLUMNS for row in log.epochs)
+    assert log.epochs[-1]["exact_test_accuracy"] > 0.9
+    assert log.epochs[-1]["train_loss"] < 0.5 * log.epochs[0]["train_loss"]
+    assert {"compile", "training", "parallel_test", "exact_test"} == set(log.timings)
+    assert np.array(log.forward_residuals).shape == (6 * 4, 3)
+    assert np.isnan(log.forward_residuals[0][0])
+
+
+class Batches(Progress):
+    """Remembers which sequences each batch had."""
+
+    def __init__(self):
+        self.seen = []
+
+    def batch(self, epoch, index, num_batches, means):
+        self.seen.append((epoch, index, num_batches, means.num_seen))
+
+
+def test_last_batch_takes_what_is_left_and_order_follows_the_seed():
+    progress = Batches()
+    make_trainer(TrainingOptions(epochs=2, batch=16), progress=progress).train()
+    assert progress.seen[:4] == [(1, 1, 4, 16), (1, 2, 4, 32), (1, 3, 4, 48), (1, 4, 4, 50)]
+    losses = [
+        make_trainer(TrainingOptions(epochs=2, batch=16, seed=seed)).train().epochs[1]["train_loss"]
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_one_full_batch_of_sgd_is_one_gradient_step():
+    options = TrainingOptions(epochs=1, batch=50, optimizer=SGD(learning_rate=0.5))
+    trainer = make_trainer(options)
+    data, model = trainer.data, trainer.solver.model
+    before = model.parameters.copy()
+    expected = before - 0.5 * trainer.solver.loss_and_gradient(data.x_train, data.y_train).gradient
+    trainer.train()
+    np.testing.assert_allclose(model.parameters, expected, atol=1e-6)
+    assert np.abs(expected - before).max() > 1e-3
+
+
+def test_clipping_bounds_the_update():
+    options = TrainingOptions(epochs=1, batch=50, optimizer=SGD(learning_rate=1.0), clip=1e-3)
+    trainer = make_trainer(options)
+    before = trainer.solver.model.parameters.copy()
+    log = trainer.train()
+    assert np.linalg.norm(trainer.solver.model.parameters - before) == pytest.approx(1e-3, rel=1e-2)
+    assert log.epochs[0]["gradient_norm"] > 1e-3
+
+
+def test_accuracies_differ_where_the_parallel_solve_is_inexact():
+    """Both accuracies belong to the same weights: with one level they are equal, always."""
+    options = TrainingOptions(epochs=6, batch=16, optimizer=Adam(learning_rate=0.03))
+    exact = make_trainer(options).train()
+    for row in exact.epochs:
+        assert row["parallel_test_accuracy"] == row["exact_test_accuracy"]
+    trainer = make_trainer(options, mgrit=MGRITOptions(levels=2, max_iterations=2))
+    trainer.solver.predict = lambda x: (np.tile([1.0, 0.0], (len(x), 1)), np.array([np.nan]))
+    row = trainer.train().epochs[-1]
+    assert row["parallel_test_accuracy"] == np.mean(trainer.data.y_test == 0)
+    assert row["exact_test_accuracy"] > 0.9 > row["parallel_test_accuracy"]
+
+
+class PressCtrlC(Progress):
+    """Sends SIGINT to this process after some batches."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def batch(self, epoch, index, num_batches, means):
+        if (epoch, index) == self.after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("after", "finished"), [((1, 2), 0), ((2, 1), 1)])
+def test_interruption_ends_between_batches_and_writes(after, finished):
+    written = []
+    trainer = make_trainer(
+        TrainingOptions(epochs=5, batch=16),
+        progress=PressCtrlC(after),
+        on_epoch=lambda log: written.append((len(log.epochs), log.finished)),
+    )
+    log = trainer.train()
+    assert not log.finished
+    assert len(log.epochs) == finished
+    assert len(log.forward_residuals) == 4 * (after[0] - 1) + after[1]
+    assert written[-1] == (finished, False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_file_is_written_after_every_epoch():
+    written = []
+    trainer = make_trainer(
+        TrainingOptions(epochs=3),
+        on_epoch=lambda log: written.append((len(log.epochs), log.finished)),
+    )
+    trainer.train()
+    assert written == [(1, False), (2, False), (3, True)]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_shows_the_numbers(terminal):
+    console = Console(force_terminal=terminal, record=True, width=120, file=open(os.devnull, "w"))
+    with console.file, ConsoleProgress(2, console) as progress:
+        make_trainer(TrainingOptions(epochs=2, batch=16), progress=progress).train()
+        text = console.export_text()
+    assert "epoch   2  loss" in text
+    assert "exact" in text
+    assert "residual none" in text
+
+
+def test_data_must_fit_the_model():
+    data = make_data()
+    model = Classifier(GRUOptions(num_features=2, hidden=8), 2)
+    solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
+    with pytest.raises(ValueError, match="takes 2 features, slopes has 1"):
+        Trainer(solver, data, TrainingOptions(), SerialCommunicator())
+    model = Classifier(GRUOptions(num_features=1, hidden=8), 3)
+    solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
+    with pytest.raises(ValueError, match="has 3 classes, slopes 2"):
+        Trainer(solver, data, TrainingOptions(), SerialCommunicator())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
+        ({"clip": -1.0}, "clip must be a positive number, got -1.0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingOptions(**options)
