@@ -25,6 +25,7 @@ from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, Optimizer
 from pint.train.progress import ConsoleProgress
+from pint.train.schedules import Schedule
 from pint.train.trainer import COLUMNS, Trainer, TrainingLog, TrainingOptions, last_residual
 
 
@@ -47,6 +48,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
             epochs=args.epochs,
             batch=args.batch,
             optimizer=_optimizer(args),
+            schedule=Schedule(kind=args.schedule, warm_up=args.warm_up),
             clip=args.clip,
             seed=args.seed,
         )
@@ -219,6 +221,11 @@ def _per_level(text: str) -> int | tuple[int, ...]:
     return entries[0] if len(entries) == 1 else entries
 
 
+def _optional(text: str) -> float | None:
+    """Read a number or "none"."""
+    return None if text == "none" else float(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="apps.train",
@@ -231,25 +238,32 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
     add("--hidden", type=int, default=64, help="width of the state")
     add("--layers", type=int, default=1, help="number of stacked layers")
-    add("--batch", type=int, default=50, help="sequences per update")
-    add("--epochs", type=int, default=20, help="passes through the training data")
-    add("--lr", type=float, default=5e-3, help="learning rate")
+    add("--batch", type=int, default=25, help="sequences per update")
+    add("--epochs", type=int, default=30, help="passes through the training data")
+    add("--lr", type=float, default=1e-2, help="learning rate")
     add("--optimizer", choices=("adam", "sgd"), default="adam", help="update rule")
     add("--momentum", type=float, default=0.9, help="momentum of sgd")
-    add("--clip", type=float, help="greatest norm of a gradient; no clipping if left out")
+    add(
+        "--schedule",
+        choices=("constant", "cosine"),
+        default="cosine",
+        help="learning rate over the run",
+    )
+    add("--warm-up", type=int, default=0, help="updates over which the learning rate rises")
+    add("--clip", type=_optional, default=1.0, help="greatest norm of a gradient, or none")
     add("--seed", type=int, default=0, help="seed of the parameters and of the batches")
     add("--levels", type=int, default=3, help="greatest number of time levels")
     add("--coarsening", type=_per_level, default=4, help="factor between levels, or one for each")
-    add("--forward-iterations", type=int, default=2, help="MGRIT cycles forward")
-    add("--backward-iterations", type=int, default=2, help="MGRIT cycles backward")
-    add("--relax", type=_per_level, default=(0, 1), help="CF-sweeps per level: 0 is F, 1 is FCF")
+    add("--forward-iterations", type=int, default=3, help="MGRIT cycles forward")
+    add("--backward-iterations", type=int, default=3, help="MGRIT cycles backward")
+    add("--relax", type=_per_level, default=1, help="CF-sweeps per level, 0 is F, 1 is FCF: 0,1")
     add(
         "--coarse-step",
         choices=("midpoint", "matched", "implicit"),
         default="midpoint",
         help="what a coarse step does; implicit is that of Moon & Cyr",
     )
-    add("--substep", type=_per_level, default=8, help="finest steps per part of a midpoint step")
+    add("--substep", type=_per_level, default=2, help="finest steps per part of a midpoint step")
     add(
         "--coarsest",
         choices=("in_turn", "gather", "relaxation"),

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pint.results.reader import open_run
 
 __all__ = [
+    "MGRIT",
     "AdjointPropagator",
     "AdjointResult",
     "AdjointSolver",
     "ContractError",
-    "MGRIT",
     "Linearization",
     "MGRITOptions",
     "Propagator",

@@ -208,6 +208,8 @@ class AdjointSolver:
     """
 
     def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
+        if len(forward.layout.block(0)) == 0:
+            raise ValueError("the adjoint needs a layout in which rank 0 owns point 0")
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
@@ -267,7 +269,9 @@ class AdjointSolver:
         target = self.comm.size - 1 - self.solver.layout.owner(0)
         if source == target:
             return terminal_gradient
-        return self.forward.comm.bcast(np.array(terminal_gradient, dtype=self.propagator.dtype), source)
+        return self.forward.comm.bcast(
+            np.array(terminal_gradient, dtype=self.propagator.dtype), source
+        )
 
     def _states(self, result: Result) -> State:
         """Return the forward states at the own reversed points, in reversed order."""

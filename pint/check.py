@@ -197,7 +197,8 @@ class _Check:
         scale = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)), 1e-300)
         difference = float(np.abs(a - b).max(initial=0.0)) / scale
         return self.fail_unless(
-            difference <= slack * self.eps, f"{what} {message}: relative difference {difference:.2g}"
+            difference <= slack * self.eps,
+            f"{what} {message}: relative difference {difference:.2g}",
         )
 
     def adjoint(self, u: State, step: Step) -> None:
@@ -267,7 +268,9 @@ class _Check:
             return u
         given = u[None] if self.p.batched else u
         coarse = self.p.restrict(given, level)
-        good = self.call(f"restrict from level {level}", lambda v: self.p.restrict(v, level), given, coarse)
+        good = self.call(
+            f"restrict from level {level}", lambda v: self.p.restrict(v, level), given, coarse
+        )
         if good:
             self.call(
                 f"interpolate to level {level}",
@@ -295,4 +298,3 @@ def _some_rows(count: int) -> Iterator[slice]:
     yield slice(0, count, 1)
     yield slice(count - 1, count, 1)
     yield slice(0, count, 2)
-

@@ -98,7 +98,7 @@ class Communicator(ABC):
             TypeError, FileNotFoundError, NotImplementedError), RuntimeError elsewhere.
         """
         message = "" if error is None else f"{type(error).__name__}\n{error}"
-        encoded = np.frombuffer(message.encode(), dtype=np.uint8)
+        encoded = np.frombuffer(message.encode(errors="backslashreplace"), dtype=np.uint8)
         sizes = self.allgather_blocks(np.array([encoded.size], dtype=np.int64))
         if not sizes.any():
             return

@@ -64,6 +64,16 @@ class Layout:
         """Number of points of the level."""
         return int(self.bounds[-1])
 
+    def check(self, num_steps: int, size: int) -> None:
+        """Raise ValueError unless the blocks of `size` ranks cover the points 0..N in order."""
+        bounds = self.bounds
+        covers = self.size == size and bounds[0] == 0 and bounds[-1] == num_steps + 1
+        if not (covers and (np.diff(bounds) >= 0).all()):
+            raise ValueError(
+                f"layout must split points 0..{num_steps} over {size} ranks, got bounds "
+                f"{bounds.tolist()}"
+            )
+
     def block(self, rank: int) -> range:
         """Return the points that `rank` owns."""
         return range(int(self.bounds[rank]), int(self.bounds[rank + 1]))
@@ -102,5 +112,6 @@ class Layout:
 
 def _longest(num_steps: int, size: int, unit: int) -> bool:
     """Tell whether blocks in multiples of `unit` are nearly as even as blocks can be."""
-    longest = -(-(-(-num_steps // unit)) // size) * unit
+    num_units = -(-num_steps // unit)
+    longest = -(-num_units // size) * unit
     return unit == 1 or longest <= IMBALANCE * num_steps / size

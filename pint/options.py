@@ -75,6 +75,9 @@ class MGRITOptions:
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
+        for name in ("levels", "min_coarse", "max_iterations"):
+            if isinstance(getattr(self, name), tuple):
+                raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
         at_least("levels", self.levels, 1)
         at_least("coarsening", self.coarsening, 2)
         at_least("min_coarse", self.min_coarse, 1)

@@ -85,7 +85,7 @@ class Linearization:
 
 
 class Propagator(ABC):
-    """A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
+    r"""A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
 
     Everything else has a default. A propagator owns the parameters of the model, and never a time
     grid, a communicator or an iterate. `check_propagator` tells whether a subclass keeps the
@@ -100,7 +100,7 @@ class Propagator(ABC):
     batched : bool
         False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
-        (n, \\*state_shape), and a `Step` of arrays, and treat all n at once.
+        (n, \*state_shape), and a `Step` of arrays, and treat all n at once.
     parameters : ndarray, shape (num_parameters,), or None
         Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
         place calls `refresh`.
@@ -156,8 +156,8 @@ class Propagator(ABC):
             f"{type(self).__name__} has parameters but no adjoint_gradient: write it"
         )
 
-    def refresh(self) -> None:
-        """Hear that `parameters` were changed in place; for models that keep what follows from them."""
+    def refresh(self) -> None:  # noqa: B027
+        """Hear that `parameters` were changed in place; for models that keep what follows."""
 
     def linearize(self, u: State, step: Step) -> Linearization:
         """Return the derivative of Phi at a stack of states, for a stack of steps.
@@ -170,6 +170,4 @@ class Propagator(ABC):
 def changes_space(propagator: Propagator) -> bool:
     """Tell whether the propagator's levels differ in space."""
     kind = type(propagator)
-    return not (
-        kind.restrict is Propagator.restrict and kind.interpolate is Propagator.interpolate
-    )
+    return not (kind.restrict is Propagator.restrict and kind.interpolate is Propagator.interpolate)

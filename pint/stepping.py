@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import array_api_compat
+import numpy as np
 
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, Step
@@ -65,7 +66,7 @@ class LoopDriver(Driver):
     def phi(self, u: State, step: Step) -> State:
         """Return Phi of a stack of states, one call for each."""
         out = array_api_compat.array_namespace(u).empty_like(u)
-        singles = zip(*(field.tolist() for field in step[1:]), strict=True)
+        singles = zip(*(np.asarray(field).tolist() for field in step[1:]), strict=True)
         for i, fields in enumerate(singles):
             out[i, ...] = self._one(u[i, ...], Step(step.level, *fields))
         return out

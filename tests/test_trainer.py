@@ -1,5 +1,6 @@
 """The training loop: batches, updates, both accuracies, interruption."""
 
+import io
 import os
 import signal
 
@@ -153,8 +154,9 @@ def test_file_is_written_after_every_epoch():
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_shows_the_numbers(terminal):
-    console = Console(force_terminal=terminal, record=True, width=120, file=open(os.devnull, "w"))
-    with console.file, ConsoleProgress(2, console) as progress:
+    shown = io.StringIO()
+    console = Console(force_terminal=terminal, record=True, width=120, file=shown)
+    with ConsoleProgress(2, console) as progress:
         make_trainer(TrainingOptions(epochs=2, batch=16), progress=progress).train()
         text = console.export_text()
     assert "epoch   2  loss" in text

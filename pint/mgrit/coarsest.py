@@ -18,7 +18,7 @@ from pint.propagator import State
 def solve_coarsest(hierarchy: Hierarchy) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level, driver = hierarchy.levels[-1], hierarchy.driver
-    if hierarchy.options.coarsest == "relaxation":
+    if hierarchy.options.coarsest == "relaxation" and len(hierarchy.levels) > 1:
         relax(level, driver)
     elif hierarchy.gathers_coarsest:
         _gather_and_step(level, hierarchy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from pint.mgrit.coarsest import solve_coarsest
 from pint.mgrit.fas import copy, correct, residual, restrict_residual, restrict_state
@@ -46,10 +47,10 @@ def upward_cycle(hierarchy: Hierarchy) -> None:
     """Inject the finest states to all levels, solve the coarsest with g = 0, and come up."""
     driver, levels = hierarchy.driver, hierarchy.levels
     starts: list[State] = []
-    for level, coarse in zip(levels, levels[1:], strict=False):
+    for level, coarse in pairwise(levels):
         restrict_state(level, coarse, driver)
         starts.append(copy(coarse.u))
     solve_coarsest(hierarchy)
-    for level, coarse in reversed(list(zip(levels, levels[1:], strict=False))):
+    for level, coarse in reversed(list(pairwise(levels))):
         correct(level, coarse, starts.pop(), driver)
         f_relax(level, driver)

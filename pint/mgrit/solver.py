@@ -38,8 +38,8 @@ class Status(enum.Enum):
         "coarsening factor"
     )
     DIVERGED = (
-        "diverged: the coarse steps do not resemble the fine ones; use a smaller coarsening factor, "
-        "fewer levels, or a coarse step that is stable at its length"
+        "diverged: the coarse steps do not resemble the fine ones; use a smaller coarsening "
+        "factor, fewer levels, or a coarse step that is stable at its length"
     )
 
 
@@ -98,7 +98,7 @@ class Result:
         """Return the state at the last point, shape state_shape, on every rank; collective."""
         last = self.layout.owner(self.layout.num_points - 1)
         own = self.comm.rank == last
-        state = np.array(self.u[-1, ...]) if own else np.empty(*_shape_and_dtype(self.u))
+        state = np.asarray(self.u[-1, ...]).copy() if own else np.empty(*_shape_and_dtype(self.u))
         return self.comm.bcast(state, last)
 
 
@@ -158,6 +158,7 @@ class MGRIT:
         factors = self.options.factors(self.grid.num_steps)
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
+        layout.check(self.grid.num_steps, self.comm.size)
         driver = make_driver(propagator, self.options)
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
         self._checked = False
@@ -169,7 +170,7 @@ class MGRIT:
 
     @property
     def block(self) -> range:
-        """This rank's points of the finest level."""
+        """Points of the finest level that this rank owns."""
         return self.hierarchy.levels[0].block
 
     def solve(
@@ -239,15 +240,22 @@ class MGRIT:
 
     def _as_state(self, value: State) -> State:
         """Return an initial value as an array with the propagator's shape and dtype."""
-        shape, dtype = tuple(self.propagator.state_shape), np.dtype(self.propagator.dtype)
+        value, shape = self._as_array(value, "initial value"), tuple(self.propagator.state_shape)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"initial value has shape {tuple(value.shape)}, expected {shape}")
+        if 0 in self.block and not np.isfinite(np.asarray(value)).all():
+            raise ValueError("initial value has NaN or inf")
+        return value
+
+    def _as_array(self, value: State, what: str) -> State:
+        """Return `value` as an array, one of NumPy with the propagator's dtype."""
         if not array_api_compat.is_array_api_obj(value):
             value = np.asarray(value)
         if isinstance(value, np.ndarray | np.generic):
-            if np.iscomplexobj(value) and dtype.kind != "c":
-                raise TypeError(f"initial value is complex, the propagator's states are {dtype}")
+            dtype = np.dtype(self.propagator.dtype)
+            if not np.can_cast(value.dtype, dtype, "same_kind"):
+                raise TypeError(f"{what} is {value.dtype}, the propagator's states are {dtype}")
             value = np.asarray(value).astype(dtype, copy=False)
-        if tuple(value.shape) != shape:
-            raise ValueError(f"initial value has shape {tuple(value.shape)}, expected {shape}")
         return value
 
     def _check_step(self, first: State) -> None:
@@ -260,9 +268,14 @@ class MGRIT:
         for level in self.hierarchy.levels:
             if level.index > 0:
                 state = driver.restrict(state, level.index - 1)
-            if len(level.block) > 1:
-                new = driver.phi(state, level.steps(slice(2, 3, 1)))
-                _check_state(new, state, f"step on level {level.index}")
+            point = max(level.block.start, 1)
+            if point not in level.block:
+                continue
+            if self.propagator.batched:
+                like, step = state, level.grid.steps(slice(point, point + 1, 1))
+            else:
+                like, step = state[0, ...], level.grid.steps(point)
+            _check_state(self.propagator.step(like, step), like, f"step on level {level.index}")
 
     def _allocate(self, first: State) -> None:
         xp = array_api_compat.array_namespace(first)
@@ -276,6 +289,7 @@ class MGRIT:
     def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
         finest = self.hierarchy.levels[0]
         if sources is not None:
+            sources = self._as_array(sources, "sources")
             if tuple(sources.shape) != tuple(finest.u[1:].shape):
                 raise ValueError(
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
@@ -283,6 +297,8 @@ class MGRIT:
                 )
             finest.allocate(first, zero_g=False)
             finest.g[1:] = sources
+        if not self._uses_guess:
+            guess = None
         if callable(guess):
             for slot, point in enumerate(finest.block, start=1):
                 finest.u[slot, ...] = guess(float(self.grid.times[point]))
@@ -290,6 +306,12 @@ class MGRIT:
             finest.u[1:] = guess
         if 0 in finest.block:
             finest.u[1, ...] = first
+
+    @property
+    def _uses_guess(self) -> bool:
+        """Tell whether the first cycle reads more of the iterate than the initial value."""
+        skips = self.options.skip_first_down and self.options.coarsest != "relaxation"
+        return len(self.hierarchy.levels) > 1 and not skips
 
 
 class _Iteration:
@@ -307,7 +329,7 @@ class _Iteration:
     def run(self) -> Status:
         """Cycle; return how it ended."""
         options = self.options
-        if len(self.hierarchy.levels) == 1 and options.coarsest != "relaxation":
+        if len(self.hierarchy.levels) == 1:
             v_cycle(self.hierarchy, self._observe)
             self.residuals.append(math.nan)
             return Status.STEPPED
@@ -332,7 +354,8 @@ class _Iteration:
         norms = squared_norms(r)
         norm = math.sqrt(exact_sum(norms, self.hierarchy.comm))
         self.residuals.append(norm)
-        if not norm <= self.options.divergence_factor * max(self._first_residual, 1.0):
+        limit = self.options.divergence_factor * max(self._first_residual, 1.0)
+        if not (math.isfinite(norm) and norm <= limit):
             self.detail = self._where(norms, norm)
 
     @property
@@ -344,7 +367,7 @@ class _Iteration:
         options, norm = self.options, self.residuals[-1]
         return (options.tolerance is not None and norm < options.tolerance) or (
             options.relative_tolerance is not None
-            and norm < options.relative_tolerance * self._first_residual
+            and (norm < options.relative_tolerance * self._first_residual or norm == 0)
         )
 
     def _where(self, norms: NDArray[np.float64], norm: float) -> str:
@@ -364,15 +387,16 @@ class _Iteration:
 
 
 def _check_state(new: State, like: State, what: str) -> None:
-    if not array_api_compat.is_array_api_obj(new) and not np.isscalar(new):
+    if isinstance(new, float):
+        new = np.asarray(new)
+    if not array_api_compat.is_array_api_obj(new):
         raise TypeError(f"{what} returned {type(new).__name__}, expected an array")
     if tuple(new.shape) != tuple(like.shape):
-        raise ValueError(
-            f"{what} returned shape {tuple(new.shape)[1:]}, expected {tuple(like.shape)[1:]}"
-        )
+        raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
     if new.dtype != like.dtype:
         raise TypeError(f"{what} returned dtype {new.dtype}, expected {like.dtype}")
-    if not np.isfinite(np.asarray(new)).all():
+    # The initial value counts on one rank only: on others it may be anything of its shape.
+    if np.isfinite(np.asarray(like)).all() and not np.isfinite(np.asarray(new)).all():
         raise ValueError(f"{what} returned NaN or inf for the initial value")
 
 

@@ -105,9 +105,7 @@ class GRU(Propagator):
 
     batched = True
 
-    def __init__(
-        self, options: GRUOptions, parameters: Array | None = None, seed: int = 0
-    ) -> None:
+    def __init__(self, options: GRUOptions, parameters: Array | None = None, seed: int = 0) -> None:
         self.options = options
         self.dtype = np.dtype(options.dtype)
         self.shapes = gru_shapes(options.num_features, options.hidden, options.layers)
@@ -124,7 +122,7 @@ class GRU(Propagator):
         return (self.options.layers, self.batch, self.options.hidden)
 
     def set_inputs(self, x: Array, points: NDArray[np.int64] | None = None) -> None:
-        """Bind sequences, and multiply them with the first layer's input weights, all at once.
+        """Bind sequences, and multiply them with the first layer's input weights, once for all.
 
         Parameters
         ----------
@@ -153,7 +151,8 @@ class GRU(Propagator):
 
     def refresh(self) -> None:
         """Multiply the bound inputs with the present input weights; sum the present biases."""
-        self._projected = _product(self.inputs, self.weights["weight_ih_l0"].T)
+        # Point by point, so that its bits do not depend on which points this rank holds.
+        self._projected = self.inputs @ self.weights["weight_ih_l0"].T
         self._biases = [self._bias(layer) for layer in range(self.options.layers)]
 
     def _bias(self, layer: int) -> Array:
@@ -181,12 +180,12 @@ class GRU(Propagator):
         return _stack(h)
 
     def _phases(self, step: Step) -> tuple[Phase, ...]:
-        return self.options.phases_of(step.level, int(step.num_fine[0]))
+        return self.options.phases_of(step.level, int(np.atleast_1d(step.num_fine)[0]))
 
     def _rows(self, phase: Phase, step: Step) -> NDArray[np.int64]:
         rows: NDArray[np.int64] = self._row_of[step.last - phase.offset]
         if (rows < 0).any():
-            missing = int((step.last - phase.offset)[rows < 0][0])
+            missing = int(np.asarray(step.last - phase.offset)[rows < 0][0])
             raise ValueError(f"set_inputs left out the input of finest step {missing}")
         return rows
 
@@ -220,8 +219,9 @@ class GRU(Propagator):
         return gi, rows, gh, self._biases[layer], h[layer], classic, gamma, phase.power2
 
     def linearize(self, u: Array, step: Step) -> GRULinearization:
-        """Return the derivative at a stack of states; holds about 6 H numbers a sequence, point,
-        layer and gate evaluation.
+        """Return the derivative at a stack of states.
+
+        It holds about 6 H numbers for each sequence, point, layer and gate evaluation.
         """
         return GRULinearization(self, u, step)
 

@@ -18,23 +18,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
 Array = NDArray[Any]
 
 # No reassociation and no assumption about NaN: sums keep their order and NaN is passed on.
 _FASTMATH = {"contract", "nsz", "arcp", "afn"}
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile with the one set of options that all kernels share."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)  # type: ignore[no-any-return]
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
 
 
 def _exp_of(real: type, integer: type, bits: int, degree: int, limit: float) -> Any:
@@ -81,7 +80,6 @@ def _overload_bounded_exp(x: Any) -> Any:
     return {types.float32: _exp32, types.float64: _exp64}.get(x)
 
 
-
 @kernel
 def _rows_of_gates(
     gi: Array, gh: Array, bias: Array, r: Array, z: Array, n: Array, e: Array
@@ -100,9 +98,7 @@ def _rows_of_gates(
 
 
 @kernel
-def _rows_of_blend(
-    z: Array, classic: bool, gamma: Any, power2: int, t: Array, q: Array
-) -> None:
+def _rows_of_blend(z: Array, classic: bool, gamma: Any, power2: int, t: Array, q: Array) -> None:
     """Evaluate t and q = t^(power2 / 2) by repeated squaring, one vector pass for each bit."""
     hidden = z.size
     one = z.dtype.type(1)
@@ -160,7 +156,11 @@ def gates_forward(
         New state; overwritten.
     """
     num_points, batch, hidden = h.shape
-    r, z, n = np.empty_like(bias[:hidden]), np.empty_like(bias[:hidden]), np.empty_like(bias[:hidden])
+    r, z, n = (
+        np.empty_like(bias[:hidden]),
+        np.empty_like(bias[:hidden]),
+        np.empty_like(bias[:hidden]),
+    )
     e, t, q = np.empty_like(r), np.empty_like(r), np.empty_like(r)
     for i in range(num_points):
         for b in range(batch):
@@ -205,7 +205,11 @@ def gates_linearize(
     num_points, batch, hidden = h.shape
     one = h.dtype.type(1)
     power = h.dtype.type(0.5) * h.dtype.type(power2)
-    r, z, n = np.empty_like(bias[:hidden]), np.empty_like(bias[:hidden]), np.empty_like(bias[:hidden])
+    r, z, n = (
+        np.empty_like(bias[:hidden]),
+        np.empty_like(bias[:hidden]),
+        np.empty_like(bias[:hidden]),
+    )
     e, t = np.empty_like(r), np.empty_like(r)
     for i in range(num_points):
         for b in range(batch):

@@ -170,8 +170,9 @@ class ClassifierSolver:
         scores = self.model.logits(final[-1])
         loss, d_scores = cross_entropy(scores, y)
         if not np.isfinite(loss):
+            told = "; ".join(filter(None, (result.status.value, result.detail)))
             raise FloatingPointError(
-                f"the loss is {loss} ({result.status.value}{result.detail and '; '}{result.detail}); "
+                f"the loss is {loss} ({told}); "
                 "parameters that grow without bound need a smaller learning rate or clipping"
             )
         d_final = np.zeros_like(final)

@@ -1,4 +1,4 @@
-"""First-order optimizers as pure descriptions: `init` makes a state, `update` takes a step."""
+"""First-order optimizers: a frozen description, whose `update` changes parameters and state."""
 
 from __future__ import annotations
 
@@ -40,8 +40,20 @@ class Optimizer(ABC):
         """Return the state before the first update of `parameters`, shape (num_parameters,)."""
 
     @abstractmethod
-    def update(self, parameters: Array, gradient: Array, state: OptimizerState) -> None:
-        """Change `parameters` and `state` in place by one update."""
+    def update(
+        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
+    ) -> None:
+        """Change `parameters` and `state` in place by one update.
+
+        Parameters
+        ----------
+        parameters, gradient : ndarray, shape (num_parameters,)
+            The gradient stays as it is.
+        state : OptimizerState
+            From `init`.
+        factor : float, default 1.0
+            Of the learning rate, see `Schedule`.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +84,25 @@ class SGD(Optimizer):
         """Return a zero velocity."""
         return OptimizerState(0, [np.zeros_like(parameters)])
 
-    def update(self, parameters: Array, gradient: Array, state: OptimizerState) -> None:
-        """Change `parameters` and `state` in place by one update."""
+    def update(
+        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
+    ) -> None:
+        """Change `parameters` and `state` in place by one update.
+
+        Parameters
+        ----------
+        parameters, gradient : ndarray, shape (num_parameters,)
+            The gradient stays as it is.
+        state : OptimizerState
+            From `init`.
+        factor : float, default 1.0
+            Of the learning rate, see `Schedule`.
+        """
         state.num_updates += 1
         velocity = state.moments[0]
         velocity *= self.momentum
         velocity += gradient
-        parameters -= self.learning_rate * velocity
+        parameters -= factor * self.learning_rate * velocity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +138,25 @@ class Adam(Optimizer):
         """Return zero moments."""
         return OptimizerState(0, [np.zeros_like(parameters), np.zeros_like(parameters)])
 
-    def update(self, parameters: Array, gradient: Array, state: OptimizerState) -> None:
-        """Change `parameters` and `state` in place by one update."""
+    def update(
+        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
+    ) -> None:
+        """Change `parameters` and `state` in place by one update.
+
+        Parameters
+        ----------
+        parameters, gradient : ndarray, shape (num_parameters,)
+            The gradient stays as it is.
+        state : OptimizerState
+            From `init`.
+        factor : float, default 1.0
+            Of the learning rate, see `Schedule`.
+        """
         state.num_updates += 1
         mean, square = state.moments
         mean += (1 - self.beta1) * (gradient - mean)
         square += (1 - self.beta2) * (gradient * gradient - square)
-        step = self.learning_rate / (1 - self.beta1**state.num_updates)
+        step = factor * self.learning_rate / (1 - self.beta1**state.num_updates)
         root = np.sqrt(square / (1 - self.beta2**state.num_updates))
         parameters -= step * mean / (root + self.epsilon)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pint.train.trainer import Progress, _EpochMeans
+from pint.train.trainer import EpochMeans, Progress
 
 
 class ConsoleProgress(Progress):
@@ -50,7 +50,7 @@ class ConsoleProgress(Progress):
     ) -> None:
         self.bar.stop()
 
-    def batch(self, epoch: int, index: int, num_batches: int, means: _EpochMeans) -> None:
+    def batch(self, epoch: int, index: int, num_batches: int, means: EpochMeans) -> None:
         """Move the bar."""
         columns = means.columns()
         numbers = (

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import Communicator
-from pint.mgrit.solver import MGRITOptions
-from pint.options import at_least, positive
+from pint.options import MGRITOptions, at_least, positive
 from pint.rnn.network import Classifier, ClassifierSolver, LossAndGradient
 from pint.train.datasets import SequenceData
 from pint.train.interrupt import Interrupt
-from pint.train.optimizers import Adam, Optimizer, clip_by_norm
+from pint.train.optimizers import Adam, Optimizer, OptimizerState, clip_by_norm
+from pint.train.schedules import Schedule
 
 COLUMNS = (
     "epoch",
@@ -45,6 +45,8 @@ class TrainingOptions:
         Sequences per update; the last batch of an epoch takes what is left.
     optimizer : Optimizer, default Adam()
         Update rule.
+    schedule : Schedule, default Schedule()
+        How the learning rate changes.
     clip : float, optional
         Greatest 2-norm of a gradient; longer ones are scaled down to it.
     seed : int, default 0
@@ -59,6 +61,7 @@ class TrainingOptions:
     epochs: int = 20
     batch: int = 100
     optimizer: Optimizer = field(default_factory=Adam)
+    schedule: Schedule = field(default_factory=Schedule)
     clip: float | None = None
     seed: int = 0
 
@@ -105,7 +108,7 @@ class TrainingLog:
 class Progress:
     """What a trainer tells while it works; this one keeps silent."""
 
-    def batch(self, epoch: int, index: int, num_batches: int, means: _EpochMeans) -> None:
+    def batch(self, epoch: int, index: int, num_batches: int, means: EpochMeans) -> None:
         """Hear of a finished batch."""
 
     def epoch(self, row: dict[str, float]) -> None:
@@ -178,27 +181,31 @@ class Trainer:
         self.solver.loss_and_gradient(x, y)
         self.exact.predict(x)
 
-    def _train_epoch(self, epoch: int, state: Any, interrupt: Interrupt) -> _EpochMeans | None:
+    def _train_epoch(
+        self, epoch: int, state: OptimizerState, interrupt: Interrupt
+    ) -> EpochMeans | None:
         """Update on every batch; None if it was interrupted."""
         options, data = self.options, self.data
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
         batches = np.split(order, range(options.batch, order.size, options.batch))
-        means = _EpochMeans()
+        means = EpochMeans()
         for index, chosen in enumerate(batches):
             if interrupt.requested():
                 return None
             begin = time.perf_counter()
+            factor = options.schedule.factor(state.num_updates, options.epochs * len(batches))
             with self.log.timed("training"):
                 got = self.solver.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
                 gradient, norm = clip_by_norm(got.gradient, options.clip)
-                options.optimizer.update(self.solver.model.parameters, gradient, state)
+                options.optimizer.update(self.solver.model.parameters, gradient, state, factor)
+            means.learning_rate = factor * options.optimizer.learning_rate
             self.log.forward_residuals.append(got.forward_residuals)
             self.log.backward_residuals.append(got.backward_residuals)
             means.add(got, norm, chosen.size, time.perf_counter() - begin)
             self.progress.batch(epoch, index + 1, len(batches), means)
         return means
 
-    def _finish_epoch(self, epoch: int, means: _EpochMeans) -> None:
+    def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
         """Measure test accuracy in both ways, record the epoch, and tell of it."""
         with self.log.timed("parallel_test"):
             parallel = self._parallel_accuracy()
@@ -209,7 +216,6 @@ class Trainer:
             **means.columns(),
             "parallel_test_accuracy": parallel,
             "exact_test_accuracy": exact,
-            "learning_rate": self.options.optimizer.learning_rate,
         }
         self.log.epochs.append({name: row[name] for name in COLUMNS})
         self.progress.epoch(row)
@@ -218,9 +224,7 @@ class Trainer:
 
     def _parallel_accuracy(self) -> float:
         """Return the test accuracy as the parallel solver computes it."""
-        correct = sum(
-            num_correct(self.solver.predict(x)[0], y) for x, y in self._test_batches()
-        )
+        correct = sum(num_correct(self.solver.predict(x)[0], y) for x, y in self._test_batches())
         return correct / len(self.data.y_test)
 
     def _exact_accuracy(self) -> float:
@@ -236,8 +240,8 @@ class Trainer:
 
 
 @dataclass(eq=False)
-class _EpochMeans:
-    """Means over the batches of an epoch, weighted by their size where they are per sequence."""
+class EpochMeans:
+    """Means over the batches of an epoch, and the learning rate of the last one."""
 
     num_batches: int = 0
     num_seen: int = 0
@@ -245,6 +249,7 @@ class _EpochMeans:
     correct: int = 0
     seconds: float = 0.0
     gradient_norm: float = 0.0
+    learning_rate: float = 0.0
     forward_residual: float = 0.0
     backward_residual: float = 0.0
 
@@ -268,6 +273,7 @@ class _EpochMeans:
             "forward_residual": self.forward_residual / self.num_batches,
             "backward_residual": self.backward_residual / self.num_batches,
             "gradient_norm": self.gradient_norm / self.num_batches,
+            "learning_rate": self.learning_rate,
         }
 
 

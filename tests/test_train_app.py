@@ -1,0 +1,215 @@
+"""The training driver as users start it: in process, under mpiexec, without mpi4py, interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from apps.train import main
+from pint import open_run
+from tests.launcher import environment, mpiexec
+
+SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
+KEYS = {
+    "exact_test_accuracy",
+    "parallel_test_accuracy",
+    "train_loss",
+    "seconds_per_epoch",
+    "forward_residual",
+    "ranks",
+    "output",
+}
+
+
+def last_json(text):
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def test_json_line_and_file_agree(tmp_path, capsys):
+    output = tmp_path / "run.h5"
+    assert main([*SMALL, "--output", str(output), "--json"]) == 0
+    said = last_json(capsys.readouterr().out)
+    assert set(said) == KEYS
+    assert said["ranks"] == 1
+    assert said["output"] == str(output)
+    assert said["forward_residual"] > 0
+    run = open_run(output)
+    assert run.finished
+    assert run.training["exact_test_accuracy"][-1] == said["exact_test_accuracy"]
+    assert run.training["train_loss"][-1] == said["train_loss"]
+    assert run.history["forward_residual"][-1, -1] == said["forward_residual"]
+    assert run.options["hidden"] == 8
+    assert run.coarsening == (4,)
+    assert run.model["weight_hh_l0"].shape == (24, 8)
+
+
+def test_table_names_both_accuracies_and_the_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # a long path would be cut to fit the table
+    assert main([*SMALL, "--output", "a.h5"]) == 0
+    text = capsys.readouterr().out
+    for words in ("test accuracy, parallel", "test accuracy, exact", "seconds per epoch", "a.h5"):
+        assert words in text
+
+
+def test_serial_is_exact(tmp_path, capsys):
+    main([*SMALL, "--serial", "--json", "--output", str(tmp_path / "run.h5")])
+    said = last_json(capsys.readouterr().out)
+    assert said["exact_test_accuracy"] == said["parallel_test_accuracy"]
+    assert said["forward_residual"] is None  # time stepping has none
+
+
+def test_enough_iterations_train_as_serial_does(tmp_path, capsys):
+    """FCF on two levels is exact after N / 2m iterations, so the losses are those of --serial."""
+    losses = []
+    exact = ["--forward-iterations", "9", "--backward-iterations", "9", "--coarsening", "4"]
+    for how in (["--serial"], exact):
+        main([*SMALL, "--dtype", "float64", *how, "--json", "--output", str(tmp_path / "run.h5")])
+        losses.append(last_json(capsys.readouterr().out)["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_help_gives_every_option_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    names = (
+        "data hidden layers batch epochs lr seed levels coarsening forward-iterations json output "
+        "backward-iterations relax coarse-step serial"
+    )
+    for name in names.split():
+        option = f"--{name} "
+        assert option in text
+    assert "default: midpoint" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--hidden", "0"], "hidden must be at least 1, got 0"),
+        (["--coarsening", "1"], "coarsening must be at least 2, got 1"),
+        (["--lr", "-1"], "learning_rate must be a positive number, got -1.0"),
+        (["--data", "har", "--data-dir", "no/such/folder"], "no/such/folder"),
+        (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, capsys, tmp_path):
+    output = [] if "--output" in arguments else ["--output", str(tmp_path / "run.h5")]
+    assert main([*SMALL, *output, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_har_subset_learns(tmp_path, capsys):
+    folder = os.environ.get("PINT_DATA_DIR")
+    if not folder:
+        pytest.skip("PINT_DATA_DIR does not name a folder with the UCI-HAR subset")
+    arguments = "--data har --hidden 24 --epochs 4 --batch 50 --lr 1e-2 --relax 0,1 --substep 8"
+    iterations = "--forward-iterations 2 --backward-iterations 2"
+    output = ["--output", str(tmp_path / "har.h5"), "--data-dir", folder, "--json"]
+    assert main([*arguments.split(), *iterations.split(), *output]) == 0
+    said = last_json(capsys.readouterr().out)
+    assert said["exact_test_accuracy"] > 0.5  # the most frequent class has 18 %
+    assert abs(said["exact_test_accuracy"] - said["parallel_test_accuracy"]) < 0.03
+
+
+def start(tmp_path, ranks, *arguments):
+    """Run the driver under mpiexec; return what it printed."""
+    command = [*mpiexec(ranks), sys.executable, "-m", "apps.train", *SMALL, *arguments]
+    output = ["--output", str(tmp_path / f"run{ranks}.h5")]
+    return subprocess.run(
+        [*command, *output], env=environment(), capture_output=True, text=True, timeout=200
+    )
+
+
+def test_ranks_train_alike(tmp_path):
+    said = []
+    for ranks in (1, 2, 3):
+        done = start(tmp_path, ranks, "--json", "--dtype", "float64")
+        assert done.returncode == 0, done.stderr
+        said.append(last_json(done.stdout))
+        assert said[-1]["ranks"] == ranks
+        assert done.stdout.count("epoch   1") == 1  # one rank speaks
+        assert open_run(tmp_path / f"run{ranks}.h5").timings["training"].shape == (ranks,)
+    for other in said[1:]:
+        assert other["train_loss"] == pytest.approx(said[0]["train_loss"], rel=1e-10)
+        assert other["forward_residual"] == pytest.approx(said[0]["forward_residual"], rel=1e-8)
+
+
+def test_bad_input_under_mpiexec_ends_with_one_message(tmp_path):
+    done = start(tmp_path, 2, "--hidden", "0")
+    assert done.returncode != 0
+    assert done.stderr.count("hidden must be at least 1, got 0") == 1
+
+
+def test_ctrl_c_under_mpiexec_leaves_a_readable_file(tmp_path):
+    output = tmp_path / "run.h5"
+    command = [*mpiexec(2), sys.executable, "-u", "-m", "apps.train", *SMALL, "--epochs", "100000"]
+    with subprocess.Popen(
+        [*command, "--output", str(output)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch   2"):
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()  # until all ranks have ended
+    print(said)
+    run = open_run(output)
+    assert not run.finished
+    assert run.training["epoch"].size >= 1
+    assert np.isfinite(run.model["head.weight"]).all()
+    with h5py.File(output) as file:
+        assert file["training/train_loss"].shape[0] == run.training["epoch"].size
+
+
+def test_runs_without_mpi4py(tmp_path):
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('mpi4py is not installed')\n")
+    env = environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
+    command = [sys.executable, "-m", "apps.train", *SMALL, "--json"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "run.h5")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert last_json(done.stdout)["ranks"] == 1
+
+
+def test_a_rank_that_fails_ends_all(tmp_path):
+    """An exception on one rank must not leave the other waiting."""
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "from pint.comm import run, world\n"
+        "comm = world()\n"
+        "def main():\n"
+        "    if comm.rank == 1:\n"
+        "        raise RuntimeError('rank 1 gives up')\n"
+        "    comm.barrier()\n"
+        "    return 0\n"
+        "run(main, comm)\n"
+    )
+    begin = time.monotonic()
+    done = subprocess.run(
+        [*mpiexec(2), sys.executable, str(script)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode != 0
+    assert "rank 1 gives up" in done.stderr
+    assert time.monotonic() - begin < 60
