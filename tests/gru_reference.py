@@ -6,6 +6,8 @@ that complex weights and states give exact derivatives: df = Im f(x + 1e-30 i v)
 40 (1998), 110-112).
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 EPSILON = 1e-30
@@ -80,7 +82,7 @@ def parts(m, substep):
     while count * substep < m:
         count += 1
     ends = [part * m // count for part in range(count + 1)]
-    return [stop - start for start, stop in zip(ends, ends[1:], strict=False)]
+    return [stop - start for start, stop in pairwise(ends)]
 
 
 def coarse_step(weights, cell, kind, substep, sequence, u, i, m):
@@ -112,13 +114,13 @@ def derivative(function, x, v):
     return np.imag(function(x + 1j * EPSILON * v)) / EPSILON
 
 
-def weight_gradients(function, weights):
-    """Return the gradient of a number, function(weights), entry by entry, under the same names."""
-    gradients = {}
-    for name, tensor in weights.items():
-        gradients[name] = np.empty_like(tensor)
+def gradients(function, tensors):
+    """Return the gradient of a number, function(tensors), entry by entry, under the same names."""
+    gradient = {}
+    for name, tensor in tensors.items():
+        gradient[name] = np.empty_like(tensor)
         for entry in np.ndindex(tensor.shape):
             moved = tensor.astype(complex)
             moved[entry] += 1j * EPSILON
-            gradients[name][entry] = np.imag(function({**weights, name: moved})) / EPSILON
-    return gradients
+            gradient[name][entry] = np.imag(function({**tensors, name: moved})) / EPSILON
+    return gradient
