@@ -97,7 +97,10 @@ def coarse_step(weights, cell, kind, substep, sequence, u, i, m):
     i -= m
     for length in parts(m, substep):
         i += length
-        u = midpoint_step(weights, cell, sequence, u, i, length)
+        if length == 1:
+            u = fine_step(weights, cell, sequence[:, i - 1], u)
+        else:
+            u = midpoint_step(weights, cell, sequence, u, i, length)
     return u
 
 

@@ -553,3 +553,26 @@ class TestParameters:
 def test_options_out_of_range(changes, message):
     with pytest.raises(ValueError, match=message):
         GRUOptions(**{"num_features": FEATURES, **changes})
+
+
+def test_sequences_shorter_than_the_grid_are_told():
+    gru = GRU(GRUOptions(num_features=2, hidden=3))
+    grid = TimeGrid.uniform(0, 12, 12)
+    with pytest.raises(ValueError, match="set_inputs was not called"):
+        gru.step(np.zeros((1, 1, 4, 3), np.float32), grid.steps(slice(1, 2, 1)))
+    gru.set_inputs(np.zeros((4, 10, 2)))
+    with pytest.raises(ValueError, match="left out the input of finest step 11"):
+        gru.step(np.zeros((2, 1, 4, 3), np.float32), grid.steps(slice(10, 12, 1)))
+
+
+@pytest.mark.parametrize("points", [[0, 1], [2, 1], [1, 1], [1, 11]])
+def test_points_must_be_steps_of_the_sequence(points):
+    gru = GRU(GRUOptions(num_features=2, hidden=3))
+    with pytest.raises(ValueError, match=r"points must increase within 1\.\.10"):
+        gru.set_inputs(np.zeros((4, 10, 2)), np.array(points))
+
+
+@pytest.mark.parametrize("flat", [np.zeros(5, np.float32), np.zeros(63, np.float64)])
+def test_parameters_must_fit(flat):
+    with pytest.raises(ValueError, match="parameters must be 63 numbers of float32"):
+        GRU(GRUOptions(num_features=2, hidden=3), flat)

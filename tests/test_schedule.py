@@ -10,7 +10,9 @@ KINDS = ["implicit", "matched", "midpoint"]
 
 
 def end_of_part(offset, length):
-    """The two evaluations of the part of `length` fine steps that ends `offset` before the end."""
+    """The evaluations of the part of `length` fine steps that ends `offset` before the end."""
+    if length == 1:
+        return (Phase(offset, 1, 2, is_middle=False),)
     return (
         Phase(offset + length // 2, 1, length, is_middle=True),
         Phase(offset, 1, 2 * length, is_middle=False),
@@ -61,19 +63,22 @@ def test_midpoint_of_three_reads_the_second_input_in_its_middle():
 
 @given(num_fine=st.integers(2, 300), substep=st.integers(1, 300))
 def test_midpoint_parts_cover_the_step_evenly(num_fine, substep):
-    table = phases(num_fine, "midpoint", substep)
-    middles, ends = table[::2], table[1::2]
-    lengths = [end.power2 // 2 for end in ends]
-    assert [phase.is_middle for phase in table] == [True, False] * len(ends)
+    table = list(phases(num_fine, "midpoint", substep))
+    after, lengths = num_fine, []
+    while table:
+        middle = table.pop(0) if table[0].is_middle else None
+        end = table.pop(0)
+        lengths.append(end.power2 // 2)
+        after -= lengths[-1]
+        assert end == Phase(after, 1, 2 * lengths[-1], is_middle=False)
+        if lengths[-1] == 1:
+            assert middle is None  # it is the finest step
+        else:
+            assert middle == Phase(after + lengths[-1] // 2, 1, lengths[-1], is_middle=True)
     assert sum(lengths) == num_fine
     assert max(lengths) <= substep
     assert len(lengths) == -(-num_fine // substep)
     assert max(lengths) - min(lengths) <= 1
-    after = num_fine
-    for middle, end, length in zip(middles, ends, lengths, strict=True):
-        after -= length
-        assert end == Phase(after, 1, 2 * length, is_middle=False)
-        assert middle == Phase(after + length // 2, 1, length, is_middle=True)
 
 
 @given(num_fine=st.integers(1, 300), substep=st.integers(1, 300), kind=st.sampled_from(KINDS))

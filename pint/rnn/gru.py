@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.propagator import Linearization, Propagator, Step
 from pint.rnn.kernels import gates_backward, gates_forward, gates_linearize
-from pint.rnn.parameters import gru_shapes, uniform, views
+from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
 from pint.rnn.schedule import CoarseStep, Phase, phases
 
 Array = NDArray[Any]
@@ -112,6 +112,11 @@ class GRU(Propagator):
         if parameters is None:
             bound = options.hidden**-0.5
             parameters = uniform(self.shapes, bound, self.dtype, np.random.default_rng(seed))
+        if parameters.shape != (num_entries(self.shapes),) or parameters.dtype != self.dtype:
+            raise ValueError(
+                f"parameters must be {num_entries(self.shapes)} numbers of {self.dtype}, got shape "
+                f"{parameters.shape} of {parameters.dtype}"
+            )
         self.parameters: Array = parameters
         self.weights = views(parameters, self.shapes)
         self.batch = 0
@@ -135,7 +140,7 @@ class GRU(Propagator):
         Raises
         ------
         ValueError
-            If shapes do not fit.
+            If shapes do not fit, or points are outside the sequences or do not increase.
         """
         if x.ndim != 3 or x.shape[2] != self.options.num_features:
             raise ValueError(
@@ -143,6 +148,9 @@ class GRU(Propagator):
             )
         if points is None:
             points = np.arange(1, x.shape[1] + 1)
+        inside = points.size == 0 or (points[0] >= 1 and points[-1] <= x.shape[1])
+        if not (inside and (np.diff(points) > 0).all()):
+            raise ValueError(f"points must increase within 1..{x.shape[1]}, got {points}")
         self.batch = x.shape[0]
         self.inputs = np.ascontiguousarray(x[:, points - 1].swapaxes(0, 1), dtype=self.dtype)
         self._row_of = np.full(x.shape[1] + 1, -1, dtype=np.int64)
@@ -183,10 +191,13 @@ class GRU(Propagator):
         return self.options.phases_of(step.level, int(np.atleast_1d(step.num_fine)[0]))
 
     def _rows(self, phase: Phase, step: Step) -> NDArray[np.int64]:
-        rows: NDArray[np.int64] = self._row_of[step.last - phase.offset]
-        if (rows < 0).any():
-            missing = int(np.asarray(step.last - phase.offset)[rows < 0][0])
-            raise ValueError(f"set_inputs left out the input of finest step {missing}")
+        if self.batch == 0:
+            raise ValueError("set_inputs was not called: bind sequences before stepping")
+        read = np.atleast_1d(step.last - phase.offset)
+        rows: NDArray[np.int64] = self._row_of[np.minimum(read, self._row_of.size - 1)]
+        missing = (rows < 0) | (read >= self._row_of.size)
+        if missing.any():
+            raise ValueError(f"set_inputs left out the input of finest step {read[missing][0]}")
         return rows
 
     def _forward(self, phase: Phase, gates_from: Layers, h: Layers, step: Step) -> Layers:
