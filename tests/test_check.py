@@ -97,7 +97,9 @@ def overwrite(self, u, step):
         (broken(Pendulum, step=remember), "gave another result the second time, by up to"),
         (broken(Pendulum, step=overwrite), "step on level 0 changed its input, by up to 1"),
         (
-            broken(Pendulum, adjoint_step=lambda s, w, u, t: 1.01 * Pendulum.adjoint_step(s, w, u, t)),
+            broken(
+                Pendulum, adjoint_step=lambda s, w, u, t: 1.01 * Pendulum.adjoint_step(s, w, u, t)
+            ),
             r"adjoint_step on level 0 breaks .* relative error 0.0099",
         ),
         (
@@ -155,5 +157,7 @@ def test_wrong_linearization_is_found():
 
     gru = Wrong(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
     gru.set_inputs(np.random.default_rng(0).standard_normal((2, 16, 2)))
-    with pytest.raises(ContractError, match=r"adjoint of rows slice\(2, 3, 1\) is not adjoint_step"):
+    with pytest.raises(
+        ContractError, match=r"adjoint of rows slice\(2, 3, 1\) is not adjoint_step"
+    ):
         check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), levels=1)

@@ -1,0 +1,226 @@
+"""A small model that flatters no solver, and plain serial loops to hold the engine against."""
+
+import numpy as np
+
+from pint.propagator import Propagator, Step
+
+WAVES = np.array([1.3, -2.1, 0.7])
+TURN, _ = np.linalg.qr(np.random.default_rng(7).normal(size=(3, 3)))
+OTHER_TURN = np.array([[0.9, -0.3, 0.0], [0.3, 0.9, 0.0], [0.0, 0.0, 1.0]])
+
+
+class Swirl(Propagator):
+    """u_i = gain (Q u_{i-1} + 0.4 tanh(W u_{i-1} + b + sin(t_i waves) + dt_i)), Q a rotation.
+
+    Nonlinear, and steps do not commute. With gain 1 nothing is forgotten: what happens at the
+    first point is felt at the last one. A small gain converges within few iterations.
+
+    A coarse step is another map: it also turns by some angle of its own, takes the transpose of W,
+    and no account of the steps in between. Where MGRIT is exact, it is so in spite of it.
+
+    The parameters are the entries of W, row by row, then b.
+    """
+
+    state_shape = (3,)
+
+    def __init__(self, gain=0.5, batched=False, dtype=np.float64):
+        self.gain = gain
+        self.dtype = np.dtype(dtype)
+        self.batched = batched
+        W = np.random.default_rng(8).normal(size=9) / 2
+        self.parameters = np.concatenate([W, [0.3, -0.2, 0.1]]).astype(dtype)
+
+    def matrices(self, step):
+        """Return gain Q and W."""
+        W = self.parameters[:9].reshape(3, 3)
+        if step.level == 0:
+            return (self.gain * TURN).astype(self.dtype), W
+        num_fine = int(np.max(step.num_fine))
+        Q = OTHER_TURN @ np.linalg.matrix_power(self.gain * TURN, num_fine)
+        return Q.astype(self.dtype), W.T
+
+    def bend(self, u, step):
+        """Return tanh(...)."""
+        stop, dt = np.asarray(step.stop)[..., None], np.asarray(step.dt)[..., None]
+        offset = (np.sin(stop * WAVES) + dt).astype(self.dtype)
+        _, W = self.matrices(step)
+        return np.tanh(product(u, W) + self.parameters[9:] + offset)
+
+    def step(self, u, step):
+        Q, _ = self.matrices(step)
+        return product(u, Q) + 0.4 * self.gain * self.bend(u, step)
+
+    def slope(self, w, u, step):
+        return 0.4 * self.gain * w * (1 - self.bend(u, step) ** 2)
+
+    def adjoint_step(self, w, u, step):
+        Q, W = self.matrices(step)
+        return w @ Q + self.slope(w, u, step) @ W
+
+    def adjoint_gradient(self, w, u, step):
+        d_b = np.atleast_2d(self.slope(w, u, step))
+        d_W = d_b.T @ np.atleast_2d(u)
+        return np.concatenate([d_W.ravel(), d_b.sum(axis=0)])
+
+
+def product(u, matrix):
+    """Return matrix u of one state or of each of a stack, without BLAS: one rounding for all."""
+    return (u[..., None, :] * matrix).sum(axis=-1)
+
+
+class Drift(Propagator):
+    """u_t + u_x = u_xx on (0, 1) with zero ends, by backward Euler and upwind differences.
+
+    A level keeps every other node of the one above it; states come back by linear interpolation.
+    Not symmetric, so that the adjoint is another problem.
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, num_nodes=15, batched=False):
+        self.state_shape = (num_nodes,)
+        self.batched = batched
+
+    def solve(self, u, step, transposed):
+        n = u.shape[-1]
+        dt = np.asarray(step.dt)[..., None, None]
+        diffusion, drift = dt * (n + 1) ** 2, dt * (n + 1)
+        matrix = (
+            np.eye(n) * (1 + 2 * diffusion + drift)
+            - np.eye(n, k=1) * diffusion
+            - np.eye(n, k=-1) * (diffusion + drift)
+        )
+        matrix = np.swapaxes(matrix, -1, -2) if transposed else matrix
+        return np.linalg.solve(matrix, u[..., None])[..., 0]
+
+    def step(self, u, step):
+        return self.solve(u, step, transposed=False)
+
+    def adjoint_step(self, w, u, step):
+        assert w.shape == u.shape
+        return self.solve(w, step, transposed=True)
+
+    def restrict(self, u, level):
+        assert u.shape[-1] == (self.state_shape[0] + 1) // 2**level - 1
+        return u[..., 1::2]
+
+    def interpolate(self, u, level):
+        zero = np.zeros((*u.shape[:-1], 1))
+        padded = np.concatenate([zero, u, zero], axis=-1)
+        fine = np.zeros((*u.shape[:-1], 2 * u.shape[-1] + 1))
+        fine[..., 1::2] = u
+        fine[..., ::2] = (padded[..., 1:] + padded[..., :-1]) / 2
+        return fine
+
+
+def one_step(propagator, u, times, i):
+    """Return the step to point i and its arguments, written without the engine's grid."""
+    start, stop = float(times[i - 1]), float(times[i])
+    if propagator.batched:
+        stack = (np.array([field]) for field in (start, stop, i, i))
+        return u[None], Step(0, *stack)
+    return u, Step(0, start, stop, i, i)
+
+
+def stepped(propagator, times, initial_value, sources=None):
+    """Return u_0..u_N of u_i = Phi(u_{i-1}) + g_i by a plain loop."""
+    states = [np.asarray(initial_value, dtype=propagator.dtype)]
+    for i in range(1, len(times)):
+        u, step = one_step(propagator, states[-1], times, i)
+        new = np.asarray(propagator.step(u, step)).reshape(propagator.state_shape)
+        states.append(new if sources is None else new + sources[i])
+    return np.array(states)
+
+
+def backpropagated(propagator, times, states, d_states):
+    """Return w_0..w_N and dJ/dtheta by a plain loop backwards; row i of `d_states` is dj_i/du_i."""
+    w = [d_states[-1]]
+    d_parameters = np.zeros_like(propagator.parameters)
+    for i in range(len(times) - 1, 0, -1):
+        u, step = one_step(propagator, states[i - 1], times, i)
+        w_end = w[-1].reshape(u.shape)
+        d_parameters += propagator.adjoint_gradient(w_end, u, step)
+        back = propagator.adjoint_step(w_end, u, step).reshape(propagator.state_shape)
+        w.append(back + d_states[i - 1])
+    return np.array(w[::-1]), d_parameters
+
+
+def uneven_times(num_steps):
+    """Return increasing times with step lengths between 0.05 and 0.25."""
+    lengths = 0.15 + 0.1 * np.sin(1.7 * np.arange(num_steps))
+    return np.concatenate([[0.0], np.cumsum(lengths)])
+
+
+def naive_mgrit(propagator, times, options, u, g=None):
+    """Iterate on u (N + 1 states, the initial value first) by MGRIT, point by point.
+
+    Returns the iterate after the cycles, and for each cycle that measures one the residual at the
+    C-points m, 2m, ... Only for propagators that are not batched; the coarsest level is the one
+    that `options.factors` leaves.
+    """
+    u = list(u)
+    g = [np.zeros_like(u[0])] * len(u) if g is None else g
+    factors = options.factors(len(u) - 1)
+    strides = np.cumprod([1, *factors]).tolist()
+    residuals = []
+
+    def phi(level, u, i):
+        first, last = (i - 1) * strides[level] + 1, i * strides[level]
+        return propagator.step(u, Step(level, times[first - 1], times[last], first, last))
+
+    def visit(level, u, g, points):
+        for i in points:
+            u[i] = phi(level, u[i - 1], i) + g[i]
+
+    def f_relax(level, u, g):
+        m = options.coarsening_of(level)
+        visit(level, u, g, [i for i in range(1, len(u)) if i % m])
+
+    def relax(level, u, g):
+        m = options.coarsening_of(level)
+        for _ in range(options.relax_of(level)):
+            f_relax(level, u, g)
+            visit(level, u, g, range(m, len(u), m))
+        f_relax(level, u, g)
+
+    def solve_coarsest(level, u, g):
+        if options.coarsest == "relaxation" and level > 0:
+            relax(level, u, g)
+        else:
+            visit(level, u, g, range(1, len(u)))
+
+    def correct(level, u, g, v, v_new):
+        for c, (old, new) in enumerate(zip(v, v_new, strict=True)):
+            u[c * factors[level]] = u[c * factors[level]] + propagator.interpolate(new - old, level)
+        f_relax(level, u, g)
+
+    def v_cycle(level, u, g):
+        if level == len(factors):
+            solve_coarsest(level, u, g)
+            return
+        m = factors[level]
+        relax(level, u, g)
+        r = [phi(level, u[i - 1], i) + g[i] - u[i] for i in range(m, len(u), m)]
+        if level == 0:
+            residuals.append(np.array(r))
+        v = [propagator.restrict(state, level) for state in u[::m]]
+        g_c = [np.zeros_like(v[0])] + [
+            propagator.restrict(r[c - 1], level) + v[c] - phi(level + 1, v[c - 1], c)
+            for c in range(1, len(v))
+        ]
+        v_new = list(v)
+        v_cycle(level + 1, v_new, g_c)
+        correct(level, u, g, v, v_new)
+
+    def upward_cycle(level, u, g):
+        if level == len(factors):
+            solve_coarsest(level, u, g)
+            return
+        v = [propagator.restrict(state, level) for state in u[:: factors[level]]]
+        v_new = list(v)
+        upward_cycle(level + 1, v_new, [np.zeros_like(v[0])] * len(v))
+        correct(level, u, g, v, v_new)
+
+    for cycle in range(options.max_iterations):
+        (upward_cycle if cycle == 0 and options.skip_first_down else v_cycle)(0, u, g)
+    return np.array(u), residuals

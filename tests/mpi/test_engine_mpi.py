@@ -1,0 +1,436 @@
+"""The engine on many processes; run under mpiexec, where every rank runs every line.
+
+A test that fails on one rank ends all of them: mpiexec -n 3 python -m mpi4py -m pytest -x tests/mpi
+"""
+
+import os
+from functools import partial
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGrid
+from pint.comm import world
+from pint.layout import Layout
+from pint.models.dahlquist import Dahlquist
+from tests.engine_models import Drift, Swirl, backpropagated, stepped, uneven_times
+
+COMM = world()
+START = np.array([0.5, -0.3, 0.8])
+NUM_STEPS = [24, 97, 128, 1, 2, 5]
+SEVERAL = pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes")
+
+
+def wave(phase, t):
+    return np.cos(t + phase)
+
+
+def same_bits(parallel, serial):
+    """Compare a result with that of one process, to the last bit; collective."""
+    assert np.array_equal(parallel.gather(), serial.u)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert parallel.status is serial.status
+    assert parallel.detail == serial.detail
+
+
+def random_bounds(num_steps, rng):
+    """Return bounds of blocks of any length, empty ones among them; the same on every rank."""
+    return np.array([0, *sorted(rng.integers(0, num_steps + 2, COMM.size - 1)), num_steps + 1])
+
+
+def test_mpiexec_and_mpi4py_belong_together():
+    """Of different MPI libraries, they start n worlds of one process, where all tests pass."""
+    assert COMM.size == int(os.environ.get("PINT_TEST_RANKS", COMM.size))
+
+
+# --- The trajectory ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relax", [0, 1])
+@pytest.mark.parametrize("levels", [2, 3, 4])
+@pytest.mark.parametrize("m", [2, 4, 8])
+@pytest.mark.parametrize("num_steps", NUM_STEPS)
+def test_serial_trajectory(num_steps, m, levels, relax):
+    times = uneven_times(num_steps)
+    exact = stepped(Swirl(0.2), times, START)
+    one_way, other_way = ("gather", "stack"), ("in_turn", "loop")
+    if (num_steps + m // 2 + levels + relax) % 2:
+        one_way, other_way = other_way, one_way
+    for dtype, tolerance, allowed, (coarsest, driver) in (
+        (np.float64, 1e-13, 1e-12, one_way),
+        (np.float32, 2e-6, 1e-5, other_way),
+    ):
+        options = MGRITOptions(
+            levels=levels,
+            coarsening=m,
+            relax=relax,
+            tolerance=tolerance,
+            coarsest=coarsest,
+            driver=driver,
+        )
+        propagator = Swirl(0.2, batched=driver == "stack", dtype=dtype)
+        result = MGRIT(propagator, times, options, COMM).solve(START)
+        assert result.status in (Status.CONVERGED, Status.STEPPED)
+        own = exact[result.first : result.first + len(result.u)]
+        assert np.abs(result.u - own).max(initial=0) < allowed
+
+
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
+@pytest.mark.parametrize("num_steps", NUM_STEPS)
+def test_loop_drivers_give_the_bits_of_one_process(num_steps, coarsest):
+    times = uneven_times(num_steps)
+    for m in (2, 4, 8):
+        for levels in (2, 3, 4):
+            options = MGRITOptions(
+                levels=levels,
+                coarsening=m,
+                relax=(levels % 2, 1),
+                max_iterations=2,
+                skip_first_down=m == 4,
+                coarsest=coarsest,
+                driver="loop",
+            )
+            propagator = Swirl(1.0, batched=levels == 3)
+            serial = MGRIT(propagator, times, options).solve(START)
+            same_bits(MGRIT(propagator, times, options, COMM).solve(START), serial)
+
+
+def test_any_layout_options_sources_and_guess():
+    """Blocks that start and end anywhere, or are empty, rank 0's included."""
+    rng = np.random.default_rng(11)
+    for _ in range(40):
+        num_steps = int(rng.integers(1, 50))
+        times = uneven_times(num_steps)
+        options = MGRITOptions(
+            levels=int(rng.integers(1, 5)),
+            coarsening=tuple(rng.integers(2, 6, 3).tolist()),
+            min_coarse=int(rng.integers(1, 3)),
+            relax=tuple(rng.integers(0, 3, 3).tolist()),
+            max_iterations=int(rng.integers(1, 4)),
+            skip_first_down=bool(rng.integers(2)),
+            coarsest=str(rng.choice(["gather", "in_turn", "relaxation"])),
+        )
+        sources = rng.normal(size=(num_steps + 1, 3))
+        guess = partial(wave, rng.normal())
+        serial = MGRIT(Swirl(1.0), times, options)
+        layout = Layout(random_bounds(num_steps, rng))
+        parallel = MGRIT(Swirl(1.0), times, options, COMM, layout)
+        block = parallel.block
+        same_bits(
+            parallel.solve(START, guess, sources[block.start : block.stop]),
+            serial.solve(START, guess, sources),
+        )
+
+
+def test_levels_that_differ_in_space():
+    times = np.linspace(0, 0.2, 38)
+    start = np.random.default_rng(4).normal(size=15)
+    for coarsest in ("gather", "in_turn"):
+        options = MGRITOptions(levels=3, max_iterations=3, coarsest=coarsest)
+        serial = MGRIT(Drift(), times, options).solve(start)
+        same_bits(MGRIT(Drift(), times, options, COMM).solve(start), serial)
+        stack = MGRIT(Drift(batched=True), times, options, COMM).solve(start)
+        np.testing.assert_allclose(stack.gather(), serial.u, rtol=0, atol=1e-13)
+
+
+def test_states_larger_than_a_message_buffer():
+    class Large(Propagator):
+        state_shape, dtype, batched = (40_000,), np.dtype(float), True
+
+        def step(self, u, step):
+            return u / (1 + step.dt[:, None])
+
+    start = np.linspace(-1, 1, 40_000)
+    options = MGRITOptions(levels=2, max_iterations=2)
+    serial = MGRIT(Large(), np.arange(17.0), options).solve(start)
+    same_bits(MGRIT(Large(), np.arange(17.0), options, COMM).solve(start), serial)
+
+
+# --- The result ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 5, 24])
+def test_every_rank_knows_its_part_and_the_end(num_steps):
+    times = uneven_times(num_steps)
+    solver = MGRIT(Swirl(), times, MGRITOptions(levels=1), COMM)
+    result = solver.solve(START)
+    exact = stepped(Swirl(), times, START)
+    assert solver.layout.size == COMM.size
+    assert result.first == solver.block.start
+    assert np.array_equal(result.u, exact[solver.block.start : solver.block.stop])
+    assert np.array_equal(result.gather(), exact)
+    assert np.array_equal(result.final_state(), exact[-1])
+    counts = COMM.sum(np.array([result.num_steps.get(0, 0)]))
+    assert counts.tolist() == [num_steps]
+
+
+def test_only_the_owner_of_point_zero_needs_the_initial_value():
+    times = uneven_times(24)
+    options = MGRITOptions(levels=3, max_iterations=4)
+    start = START if COMM.rank == 0 else np.full(3, np.nan)
+    serial = MGRIT(Swirl(), times, options).solve(START)
+    same_bits(MGRIT(Swirl(), times, options, COMM).solve(start), serial)
+
+
+def test_published_history():
+    """scalar-100-V, residual by residual; the bits are those of one process."""
+    options = MGRITOptions(levels=10, tolerance=1e-6, skip_first_down=False, driver="loop")
+    grid = TimeGrid.uniform(0, 50, 100)
+    result = MGRIT(Dahlquist(), grid, options, COMM).solve(1.0, guess=0.456)
+    published = [
+        "0.78008127012",
+        "0.046224415761",
+        "0.0026950405494",
+        "0.00015532098151",
+        "8.8773279778e-06",
+        "5.0285349516e-07",
+    ]
+    assert [f"{residual:.11g}" for residual in result.residuals] == published
+    same_bits(result, MGRIT(Dahlquist(), grid, options).solve(1.0, guess=0.456))
+
+
+# --- The adjoint ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_steps", NUM_STEPS)
+@pytest.mark.parametrize(
+    ("m", "levels", "relax", "coarsest", "batched"),
+    [(2, 4, 1, "gather", True), (4, 2, 0, "in_turn", False), (3, 3, 1, "gather", False)],
+)
+def test_gradients_are_those_of_serial_backpropagation(
+    num_steps, m, levels, relax, coarsest, batched
+):
+    times = uneven_times(num_steps)
+    states = stepped(Swirl(), times, START)
+    d_states = np.random.default_rng(5).normal(size=states.shape)
+    options = MGRITOptions(
+        levels=levels, coarsening=m, relax=relax, tolerance=1e-13, coarsest=coarsest
+    )
+    forward = MGRIT(Swirl(batched=batched), times, options, COMM)
+    solution = forward.solve(START)
+    backward = AdjointSolver(forward)
+    block = backward.solver.block
+    # Only the rank that owns the last point knows the gradient there.
+    last = d_states[-1] if num_steps in forward.block else np.full(3, np.nan)
+    for sources in (d_states[::-1][block.start : block.stop], None):
+        if sources is None:
+            d_states[:-1] = 0
+        w, d_parameters = backpropagated(Swirl(), times, states, d_states)
+        result = backward.solve(solution, last, sources)
+        assert result.status in (Status.CONVERGED, Status.STEPPED)
+        assert np.abs(result.initial_gradient - w[0]).max() < 1e-12
+        assert np.abs(result.parameter_gradient - d_parameters).max() < 1e-12
+        rows = result.last - np.arange(len(result.w))
+        assert np.abs(result.w - w[rows]).max(initial=0) < 1e-12
+        assert COMM.sum(np.array([len(rows)])).tolist() == [num_steps + 1]
+
+
+def test_adjoint_of_any_layout_gives_the_bits_of_one_process():
+    rng = np.random.default_rng(13)
+    for _ in range(30):
+        num_steps = int(rng.integers(1, 40))
+        times = uneven_times(num_steps)
+        options = MGRITOptions(
+            levels=int(rng.integers(1, 5)),
+            coarsening=tuple(rng.integers(2, 5, 3).tolist()),
+            min_coarse=1,
+            max_iterations=3,
+            coarsest=str(rng.choice(["gather", "in_turn", "relaxation"])),
+        )
+        bounds = random_bounds(num_steps, rng)
+        bounds[1:] = np.maximum(bounds[1:], 1)  # rank 0 owns point 0
+        d_states = rng.normal(size=(num_steps + 1, 3))
+
+        def gradient(comm, layout, times=times, options=options, d_states=d_states):
+            forward = MGRIT(Swirl(1.0), times, options, comm, layout)
+            backward = AdjointSolver(forward)
+            block = backward.solver.block
+            sources = d_states[::-1][block.start : block.stop]
+            return backward.solve(forward.solve(START), d_states[-1], sources)
+
+        parallel, serial = gradient(COMM, Layout(bounds)), gradient(None, None)
+        rows = serial.last - parallel.last + np.arange(len(parallel.w))
+        assert np.array_equal(parallel.w, serial.w[rows])
+        assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
+        assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+        np.testing.assert_allclose(
+            parallel.parameter_gradient, serial.parameter_gradient, rtol=0, atol=1e-10
+        )
+        total = parallel.parameter_gradient
+        assert np.array_equal(COMM.bcast(total.copy(), 0), total)  # the same on every rank
+
+
+def test_adjoint_of_levels_that_differ_in_space():
+    times = np.linspace(0, 0.05, 38)
+    start, w = np.random.default_rng(3).normal(size=(2, 15))
+    options = MGRITOptions(levels=3, max_iterations=3)
+    for batched in (False, True):
+
+        def gradient(comm, batched=batched):
+            forward = MGRIT(Drift(batched=batched), times, options, comm)
+            return AdjointSolver(forward).solve(forward.solve(start), w)
+
+        difference = gradient(COMM).initial_gradient - gradient(None).initial_gradient
+        assert np.abs(difference).max() < 1e-13
+
+
+@SEVERAL
+def test_adjoint_needs_point_zero_on_rank_zero():
+    layout = Layout(np.array([0] * COMM.size + [10]))
+    solver = MGRIT(Swirl(), np.arange(10.0), None, COMM, layout)
+    with pytest.raises(ValueError, match="layout in which rank 0 owns point 0"):
+        AdjointSolver(solver)
+
+
+# --- Errors --------------------------------------------------------------------------------------
+
+
+@SEVERAL
+def test_a_wrong_initial_value_on_one_rank_is_raised_on_all():
+    solver = MGRIT(Swirl(), np.arange(20.0), None, COMM)
+    where = "" if COMM.rank == 1 else r" \(on rank 1\)"
+    with pytest.raises(ValueError, match=rf"shape \(2,\), expected \(3,\){where}$"):
+        solver.solve(np.ones(2) if COMM.rank == 1 else START)
+    assert solver.solve(START).status is Status.COMPLETED  # and nothing is left behind
+
+
+@SEVERAL
+@pytest.mark.parametrize("num_steps", [COMM.size - 1, COMM.size, 20])
+def test_a_step_that_is_wrong_on_the_last_rank_is_raised_on_all(num_steps):
+    class WrongAtTheEnd(Propagator):
+        state_shape, dtype = (3,), np.dtype(float)
+
+        def step(self, u, step):
+            return u[:1] if COMM.rank == COMM.size - 1 else u
+
+    solver = MGRIT(WrongAtTheEnd(), np.arange(num_steps + 1.0), None, COMM)
+    with pytest.raises(ValueError, match=r"step on level 0 returned shape \(1,\), expected \(3,\)"):
+        solver.solve(START)
+
+
+@SEVERAL
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TypeError("mine"), TypeError),
+        (KeyError("mine"), RuntimeError),
+        (FileNotFoundError("caf\udce9: mine"), FileNotFoundError),
+    ],
+)
+def test_agree(error, kind):
+    COMM.agree(None)
+    own = COMM.rank == 1
+    with pytest.raises(type(error) if own else kind, match="mine") as caught:
+        COMM.agree(error if own else None)
+    assert (caught.value is error) == own
+    several = ValueError(f"on {COMM.rank}") if COMM.rank > 0 else None
+    with pytest.raises(ValueError, match=r"on 1 \(on rank 1\)" if several is None else "on"):
+        COMM.agree(several)
+
+
+@SEVERAL
+def test_sources_of_the_wrong_length_on_one_rank_are_raised_on_all():
+    solver = MGRIT(Swirl(), np.arange(20.0), None, COMM)
+    sources = np.zeros((len(solver.block) + (COMM.rank == 1), 3))
+    with pytest.raises(ValueError, match=r"sources have shape \(\d+, 3\) on rank 1, expected"):
+        solver.solve(START, sources=sources)
+
+
+def test_divergence_is_seen_by_all_and_named_alike():
+    class Broken(Propagator):
+        state_shape, dtype = (), np.dtype(float)
+
+        def step(self, u, step):
+            return u * np.nan if step.level == 0 and step.last == 9 else 0.9 * u
+
+    times = np.linspace(0, 4, 41)
+    options = MGRITOptions(coarsening=4, tolerance=1e-9, relax=0)
+    result = MGRIT(Broken(), times, options, COMM).solve(1.0)
+    assert result.status is Status.DIVERGED
+    assert result.detail.endswith("residual norm nan, worst at point 12, time 1.2")
+    same_bits_of_nan = MGRIT(Broken(), times, options).solve(1.0)
+    assert result.detail == same_bits_of_nan.detail
+    assert np.array_equal(result.gather(), same_bits_of_nan.u, equal_nan=True)
+
+
+# --- Communicators -------------------------------------------------------------------------------
+
+
+def test_solvers_may_take_turns():
+    times = uneven_times(29)
+    options = MGRITOptions(levels=3, coarsening=3, max_iterations=3)
+    first = MGRIT(Swirl(1.0), times, options, COMM)
+    second = MGRIT(Dahlquist(), times, options, COMM)
+    backward = AdjointSolver(first)
+    kept = first.solve(START)
+    copy = kept.u.copy()
+    other = second.solve(1.0)
+    gradient = backward.solve(kept, START)
+    again = first.solve(START)
+    assert np.array_equal(again.u, kept.u)
+    assert np.array_equal(kept.u, copy)
+    assert np.array_equal(second.solve(1.0).u, other.u)
+    assert np.array_equal(backward.solve(again, START).w, gradient.w)
+    same_bits(kept, MGRIT(Swirl(1.0), times, options).solve(START))
+
+
+def test_messages_of_the_caller_are_left_alone():
+    """A message under way between the same ranks is not taken for one of the solver's."""
+    right, left = (COMM.rank + 1) % COMM.size, (COMM.rank - 1) % COMM.size
+    options = MGRITOptions(levels=2, max_iterations=2)
+    solver = MGRIT(Swirl(), uneven_times(24), options, COMM)
+    if COMM.size == 1:
+        return
+    leaving = COMM.isend(np.full(3, COMM.rank, dtype=float), right)
+    result = solver.solve(START)
+    received = np.empty(3)
+    arriving = COMM.irecv(received, left)
+    arriving.wait()
+    leaving.wait()
+    assert received.tolist() == [left] * 3
+    same_bits(result, MGRIT(Swirl(), uneven_times(24), options).solve(START))
+
+
+def test_thousands_of_solvers_share_their_communicators():
+    """An MPI library has some two thousand; a loop that makes solvers must not use them up."""
+    times = np.arange(5.0)
+    for _ in range(3000):
+        solver = MGRIT(Dahlquist(), times, None, COMM)
+    for _ in range(300):
+        AdjointSolver(solver)
+    result = solver.solve(1.0)
+    assert abs(result.final_state() - 2.0**-4) < 1e-14
+
+
+@SEVERAL
+def test_some_of_the_ranks_may_solve_apart():
+    from mpi4py import MPI
+
+    color = COMM.rank % 2
+    part = MPI.COMM_WORLD.Split(color, COMM.rank)
+    options = MGRITOptions(levels=2, max_iterations=3 + color)  # the parts keep no step
+    times = uneven_times(24 + 5 * color)
+    result = MGRIT(Swirl(), times, options, part).solve(START)
+    assert result.comm.size == part.Get_size()
+    same_bits(result, MGRIT(Swirl(), times, options).solve(START))
+    part.Free()
+
+
+def test_collectives():
+    rank, size = COMM.rank, COMM.size
+    rows = np.full((rank % 3, 2), float(rank))  # ranks 0, 3, 6 have none
+    joined = np.concatenate([np.full((r % 3, 2), float(r)) for r in range(size)])
+    assert np.array_equal(COMM.allgather_blocks(rows), joined)
+    for root in range(size):
+        gathered = COMM.gather_blocks(rows, root)
+        assert np.array_equal(gathered, joined) if rank == root else gathered is None
+        sent = np.full(2, float(rank))
+        assert COMM.bcast(sent, root).tolist() == [root, root]
+    assert COMM.sum(np.array([rank, 1])).tolist() == [size * (size - 1) // 2, size]
+    assert COMM.any(rank == size - 1) is True
+    assert COMM.any(False) is False
+    assert COMM.num_hosts == 1
+    turned = COMM.reversed()
+    assert (turned.rank, turned.size) == (size - 1 - rank, size)
+    assert COMM.duplicate() is COMM.duplicate()
+    COMM.barrier()

@@ -1,0 +1,130 @@
+"""Residual norms: the correctly rounded sum, however the terms are split over ranks."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pint.comm import SerialCommunicator
+from pint.mgrit.norms import exact_sum, squared_norms
+
+LARGEST = np.finfo(np.float64).max
+LEAST = 5e-324
+TERMS = st.lists(st.floats(min_value=0, allow_infinity=False), max_size=40)
+ONE = SerialCommunicator()
+
+
+class Rows(SerialCommunicator):
+    """Notes what a rank sends; then answers with what all ranks sent."""
+
+    def __init__(self):
+        self.rows = []
+        self.noting = True
+
+    def allgather_blocks(self, array):
+        if self.noting:
+            self.rows.append(array)
+            return array
+        return np.concatenate(self.rows)
+
+
+def sums_on_ranks(blocks):
+    """Return what each rank gets when the terms are split into `blocks`."""
+    comm = Rows()
+    for block in blocks:
+        exact_sum(block, comm)
+    comm.noting = False
+    return [exact_sum(block, comm) for block in blocks]
+
+
+def fsum(values):
+    """The reference: Python's correctly rounded sum; inf where it overflows."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
+@settings(deadline=None)
+@given(TERMS)
+@example([])
+@example([0.0, -0.0])
+@example([LEAST, LEAST, LEAST])
+@example([LARGEST, LEAST])
+@example([LARGEST, LARGEST])
+@example([1.0, 2.0**-53])
+@example([1.0, 2.0**-53, LEAST])
+@example([1.0, 2.0**-52, 2.0**-53])
+@example([2.0**-1022, LEAST])
+def test_sum_is_correctly_rounded(values):
+    assert exact_sum(np.array(values, dtype=np.float64), ONE) == fsum(values)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(1e-3, 1e3), max_size=200))
+def test_sum_of_terms_of_like_size_is_correctly_rounded(values):
+    assert exact_sum(np.array(values, dtype=np.float64), ONE) == math.fsum(values)
+
+
+def test_many_terms():
+    values = np.random.default_rng(3).random(50_000) ** 8
+    assert exact_sum(values, ONE) == math.fsum(values)
+    exact = sum(map(Fraction, values.tolist()))
+    assert exact_sum(values, ONE) == float(exact)
+
+
+def test_many_equal_terms_fill_one_bin():
+    values = np.full(100_000, np.nextafter(1.0, 0.0))
+    assert exact_sum(values, ONE) == float(100_000 * Fraction(values[0]))
+
+
+@settings(deadline=None)
+@given(TERMS, st.lists(st.integers(0, 40), max_size=6), st.randoms(use_true_random=False))
+def test_any_split_over_ranks_gives_the_same_bits(values, cuts, random):
+    random.shuffle(values)
+    blocks = np.split(np.array(values, dtype=np.float64), sorted(cuts))
+    assert sums_on_ranks(blocks) == [fsum(values)] * len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([[1.0, math.nan], [2.0]], math.nan),
+        ([[1.0], [math.inf, 2.0]], math.inf),
+        ([[math.inf], [math.nan]], math.nan),
+        ([[math.inf, math.nan], []], math.nan),
+        ([[], []], 0.0),
+        ([[LARGEST], [LARGEST]], math.inf),
+    ],
+    ids=["nan", "inf", "nan-and-inf-apart", "nan-and-inf", "empty", "overflow"],
+)
+def test_terms_that_are_not_finite_reach_every_rank(blocks, expected):
+    results = sums_on_ranks([np.array(block, dtype=np.float64) for block in blocks])
+    assert np.array_equal(results, [expected, expected], equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3)])
+def test_squared_norms(shape, dtype):
+    r = np.random.default_rng(1).normal(size=(4, *shape)).astype(dtype)
+    norms = squared_norms(r)
+    assert norms.dtype == np.float64
+    expected = [math.fsum(float(x) ** 2 for x in np.atleast_1d(row).ravel()) for row in r]
+    np.testing.assert_allclose(norms, expected, rtol=1e-14)
+
+
+def test_squared_norms_of_complex_states():
+    np.testing.assert_allclose(squared_norms(np.array([[3 + 4j, 0], [1j, 1]])), [25, 2], rtol=1e-14)
+
+
+def test_squared_norms_of_no_states():
+    assert squared_norms(np.zeros((0, 3))).shape == (0,)
+
+
+def test_squared_norms_of_a_stack_are_those_of_its_states():
+    """To the last bit: a rank's stack is as long as the rank is given points."""
+    r = np.random.default_rng(2).normal(size=(7, 1000))
+    assert squared_norms(r).tolist() == [float(squared_norms(row[None])[0]) for row in r]

@@ -1,0 +1,88 @@
+"""Options: what is refused, with which words, and what the levels get."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from pint import MGRITOptions
+from pint.options import per_level
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"levels": 0}, "levels must be at least 1, got 0"),
+        ({"levels": 2.0}, "levels must be an integer, got 2.0"),
+        ({"levels": True}, "levels must be an integer, got True"),
+        ({"levels": (2, 3)}, "levels must be one integer, got (2, 3)"),
+        ({"coarsening": 1}, "coarsening must be at least 2, got 1"),
+        ({"coarsening": (4, 1)}, "coarsening must be at least 2, got 1"),
+        ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
+        ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),
+        ({"coarsening": [4, 2]}, "coarsening must be an integer, got [4, 2]"),
+        ({"min_coarse": 0}, "min_coarse must be at least 1, got 0"),
+        ({"min_coarse": (2,)}, "min_coarse must be one integer, got (2,)"),
+        ({"relax": -1}, "relax must be at least 0, got -1"),
+        ({"relax": (1, -2)}, "relax must be at least 0, got -2"),
+        ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
+        ({"max_iterations": (9,)}, "max_iterations must be one integer, got (9,)"),
+        ({"tolerance": 0.0}, "tolerance must be a positive number, got 0.0"),
+        ({"tolerance": float("nan")}, "tolerance must be a positive number, got nan"),
+        ({"tolerance": float("inf")}, "tolerance must be a positive number, got inf"),
+        ({"relative_tolerance": -1e-3}, "relative_tolerance must be a positive number, got -0.001"),
+        ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
+        (
+            {"coarsest": "serial"},
+            "coarsest must be one of gather, in_turn, relaxation, got 'serial'",
+        ),
+        ({"driver": "fast"}, "driver must be one of auto, loop, stack, got 'fast'"),
+    ],
+    ids=lambda value: "-".join(map(str, next(iter(value.items())))) if type(value) is dict else "",
+)
+def test_bad_values_are_refused_with_the_value_and_the_remedy(bad, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - compared in full
+        MGRITOptions(**bad)
+    assert str(caught.value) == message
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        replace(MGRITOptions(), **bad)
+
+
+def test_options_are_frozen_and_named():
+    options = MGRITOptions()
+    with pytest.raises(FrozenInstanceError):
+        options.levels = 3
+    with pytest.raises(TypeError):
+        MGRITOptions(3)
+    assert options == MGRITOptions()
+    assert hash(options) == hash(MGRITOptions())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(4, [4, 4, 4, 4]), ((8, 2), [8, 2, 2, 2]), ((5,), [5, 5, 5, 5])]
+)
+def test_last_entry_holds_for_coarser_levels(value, expected):
+    assert [per_level(value, level) for level in range(4)] == expected
+    options = MGRITOptions(coarsening=value, relax=value)
+    assert [options.coarsening_of(level) for level in range(4)] == expected
+    assert [options.relax_of(level) for level in range(4)] == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "num_steps", "factors"),
+    [
+        # 100, 50, 25, 12, 6, 3 steps: the 6 levels of the published case scalar-100-V.
+        ({"levels": 10}, 100, (2, 2, 2, 2, 2)),
+        # The 8 levels of the published case heat1d-128-space-coarsening.
+        ({"levels": 20, "min_coarse": 1}, 128, (2,) * 7),
+        ({"levels": 3, "coarsening": 4}, 100, (4, 4)),
+        ({"levels": 1}, 100, ()),
+        ({"levels": 2, "coarsening": 2}, 3, ()),
+        ({"levels": 2, "coarsening": 2}, 4, (2,)),
+        ({"levels": 2, "coarsening": 2, "min_coarse": 1}, 2, (2,)),
+        ({"levels": 4, "coarsening": (8, 2)}, 128, (8, 2, 2)),
+        ({"levels": 4, "coarsening": (2, 50, 3)}, 100, (2,)),
+    ],
+    ids=str,
+)
+def test_levels_exist_while_they_have_enough_steps(options, num_steps, factors):
+    assert MGRITOptions(**options).factors(num_steps) == factors
