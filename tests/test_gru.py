@@ -576,3 +576,46 @@ def test_points_must_be_steps_of_the_sequence(points):
 def test_parameters_must_fit(flat):
     with pytest.raises(ValueError, match="parameters must be 63 numbers of float32"):
         GRU(GRUOptions(num_features=2, hidden=3), flat)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_recorded_steps_are_not_evaluated_again_unless_states_changed(layers, monkeypatch):
+    """A linearisation after recording equals one from scratch, also where a state has moved."""
+    rng = np.random.default_rng(8)
+    gru = GRU(GRUOptions(num_features=2, hidden=3, layers=layers, dtype=np.float64))
+    gru.set_inputs(rng.standard_normal((4, 6, 2)))
+    steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
+    u, w = rng.standard_normal((2, 6, *gru.state_shape))
+    gru.recording = True
+    gru.step(u[::2], steps.at(slice(0, 6, 2)))
+    gru.step(u[1::2], steps.at(slice(1, 6, 2)))
+    gru.recording = False
+    moved = u.copy()
+    moved[3] += 0.1
+    ran = []
+    run = gru._run
+    monkeypatch.setattr(gru, "_run", lambda *given: ran.append(len(given[0])) or run(*given))
+    recorded = gru.linearize(moved, steps)
+    assert sum(ran) == 1  # only the state that moved
+    fresh = gru.linearize(moved, steps)
+    assert sum(ran) == 1 + 6  # a linearisation takes what was recorded with it
+    every = slice(0, 6, 1)
+    np.testing.assert_array_equal(recorded.adjoint(w, every), fresh.adjoint(w, every))
+    np.testing.assert_array_equal(recorded.gradient(w), fresh.gradient(w))
+
+
+def test_new_inputs_drop_what_was_recorded():
+    rng = np.random.default_rng(8)
+    gru = GRU(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
+    steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
+    x = rng.standard_normal((2, 4, 6, 2))
+    gru.set_inputs(x[0])
+    u, w = rng.standard_normal((2, 6, *gru.state_shape))
+    gru.recording = True
+    gru.step(u, steps)
+    gru.recording = False
+    gru.set_inputs(x[1])
+    got = gru.linearize(u, steps).gradient(w)
+    other = GRU(gru.options, gru.parameters)
+    other.set_inputs(x[1])
+    np.testing.assert_array_equal(got, other.linearize(u, steps).gradient(w))

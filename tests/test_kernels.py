@@ -31,13 +31,13 @@ def forward_inside(arguments, out):
 
 
 @njit
-def linearize_inside(arguments, out, c, q):
-    gates_linearize(*arguments, out, c, q)
+def linearize_inside(arguments, out, slots, c, q):
+    gates_linearize(*arguments, out, slots, c, q)
 
 
 @njit
-def backward_inside(v, first, spacing, c, q, d_gates, d_h):
-    gates_backward(v, first, spacing, c, q, d_gates, d_h)
+def backward_inside(v, slots, c, q, d_gates, d_h):
+    gates_backward(v, slots, c, q, d_gates, d_h)
 
 
 def evaluate(gi, gh, bias, h, classic, gamma, power):
@@ -112,7 +112,7 @@ def rounding(problem):
 def linearized(problem):
     """Outputs of gates_linearize, which must overwrite every entry."""
     out, c, q = outputs(problem)
-    gates_linearize(*problem, out, c, q)
+    gates_linearize(*problem, out, np.arange(len(out)), c, q)
     return out, c, q
 
 
@@ -227,26 +227,37 @@ class TestGates:
             assert_close(block, coefficient(name, *exact), dtype, tolerance)
         assert_close(q, coefficient("h", *exact), dtype, tolerance)
 
+    def test_linearize_writes_the_given_slots_only(self):
+        rng = np.random.default_rng(2)
+        gi, gh = rng.standard_normal((2, 2, 3, 12))
+        problem = (gi, np.arange(2), gh, rng.standard_normal(16), rng.standard_normal((2, 3, 4)))
+        problem = (*problem, False, np.float64(1), 2)
+        out, c, q = linearized(problem)
+        held_c, held_q = np.full((5, 3, 16), np.nan), np.full((5, 3, 4), np.nan)
+        gates_linearize(*problem, np.empty_like(out), np.array([4, 1]), held_c, held_q)
+        np.testing.assert_array_equal(held_c[[4, 1]], c)
+        np.testing.assert_array_equal(held_q[[4, 1]], q)
+        assert np.isnan(held_c[[0, 2, 3]]).all()
+        assert np.isnan(held_q[[0, 2, 3]]).all()
+
     @settings(max_examples=150, deadline=None)
     @given(
         dtype=st.sampled_from(FLOATS),
         shape=st.tuples(*(st.integers(1, greatest) for greatest in (4, 3, 9))),
-        first=st.integers(0, 3),
-        spacing=st.integers(1, 3),
+        held=st.integers(4, 9),
         seed=st.integers(0, 2**32 - 1),
     )
-    def test_backward(self, dtype, shape, first, spacing, seed):
+    def test_backward(self, dtype, shape, held, seed):
         n, batch, hidden = shape
         rng = np.random.default_rng(seed)
-        held = first + (n - 1) * spacing + 1
+        slots = rng.permutation(held)[:n]
         v = rng.standard_normal(shape).astype(dtype)
         c = rng.standard_normal((held, batch, 4 * hidden)).astype(dtype)
         q = rng.standard_normal((held, batch, hidden)).astype(dtype)
         d_gates = np.full((n, batch, 4 * hidden), np.nan, dtype)
         d_h = np.full(shape, np.nan, dtype)
-        gates_backward(v, first, spacing, c, q, d_gates, d_h)
-        for i in range(n):
-            row = first + i * spacing
+        gates_backward(v, slots, c, q, d_gates, d_h)
+        for i, row in enumerate(slots):
             np.testing.assert_array_equal(d_h[i], v[i] * q[row])
             np.testing.assert_array_equal(d_gates[i], np.tile(v[i], 4) * c[row])
 
@@ -301,7 +312,7 @@ class TestGates:
         _, c, q = linearized(problem)
         gates_forward(*problem, np.empty_like(h))
         kept = c.copy(), q.copy()
-        gates_backward(h, 0, 1, c, q, np.empty((3, 2, 16)), np.empty_like(h))
+        gates_backward(h, np.arange(3), c, q, np.empty((3, 2, 16)), np.empty_like(h))
         for array, old in zip((*arrays, c, q), (*before, *kept), strict=True):
             np.testing.assert_array_equal(array, old)
 
@@ -328,14 +339,14 @@ class TestInsideCompiledCode:
     def test_linearize_and_backward(self, dtype):
         problem = self.problem(dtype)
         plain, inside = linearized(problem), outputs(problem)
-        linearize_inside(problem, *inside)
+        linearize_inside(problem, inside[0], np.arange(5), *inside[1:])
         for one, other in zip(plain, inside, strict=True):
             assert_close(one, other, dtype, GATE_ERROR[dtype])
         out, c, q = plain
         products = []
         for kernel in (gates_backward, backward_inside):
             d_gates, d_h = np.full_like(c[1::2], np.nan), np.full_like(out[1::2], np.nan)
-            kernel(out[1::2].copy(), 1, 2, c, q, d_gates, d_h)
+            kernel(out[1::2].copy(), np.array([1, 3]), c, q, d_gates, d_h)
             products.append((d_gates, d_h))
         np.testing.assert_array_equal(products[0][0], products[1][0])
         np.testing.assert_array_equal(products[0][1], products[1][1])

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pint.options import PerLevel, at_least, one_of, per_level
-from pint.propagator import Linearization, Propagator, Step
-from pint.rnn.kernels import gates_backward, gates_forward, gates_linearize
+from pint.propagator import Propagator, Step
+from pint.rnn.kernels import gates_forward, gates_linearize
+from pint.rnn.linearization import GRULinearization, Layers, Tape, parts, product
 from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
 from pint.rnn.schedule import CoarseStep, Phase, phases
 
 Array = NDArray[Any]
-Layers = list[Array]
-"""One array of shape (n, B, H) for each layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,9 @@ class GRU(Propagator):
 
     Attributes
     ----------
+    recording : bool
+        While True, `step` keeps the derivatives of finest steps, so that a `linearize` at the same
+        states finds them; set it for the last sweep before an adjoint solve.
     weights : dict of str to ndarray
         Named views of `parameters`: weight_ih_l0 (3 H, num_features), weight_hh_l0 (3 H, H),
         bias_ih_l0 (3 H,), bias_hh_l0 (3 H,), weight_ih_l1, ...; rows in the order r, z, n.
@@ -120,6 +122,8 @@ class GRU(Propagator):
         self.parameters: Array = parameters
         self.weights = views(parameters, self.shapes)
         self.batch = 0
+        self.recording = False
+        self._recorded: Tape | None = None
 
     @property
     def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -160,6 +164,7 @@ class GRU(Propagator):
     def refresh(self) -> None:
         """Multiply the bound inputs with the present input weights; sum the present biases."""
         # Point by point, so that its bits do not depend on which points this rank holds.
+        self._recorded = None
         self._projected = self.inputs @ self.weights["weight_ih_l0"].T
         self._biases = [self._bias(layer) for layer in range(self.options.layers)]
 
@@ -179,13 +184,47 @@ class GRU(Propagator):
 
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, layers, B, H); new."""
+        table = self._phases(step)
+        rows = [self._rows(phase, step) for phase in table]
+        tape, slots = None, rows[0]
+        if self.recording and self._is_finest(step):
+            tape = self._recorded = self._recorded or Tape(self, table, self._row_of.max() + 1)
+        out = np.empty(u.shape, dtype=self.dtype)
+        for part in parts(u.shape[0], self.batch):
+            new = self._run(u[part], table, [row[part] for row in rows], tape, slots[part])
+            for layer, h in enumerate(new):
+                out[part, layer] = h
+        return out
+
+    def _run(
+        self,
+        u: Array,
+        table: tuple[Phase, ...],
+        rows: list[NDArray[np.int64]],
+        tape: Tape | None,
+        slots: NDArray[np.int64],
+    ) -> Layers:
+        """Go through the gate evaluations of a step; note their derivatives if there is a tape."""
         h = [np.ascontiguousarray(u[:, layer]) for layer in range(self.options.layers)]
-        gates_from = h
-        for phase in self._phases(step):
-            gates_from = self._forward(phase, gates_from, h, step)
+        seen = h
+        for index, phase in enumerate(table):
+            new: Layers = []
+            for layer in range(self.options.layers):
+                arguments = self._gate_arguments(phase, layer, rows[index], seen, h, new)
+                out = np.empty_like(h[layer])
+                if tape is None:
+                    gates_forward(*arguments, out)
+                else:
+                    tape.note(index, layer, slots, seen, new)
+                    gates_linearize(*arguments, out, slots, *tape.derivative(index, layer))
+                new.append(out)
+            seen = new
             if not phase.is_middle:
-                h = gates_from
-        return _stack(h)
+                h = new
+        return h
+
+    def _is_finest(self, step: Step) -> bool:
+        return int(np.atleast_1d(step.num_fine)[0]) == 1
 
     def _phases(self, step: Step) -> tuple[Phase, ...]:
         return self.options.phases_of(step.level, int(np.atleast_1d(step.num_fine)[0]))
@@ -200,16 +239,6 @@ class GRU(Propagator):
             raise ValueError(f"set_inputs left out the input of finest step {read[missing][0]}")
         return rows
 
-    def _forward(self, phase: Phase, gates_from: Layers, h: Layers, step: Step) -> Layers:
-        """Return the layers' states after one gate evaluation."""
-        rows = self._rows(phase, step)
-        new: Layers = []
-        for layer in range(self.options.layers):
-            arguments = self._gate_arguments(phase, layer, rows, gates_from, h, new)
-            new.append(np.empty_like(h[layer]))
-            gates_forward(*arguments, new[-1])
-        return new
-
     def _gate_arguments(
         self,
         phase: Phase,
@@ -222,19 +251,32 @@ class GRU(Propagator):
         """Return what the gate kernels take, up to their outputs."""
         gi = self._projected
         if layer > 0:
-            gi = _product(below[-1], self.weights[f"weight_ih_l{layer}"].T)
+            gi = product(below[-1], self.weights[f"weight_ih_l{layer}"].T)
             rows = np.arange(rows.size)
-        gh = _product(gates_from[layer], self.weights[f"weight_hh_l{layer}"].T)
+        gh = product(gates_from[layer], self.weights[f"weight_hh_l{layer}"].T)
         classic = self.options.cell == "classic"
         gamma = self.dtype.type(phase.gamma)
         return gi, rows, gh, self._biases[layer], h[layer], classic, gamma, phase.power2
 
     def linearize(self, u: Array, step: Step) -> GRULinearization:
-        """Return the derivative at a stack of states.
+        """Return the derivative of Phi at a stack of states, for a stack of steps.
 
-        It holds about 6 H numbers for each sequence, point, layer and gate evaluation.
+        It holds about 6 H numbers for each sequence, point, layer and gate evaluation. Finest steps
+        that were taken from the same states while `recording` are not evaluated again.
         """
-        return GRULinearization(self, u, step)
+        table = self._phases(step)
+        rows = [self._rows(phase, step) for phase in table]
+        if self._recorded is not None and self._is_finest(step):
+            tape, slots = self._recorded, rows[0]
+            self._recorded = None  # it belongs to the linearisation from now on
+            missing = np.flatnonzero(~tape.holds(u, slots))
+        else:
+            tape, slots = Tape(self, table, u.shape[0]), np.arange(u.shape[0])
+            missing = slots
+        for part in parts(missing.size, self.batch):
+            chosen = missing[part]
+            self._run(u[chosen], table, [row[chosen] for row in rows], tape, slots[chosen])
+        return GRULinearization(self, u, step, tape, slots, rows)
 
     def adjoint_step(self, w: Array, u: Array, step: Step) -> Array:
         """Return the transposed derivative times a stack of adjoint states; new."""
@@ -243,160 +285,3 @@ class GRU(Propagator):
     def adjoint_gradient(self, w: Array, u: Array, step: Step) -> Array:
         """Return the gradient with respect to all parameters, summed over the stack."""
         return self.linearize(u, step).gradient(w)
-
-
-@dataclass(eq=False)
-class _Tape:
-    """What the derivative of one gate evaluation of one layer needs.
-
-    c and q are the outputs of `gates_linearize`; seen is the state that the gates saw; below is
-    the input from the layer below, or None in the first layer.
-    """
-
-    c: Array
-    q: Array
-    seen: Array
-    below: Array | None
-
-
-class GRULinearization(Linearization):
-    """The derivative of a stack of GRU steps: coefficients once, products for each adjoint state.
-
-    Parameters
-    ----------
-    gru : GRU
-        The model.
-    u : ndarray, shape (n, layers, B, H)
-        States at which the steps start.
-    step : Step
-        Stack of n steps.
-    """
-
-    def __init__(self, gru: GRU, u: Array, step: Step) -> None:
-        super().__init__(gru, u, step)
-        self.gru = gru
-        self.phases = gru._phases(step)
-        self.rows = [gru._rows(phase, step) for phase in self.phases]
-        self.W_ih = [gru.weights[f"weight_ih_l{i}"] for i in range(gru.options.layers)]
-        self.W_hh = [_nrz(gru.weights[f"weight_hh_l{i}"]) for i in range(gru.options.layers)]
-        self.tapes = self._record(u)
-
-    def _record(self, u: Array) -> list[list[_Tape]]:
-        """Run the step forward; return the tape of each phase and layer."""
-        h = [np.ascontiguousarray(u[:, layer]) for layer in range(u.shape[1])]
-        gates_from = h
-        tapes: list[list[_Tape]] = []
-        for phase, rows in zip(self.phases, self.rows, strict=True):
-            new: Layers = []
-            tapes.append([])
-            for layer, seen in enumerate(gates_from):
-                n, batch, hidden = seen.shape
-                arguments = self.gru._gate_arguments(phase, layer, rows, gates_from, h, new)
-                out, q = np.empty_like(seen), np.empty_like(seen)
-                c = np.empty((n, batch, 4 * hidden), dtype=seen.dtype)
-                gates_linearize(*arguments, out, c, q)
-                tapes[-1].append(_Tape(c, q, seen, new[-1] if new else None))
-                new.append(out)
-            gates_from = new
-            if not phase.is_middle:
-                h = new
-        return tapes
-
-    def adjoint(self, w: Array, rows: slice) -> Array:
-        """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
-        return self._backward(w, rows, None)
-
-    def gradient(self, w: Array) -> Array:
-        """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
-        flat = np.zeros_like(self.gru.parameters)
-        self._backward(w, slice(0, w.shape[0], 1), views(flat, self.gru.shapes))
-        return flat
-
-    def _backward(self, w: Array, rows: slice, gradient: dict[str, Array] | None) -> Array:
-        """Go through the phases backwards; add to `gradient` on the way if there is one."""
-        d_h = [np.ascontiguousarray(w[:, layer]) for layer in range(w.shape[1])]
-        d_middle: Layers = []
-        for index in range(len(self.phases) - 1, -1, -1):
-            if self.phases[index].is_middle:
-                d_seen, d_blended = self._phase_backward(index, d_middle, rows, gradient)
-                d_h = _sums(d_h, _sums(d_seen, d_blended))
-                continue
-            d_seen, d_blended = self._phase_backward(index, d_h, rows, gradient)
-            if index > 0 and self.phases[index - 1].is_middle:
-                d_h, d_middle = d_blended, d_seen
-            else:
-                d_h = _sums(d_seen, d_blended)
-        return _stack(d_h)
-
-    def _phase_backward(
-        self, index: int, d_new: Layers, rows: slice, gradient: dict[str, Array] | None
-    ) -> tuple[Layers, Layers]:
-        """Return the adjoints of the states that the gates saw and of those that were blended."""
-        d_seen: Layers = [d_new[0]] * len(d_new)
-        d_blended: Layers = [d_new[0]] * len(d_new)
-        d_input: Array | None = None
-        for layer in range(len(d_new) - 1, -1, -1):
-            tape = self.tapes[index][layer]
-            v = d_new[layer] if d_input is None else d_new[layer] + d_input
-            n, batch, hidden = v.shape
-            d_gates = np.empty((n, batch, 4 * hidden), dtype=v.dtype)
-            d_blended[layer] = np.empty_like(v)
-            gates_backward(v, rows.start, rows.step, tape.c, tape.q, d_gates, d_blended[layer])
-            d_seen[layer] = _product(d_gates[:, :, : 3 * hidden], self.W_hh[layer])
-            if layer > 0:
-                d_input = _product(d_gates[:, :, hidden:], self.W_ih[layer])
-            if gradient is not None:
-                self._add_gradient(gradient, index, layer, d_gates)
-        return d_seen, d_blended
-
-    def _add_gradient(
-        self, gradient: dict[str, Array], index: int, layer: int, d_gates: Array
-    ) -> None:
-        """Add the products of gate adjoints and states, one for all points and sequences."""
-        tape = self.tapes[index][layer]
-        x = tape.below
-        if x is None:
-            x = _take(self.gru.inputs, self.rows[index])
-        hidden = tape.q.shape[-1]
-        flat = d_gates.reshape(-1, 4 * hidden)
-        d_hh, d_ih = flat[:, : 3 * hidden], flat[:, hidden:]
-        gradient[f"weight_ih_l{layer}"] += d_ih.T @ x.reshape(-1, x.shape[-1])
-        gradient[f"weight_hh_l{layer}"] += _rzn(d_hh.T @ tape.seen.reshape(-1, hidden))
-        sums = np.ones(flat.shape[0], dtype=flat.dtype) @ flat
-        gradient[f"bias_ih_l{layer}"] += sums[hidden:]
-        gradient[f"bias_hh_l{layer}"] += _rzn(sums[: 3 * hidden])
-
-
-def _product(a: Array, b: Array) -> Array:
-    """Return a @ b for a of shape (n, B, K), as one matrix product; new, shape (n, B, M)."""
-    n, batch, width = a.shape
-    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    return (flat @ b).reshape(n, batch, b.shape[1])
-
-
-def _stack(layers: Layers) -> Array:
-    """Return (n, layers, B, H)."""
-    return layers[0][:, None] if len(layers) == 1 else np.stack(layers, axis=1)
-
-
-def _sums(a: Layers, b: Layers) -> Layers:
-    return [x + y for x, y in zip(a, b, strict=True)]
-
-
-def _nrz(rows: Array) -> Array:
-    """Bring rows from the order r, z, n to n, r, z, in which the kernels give gate adjoints."""
-    third = rows.shape[0] // 3
-    return np.concatenate([rows[2 * third :], rows[: 2 * third]])
-
-
-def _rzn(rows: Array) -> Array:
-    """Bring rows back to the order r, z, n."""
-    third = rows.shape[0] // 3
-    return np.concatenate([rows[third:], rows[:third]])
-
-
-def _take(held: Array, rows: NDArray[np.int64]) -> Array:
-    """Return ``held[rows]``, as a view where the rows follow one another."""
-    if rows.size and (np.diff(rows) == 1).all():
-        return held[rows[0] : rows[-1] + 1]
-    return held[rows]

@@ -181,6 +181,7 @@ def gates_linearize(
     gamma: Any,
     power2: int,
     out: Array,
+    slots: Array,
     coefficients: Array,
     blend: Array,
 ) -> None:
@@ -197,10 +198,12 @@ def gates_linearize(
     ----------
     gi, rows, gh, bias, h, classic, gamma, power2, out
         As in `gates_forward`.
-    coefficients : ndarray, shape (n, B, 4 H)
-        c_e, c_r, c_z, c_n; overwritten.
-    blend : ndarray, shape (n, B, H)
-        q, the derivative of out with respect to h; overwritten.
+    slots : ndarray of int64, shape (n,)
+        Point i of the stack has row ``slots[i]`` of the following arrays.
+    coefficients : ndarray, shape (number of slots, B, 4 H)
+        c_e, c_r, c_z, c_n; these rows are overwritten.
+    blend : ndarray, shape (number of slots, B, H)
+        q, the derivative of out with respect to h; these rows are overwritten.
     """
     num_points, batch, hidden = h.shape
     one = h.dtype.type(1)
@@ -214,9 +217,9 @@ def gates_linearize(
     for i in range(num_points):
         for b in range(batch):
             _rows_of_gates(gi[rows[i], b], gh[i, b], bias, r, z, n, e)
-            q = blend[i, b]
+            q = blend[slots[i], b]
             _rows_of_blend(z, classic, gamma, power2, t, q)
-            c = coefficients[i, b]
+            c = coefficients[slots[i], b]
             for j in range(hidden):
                 change = h[i, b, j] - n[j]
                 out[i, b, j] = n[j] + q[j] * change
@@ -231,8 +234,7 @@ def gates_linearize(
 @kernel
 def gates_backward(
     v: Array,
-    first: int,
-    spacing: int,
+    slots: Array,
     coefficients: Array,
     blend: Array,
     d_gates: Array,
@@ -244,11 +246,11 @@ def gates_backward(
     ----------
     v : ndarray, shape (n, B, H)
         Adjoint of the new states.
-    first, spacing : int
-        Point i of the stack has row ``first + i * spacing`` of the coefficients.
-    coefficients : ndarray, shape (number of rows held, B, 4 H)
+    slots : ndarray of int64, shape (n,)
+        Point i of the stack has row ``slots[i]`` of the coefficients.
+    coefficients : ndarray, shape (number of slots, B, 4 H)
         c_e, c_r, c_z, c_n.
-    blend : ndarray, shape (number of rows held, B, H)
+    blend : ndarray, shape (number of slots, B, H)
         q.
     d_gates : ndarray, shape (n, B, 4 H)
         Adjoints of the pre-activations, in the order e, r, z, n; overwritten.
@@ -257,7 +259,7 @@ def gates_backward(
     """
     num_points, batch, hidden = v.shape
     for i in range(num_points):
-        row = first + i * spacing
+        row = slots[i]
         for b in range(batch):
             c, q = coefficients[row, b], blend[row, b]
             for j in range(hidden):

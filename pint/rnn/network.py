@@ -123,14 +123,24 @@ class ClassifierSolver:
         none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         return np.unique(np.concatenate([none, *read]))
 
-    def _solve(self, x: Array, points: NDArray[np.int64]) -> Result:
+    def _solve(self, x: Array, points: NDArray[np.int64], *, record: bool) -> Result:
         if x.ndim != 3 or x.shape[1] != self.num_steps:
             raise ValueError(
                 f"sequences must have shape (batch, {self.num_steps}, "
                 f"{self.gru.options.num_features}), got {x.shape}"
             )
         self.gru.set_inputs(x, points)
-        return self.forward.solve(np.zeros(self.gru.state_shape, dtype=self.gru.dtype))
+        zero = np.zeros(self.gru.state_shape, dtype=self.gru.dtype)
+        last = self.forward.options.max_iterations - 1
+
+        def before_last(iteration: int, residual: float) -> None:
+            self.gru.recording = record and iteration == last - 1
+
+        self.gru.recording = record and (last == 0 or len(self.forward.hierarchy.levels) == 1)
+        try:
+            return self.forward.solve(zero, on_iteration=before_last)
+        finally:
+            self.gru.recording = False
 
     def predict(self, x: Array) -> tuple[Array, NDArray[np.float64]]:
         """Return class scores and the residuals of the solve; collective.
@@ -147,7 +157,7 @@ class ClassifierSolver:
         residuals : ndarray of float64, shape (iterations,)
             Residual norms.
         """
-        result = self._solve(x, self._forward_points)
+        result = self._solve(x, self._forward_points, record=False)
         return self.model.logits(result.final_state()[-1]), result.residuals
 
     def loss_and_gradient(self, x: Array, y: NDArray[np.int64]) -> LossAndGradient:
@@ -165,7 +175,7 @@ class ClassifierSolver:
         FloatingPointError
             If the loss is NaN or infinite, on every rank.
         """
-        result = self._solve(x, self._points)
+        result = self._solve(x, self._points, record=True)
         final = result.final_state()
         scores = self.model.logits(final[-1])
         loss, d_scores = cross_entropy(scores, y)
