@@ -114,4 +114,4 @@ def _longest(num_steps: int, size: int, unit: int) -> bool:
     """Tell whether blocks in multiples of `unit` are nearly as even as blocks can be."""
     num_units = -(-num_steps // unit)
     longest = -(-num_units // size) * unit
-    return unit == 1 or longest <= IMBALANCE * num_steps / size
+    return unit == 1 or longest <= max(IMBALANCE * num_steps / size, -(-num_steps // size))

@@ -120,7 +120,7 @@ def at_least(name: str, value: PerLevel, least: int) -> None:
     if not entries:
         raise ValueError(f"{name} must have at least one entry, got ()")
     for entry in entries:
-        if isinstance(entry, bool) or not isinstance(entry, int):
+        if isinstance(entry, bool) or not hasattr(entry, "__index__"):
             raise ValueError(f"{name} must be an integer, got {entry!r}")
         if entry < least:
             raise ValueError(f"{name} must be at least {least}, got {entry}")

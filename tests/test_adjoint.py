@@ -303,6 +303,24 @@ def test_levels_that_differ_in_space(batched, coarsest):
     assert adjoint.parameter_gradient.shape == (0,)
 
 
+def test_coarse_steps_are_transposed_at_restricted_states():
+    times = np.linspace(0, 0.05, 29)  # a multiple of both factors, so that C-points are the same
+    start, w = np.random.default_rng(3).normal(size=(2, 15))
+    asked = {}
+
+    class Noting(Drift):
+        def adjoint_step(self, w, u, step):
+            asked[step.level, step.first - 1] = u
+            return super().adjoint_step(w, u, step)
+
+    solver = MGRIT(Noting(), times, MGRITOptions(levels=3, max_iterations=3))
+    result = solver.solve(start)
+    AdjointSolver(solver).solve(result, w)
+    assert {level for level, _ in asked} == {0, 1, 2}
+    for (level, point), u in asked.items():
+        assert np.array_equal(u, result.u[point, 2**level - 1 :: 2**level])
+
+
 # --- The contract --------------------------------------------------------------------------------
 
 
@@ -333,6 +351,16 @@ def test_a_model_may_share_work_between_applications_of_its_derivative():
     assert_close(adjoint.initial_gradient, w[0])
     assert_close(adjoint.parameter_gradient, d_parameters)
     assert Taped.made == 3  # once for each level
+
+
+def test_steps_to_transpose_are_known_beforehand():
+    forward = MGRIT(Swirl(), uneven_times(7), MGRITOptions(levels=1))
+    stacks = AdjointSolver(forward, MGRITOptions(coarsening=3)).own_steps()
+    assert [step.level for step in stacks] == [0, 1]
+    covered = [list(zip(s.first.tolist(), s.last.tolist(), strict=True)) for s in stacks]
+    assert covered == [[(i, i) for i in range(7, 0, -1)], [(5, 7), (2, 4)]]
+    assert stacks[1].start.tolist() == forward.grid.times[[4, 1]].tolist()
+    assert stacks[1].stop.tolist() == forward.grid.times[[7, 4]].tolist()
 
 
 def test_coarse_adjoint_steps_are_the_transposes_at_the_forward_states():

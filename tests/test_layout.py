@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pint.layout import Layout
@@ -59,6 +59,7 @@ def test_owner_and_neighbours_agree_with_blocks(layout):
 
 @settings(deadline=None)
 @given(NUM_STEPS, SIZES, FACTORS)
+@example(77, 21, [4])  # rounded up to blocks of 4, the last bound but one lies beyond the end
 def test_balanced_blocks_cover_every_point_once_on_every_level(num_steps, size, factors):
     layout = Layout.balanced(num_steps, size, factors)
     assert layout.size == size

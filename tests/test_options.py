@@ -2,6 +2,7 @@
 
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
 from pint import MGRITOptions
@@ -86,3 +87,7 @@ def test_last_entry_holds_for_coarser_levels(value, expected):
 )
 def test_levels_exist_while_they_have_enough_steps(options, num_steps, factors):
     assert MGRITOptions(**options).factors(num_steps) == factors
+
+
+def test_numpy_integers_are_integers():
+    assert MGRITOptions(levels=np.int64(3)).levels == 3

@@ -106,7 +106,7 @@ class MGRIT:
     """Multigrid reduction in time for u_i = Phi_i(u_{i-1}) + g_i, u_0 given.
 
     Construction is collective over `comm`; solve as often as you like, also with states of another
-    shape. A second solve with the same shape allocates no more than its result.
+    shape.
 
     Parameters
     ----------
@@ -303,6 +303,9 @@ class MGRIT:
             for slot, point in enumerate(finest.block, start=1):
                 finest.u[slot, ...] = guess(float(self.grid.times[point]))
         elif guess is not None:
+            shape = tuple(np.shape(guess))
+            if shape not in ((), tuple(first.shape)):
+                raise ValueError(f"guess has shape {shape}, expected () or {tuple(first.shape)}")
             finest.u[1:] = guess
         if 0 in finest.block:
             finest.u[1, ...] = first

@@ -47,9 +47,11 @@ def test_mpiexec_and_mpi4py_belong_together():
 
 
 @pytest.mark.parametrize("relax", [0, 1])
-@pytest.mark.parametrize("levels", [2, 3, 4])
 @pytest.mark.parametrize("m", [2, 4, 8])
-@pytest.mark.parametrize("num_steps", NUM_STEPS)
+@pytest.mark.parametrize(
+    ("num_steps", "levels"),
+    [*((N, levels) for N in (24, 97, 128) for levels in (2, 3, 4)), (1, 2), (2, 2), (5, 2)],
+)
 def test_serial_trajectory(num_steps, m, levels, relax):
     times = uneven_times(num_steps)
     exact = stepped(Swirl(0.2), times, START)
@@ -146,7 +148,52 @@ def test_states_larger_than_a_message_buffer():
     same_bits(MGRIT(Large(), np.arange(17.0), options, COMM).solve(start), serial)
 
 
+@pytest.mark.skipif(COMM.size != 2, reason="one number of ranks is enough to load torch for")
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+def test_torch_tensors_are_sent(coarsest):
+    torch = pytest.importorskip("torch", reason="torch is an independent reference, not required")
+
+    class Library(Propagator):
+        state_shape, dtype, batched = (3,), np.dtype(float), True
+
+        def __init__(self, tanh):
+            self.tanh = tanh
+
+        def step(self, u, step):
+            return 0.9 * self.tanh(u) + 0.1
+
+    times = uneven_times(29)
+    options = MGRITOptions(levels=3, max_iterations=3, coarsest=coarsest)
+    result = MGRIT(Library(torch.tanh), times, options, COMM).solve(torch.as_tensor(START))
+    serial = MGRIT(Library(np.tanh), times, options).solve(START)
+    assert isinstance(result.u, torch.Tensor)
+    np.testing.assert_allclose(result.gather(), serial.u, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(result.final_state(), serial.u[-1], rtol=0, atol=1e-14)
+
+
 # --- The result ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("num_steps", [1, 5, 24, 29])
+def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
+    taken = set()
+
+    class Noting(Swirl):
+        def step(self, u, step):
+            taken.add((step.level, step.first, step.last))
+            return super().step(u, step)
+
+    options = MGRITOptions(levels=3, coarsening=(3, 2), max_iterations=2, coarsest=coarsest)
+    solver = MGRIT(Noting(), uneven_times(num_steps), options, COMM)
+    solver.solve(START)
+    own = solver.hierarchy.own_steps()
+    assert [stack.level for stack in own] == list(range(len(own)))
+    assert taken == {
+        (stack.level, first, last)
+        for stack in own
+        for first, last in zip(stack.first.tolist(), stack.last.tolist(), strict=True)
+    }
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 24])
@@ -414,6 +461,21 @@ def test_some_of_the_ranks_may_solve_apart():
     assert result.comm.size == part.Get_size()
     same_bits(result, MGRIT(Swirl(), times, options).solve(START))
     part.Free()
+
+
+def test_an_mpi_communicator_of_one_process():
+    from mpi4py import MPI
+
+    options = MGRITOptions(levels=3, max_iterations=3)
+    times = uneven_times(24)
+
+    def gradient(comm):
+        forward = MGRIT(Swirl(), times, options, comm)
+        return AdjointSolver(forward).solve(forward.solve(START), START)
+
+    alone, serial = gradient(MPI.COMM_SELF), gradient(None)
+    assert np.array_equal(alone.w, serial.w)
+    assert np.array_equal(alone.parameter_gradient, serial.parameter_gradient)
 
 
 def test_collectives():

@@ -1,0 +1,157 @@
+"""UCI-HAR: how exact states and gradients of few MGRIT iterations are, on trained weights."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pint import MGRITOptions
+from pint.comm import SerialCommunicator
+from pint.rnn.gru import GRUOptions
+from pint.rnn.network import Classifier, ClassifierSolver
+from pint.train.datasets import SequenceData, load_har
+from pint.train.optimizers import Adam
+from pint.train.trainer import Trainer, TrainingLog, TrainingOptions
+
+EPOCHS = (1, 6, 12)
+BATCH = 100
+ITERATIONS = ((2, 1), (2, 2), (3, 2))
+
+
+class Setting(NamedTuple):
+    """One way to solve."""
+
+    coarse_step: str
+    substep: int
+    relax: tuple[int, int]
+    forward: int
+    backward: int
+
+
+def settings() -> Iterator[Setting]:
+    """Yield what is compared."""
+    steps = [("implicit", 8), ("matched", 8), ("midpoint", 16), ("midpoint", 8), ("midpoint", 4)]
+    for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
+        for forward, backward in ITERATIONS:
+            yield Setting(coarse_step, substep, relax, forward, backward)
+
+
+def main() -> int:
+    """Train serially, compare on the way, print a table and, as the last line, JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--data-dir", required=True, help="folder of UCI-HAR")
+    parser.add_argument("--hidden", type=int, default=100, help="width of the state")
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2], help="numbers of layers")
+    parser.add_argument("--epochs", type=int, nargs="+", default=list(EPOCHS))
+    args = parser.parse_args()
+    data = load_har(args.data_dir)
+    rows: list[dict[str, Any]] = []
+    for layers in args.layers:
+        rows += _rows(data, args.hidden, layers, args.epochs)
+    _print_table(rows)
+    print(json.dumps(rows))
+    return 0
+
+
+def _rows(data: SequenceData, hidden: int, layers: int, epochs: list[int]) -> list[dict[str, Any]]:
+    """Train a network of so many layers; return one row for each setting and moment."""
+    cell = GRUOptions(num_features=data.num_features, hidden=hidden, layers=layers)
+    model = Classifier(cell, data.num_classes)
+    stepping = MGRITOptions(levels=1)
+    exact = ClassifierSolver(model, data.num_steps, stepping, stepping)
+    rows: list[dict[str, Any]] = []
+
+    def compare(log: TrainingLog) -> None:
+        epoch = len(log.epochs)
+        print(f"{layers} layer(s), epoch {epoch}", file=sys.stderr, flush=True)
+        if epoch in epochs and not log.finished:
+            rows.extend(_compare(setting, exact, data, epoch) for setting in settings())
+
+    options = TrainingOptions(
+        epochs=max(epochs) + 1, batch=BATCH, optimizer=Adam(learning_rate=1e-3)
+    )
+    Trainer(exact, data, options, SerialCommunicator(), on_epoch=compare).train()
+    return rows
+
+
+def _compare(
+    setting: Setting, exact: ClassifierSolver, data: SequenceData, epoch: int
+) -> dict[str, Any]:
+    """Return the errors of one setting at the present weights, on the first training sequences."""
+    x, y = data.x_train[:BATCH], data.y_train[:BATCH]
+    forward = MGRITOptions(
+        levels=3, coarsening=4, relax=setting.relax, max_iterations=setting.forward
+    )
+    backward = dataclasses.replace(forward, max_iterations=setting.backward)
+    model = exact.model
+    kept = model.options
+    model.options = dataclasses.replace(
+        kept, coarse_step=setting.coarse_step, substep=setting.substep
+    )
+    try:
+        solver = ClassifierSolver(model, data.num_steps, forward, backward)
+    finally:
+        model.options = kept
+    g, g_exact = (s.loss_and_gradient(x, y).gradient for s in (solver, exact))
+    u, u_exact = (_last_state(s, x) for s in (solver, exact))
+    return {
+        "layers": model.options.layers,
+        "epochs": epoch,
+        **setting._asdict(),
+        "state_error": float(np.linalg.norm(u - u_exact) / np.linalg.norm(u_exact)),
+        "gradient_error": float(np.linalg.norm(g - g_exact) / np.linalg.norm(g_exact)),
+        "cosine": float(g @ g_exact / np.linalg.norm(g) / np.linalg.norm(g_exact)),
+        "evaluations": critical_path(solver, forward) + critical_path(solver, backward),
+    }
+
+
+def _last_state(solver: ClassifierSolver, x: Any) -> Any:
+    """Return the last hidden state of all layers."""
+    solver.gru.set_inputs(x)
+    zero = np.zeros(solver.gru.state_shape, dtype=solver.gru.dtype)
+    return solver.forward.solve(zero).final_state()
+
+
+def critical_path(solver: ClassifierSolver, options: MGRITOptions) -> int:
+    """Count cell evaluations that must follow one another, with a rank for each finest interval.
+
+    A sweep over the F-points of an interval is m - 1 steps in a row, a C-relaxation, a residual or
+    a coarse right-hand side one, the coarsest level all of its steps; a step on level l counts the
+    cell evaluations of its coarse step. The parameter gradient at the end is the same for all.
+    """
+    levels = solver.forward.hierarchy.levels
+    cost = []
+    for level in levels:
+        num_fine = int(level.grid.steps(1).num_fine)
+        cost.append(len(solver.gru.options.phases_of(level.index, num_fine)))
+    coarsest = levels[-1].grid.num_steps * cost[-1]
+    sweeps = [(level.m - 1) * cost[level.index] for level in levels[:-1]]
+    cycle = coarsest
+    for level, sweep in zip(levels, sweeps, strict=False):
+        nu, here = level.relax, cost[level.index]
+        cycle += (nu + 2) * sweep + (nu + 1) * here + cost[level.index + 1]
+    return coarsest + sum(sweeps) + (options.max_iterations - 1) * cycle
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    table = Table(title="UCI-HAR, 3 levels, coarsening 4: relative errors")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
