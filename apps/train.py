@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -53,16 +54,24 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
             seed=args.seed,
         )
     except (ValueError, OSError, ImportError) as error:
-        if comm.rank == 0:
-            print(f"apps.train: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error, comm)
     console.print(_headline(data, solver, comm), highlight=False, soft_wrap=True)
     record = _Recorder(args, arguments, solver, comm)
     with ConsoleProgress(args.epochs, console) as progress:
         trainer = Trainer(solver, data, options, comm, progress, record.write)
-        log = trainer.train()
+        try:
+            log = trainer.train()
+        except FloatingPointError as error:  # on every rank; the last file stays
+            return _refuse(error, comm)
     _report(args, log, comm, console)
     return 0 if log.finished else 130
+
+
+def _refuse(error: Exception, comm: Communicator) -> int:
+    """Print an error that all ranks have, once; return the exit status."""
+    if comm.rank == 0:
+        print(f"apps.train: {error}", file=sys.stderr)
+    return 2
 
 
 def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
@@ -73,6 +82,8 @@ def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
         if turn:
             try:
                 check_target(args.output)
+                if args.data == "digits" and args.data_dir is not None:
+                    raise ValueError("--data-dir is for --data har; digits need none")
                 data = load_digits() if args.data == "digits" else load_har(args.data_dir)
             except Exception as caught:  # the other ranks must hear of it
                 error = caught
@@ -122,7 +133,7 @@ class _Recorder:
         self.command = shlex.join(["python", "-m", "apps.train", *arguments])
         self.solver = solver
         self.comm = comm
-        self.hosts = comm.num_hosts
+        self.hosts = comm.num_hosts()
 
     def write(self, log: TrainingLog) -> None:
         """Replace the file; collective."""
@@ -139,8 +150,8 @@ class _Recorder:
             times=self.solver.forward.grid.times,
             coarsening=self.solver.forward.options.factors(self.solver.num_steps),
             history={
-                "forward_residual": np.array(log.forward_residuals),
-                "backward_residual": np.array(log.backward_residuals),
+                "forward_residual": _table(log.forward_residuals),
+                "backward_residual": _table(log.backward_residuals),
             },
             timings=dict(zip(log.timings, timings.T, strict=True)),
             training={name: np.array([row[name] for row in log.epochs]) for name in COLUMNS},
@@ -148,6 +159,14 @@ class _Recorder:
             finished=log.finished,
         )
         write_run(self.args.output, record)
+
+
+def _table(rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return rows of residuals as one array, filled up with NaN."""
+    table = np.full((len(rows), max(map(len, rows), default=0)), np.nan)
+    for row, residuals in zip(table, rows, strict=True):
+        row[: residuals.size] = residuals
+    return table
 
 
 def _plain(value: Any) -> Any:
@@ -215,13 +234,20 @@ def _quiet_unless(speaks: bool) -> Any:
         yield
 
 
-def _per_level(text: str) -> int | tuple[int, ...]:
+def count(text: str) -> int:
+    """Read an integer of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def per_level_list(text: str) -> int | tuple[int, ...]:
     """Read "4" or "4,2"."""
     entries = tuple(int(entry) for entry in text.split(","))
     return entries[0] if len(entries) == 1 else entries
 
 
-def _optional(text: str) -> float | None:
+def number_or_none(text: str) -> float | None:
     """Read a number or "none"."""
     return None if text == "none" else float(text)
 
@@ -250,20 +276,29 @@ def _parser() -> argparse.ArgumentParser:
         help="learning rate over the run",
     )
     add("--warm-up", type=int, default=0, help="updates over which the learning rate rises")
-    add("--clip", type=_optional, default=1.0, help="greatest norm of a gradient, or none")
+    add("--clip", type=number_or_none, default=1.0, help="greatest norm of a gradient, or none")
     add("--seed", type=int, default=0, help="seed of the parameters and of the batches")
-    add("--levels", type=int, default=3, help="greatest number of time levels")
-    add("--coarsening", type=_per_level, default=4, help="factor between levels, or one for each")
-    add("--forward-iterations", type=int, default=3, help="MGRIT cycles forward")
-    add("--backward-iterations", type=int, default=3, help="MGRIT cycles backward")
-    add("--relax", type=_per_level, default=1, help="CF-sweeps per level, 0 is F, 1 is FCF: 0,1")
+    add("--levels", type=int, default=2, help="greatest number of time levels")
+    add(
+        "--coarsening",
+        type=per_level_list,
+        default=4,
+        help="factor between levels, or one for each",
+    )
+    add("--forward-iterations", type=count, default=4, help="MGRIT cycles forward")
+    add("--backward-iterations", type=count, default=4, help="MGRIT cycles backward")
+    add(
+        "--relax", type=per_level_list, default=1, help="CF-sweeps per level, 0 is F, 1 is FCF: 0,1"
+    )
     add(
         "--coarse-step",
         choices=("midpoint", "matched", "implicit"),
         default="midpoint",
         help="what a coarse step does; implicit is that of Moon & Cyr",
     )
-    add("--substep", type=_per_level, default=2, help="finest steps per part of a midpoint step")
+    add(
+        "--substep", type=per_level_list, default=8, help="finest steps per part of a midpoint step"
+    )
     add(
         "--coarsest",
         choices=("in_turn", "gather", "relaxation"),

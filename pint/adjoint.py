@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.coarsest import whole
+from pint.mgrit.coarsest import in_library_of, whole
 from pint.mgrit.hierarchy import Hierarchy, Level, wait
 from pint.mgrit.solver import MGRIT, Result, Status
 from pint.options import MGRITOptions
@@ -71,7 +71,7 @@ class AdjointPropagator(Propagator):
     def linearize_at(self, hierarchy: Hierarchy, u: State) -> None:
         """Linearise every step that this rank takes on any level.
 
-        Collective, if the coarsest level is gathered.
+        Collective.
 
         Parameters
         ----------
@@ -89,8 +89,15 @@ class AdjointPropagator(Propagator):
                 if changes_space(self.propagator) and u.shape[0]:
                     u = transfer.restrict(u, level.index - 1)
             gathered = level is levels[-1] and hierarchy.gathers_coarsest
-            known = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u)) if gathered else u
-            self._linearized.append(self._linearize(whole(level) if gathered else level, known))
+            if gathered:
+                everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u))
+                level, u = whole(level), in_library_of(u, everything)
+            error: Exception | None = None
+            try:
+                self._linearized.append(self._linearize(level, u))
+            except Exception as caught:  # every rank must hear of it
+                error = caught
+            hierarchy.comm.agree(error)
 
     def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
         targets = level.targets
@@ -172,6 +179,8 @@ class AdjointResult:
         Forward index of the first row of `w`.
     status : Status
         How the solve ended.
+    detail : str
+        Where a diverged solve was seen to diverge; empty otherwise.
     residuals : ndarray of float64, shape (iterations,)
         As in `Result`.
     seconds : float
@@ -183,6 +192,7 @@ class AdjointResult:
     w: State
     last: int
     status: Status
+    detail: str
     residuals: NDArray[np.float64]
     seconds: float
 
@@ -220,6 +230,7 @@ class AdjointSolver:
             self.comm,
             forward.layout.reversed(),
         )
+        self.solver.value_name = "terminal gradient"
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of forward steps that this rank transposes."""
@@ -236,7 +247,8 @@ class AdjointSolver:
         result : Result
             Solution of the forward solver.
         terminal_gradient : array_like, shape state_shape
-            dJ/du_N. The value on the rank that owns the last point counts.
+            dJ/du_N. The value on the rank that owns the last point counts; others only need its
+            shape and dtype.
         sources : array, shape (number of own reversed points, *state_shape), optional
             dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
             the last point is ignored); zero if left out.
@@ -246,6 +258,7 @@ class AdjointSolver:
         AdjointResult
             Gradients and adjoint states.
         """
+        self.forward.comm.agree(self._misfit(result))
         states = self._states(result)
         hierarchy = self.solver.hierarchy
         self.propagator.linearize_at(hierarchy, states)
@@ -259,9 +272,18 @@ class AdjointSolver:
             w=solution.u,
             last=self.forward.grid.num_steps - solution.first,
             status=solution.status,
+            detail=solution.detail,
             residuals=solution.residuals,
             seconds=solution.seconds,
         )
+
+    def _misfit(self, result: Result) -> Exception | None:
+        """Return what is wrong with a result that is not one of the forward solver's."""
+        forward = self.forward
+        same = np.array_equal(result.times, forward.grid.times)
+        if same and np.array_equal(result.layout.bounds, forward.layout.bounds):
+            return None
+        return ValueError("result is not one of the forward solver: times or layout differ")
 
     def _at_first(self, terminal_gradient: State) -> State:
         """Bring dJ/du_N from the rank that owns point N to the one that starts there."""

@@ -8,8 +8,9 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from pint.options import at_least
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
-from pint.timegrid import TimeGrid
+from pint.timegrid import TimeGrid, as_grid
 
 NUM_STACKED = 3
 
@@ -39,7 +40,7 @@ def check_propagator(
     propagator : Propagator
         The model.
     grid : TimeGrid, optional
-        Times of the steps that are tried; 0, 0.1, ..., 1.6 if left out.
+        Times of the steps that are tried; 16 steps that grow if left out.
     state : array, shape state_shape, optional
         A state that the model can take; standard normal numbers if left out.
     levels : int, default 3
@@ -58,6 +59,8 @@ def check_propagator(
     ------
     ContractError
         If anything is wrong; the message tells what, and by how much.
+    TypeError
+        If `propagator` is not an instance of a Propagator.
 
     Examples
     --------
@@ -65,7 +68,10 @@ def check_propagator(
     >>> check_propagator(Dahlquist(), levels=1)
     ['step on level 0', 'stack on level 0', 'adjoint_step on level 0', 'adjoint_gradient on level 0']
     """  # noqa: E501
-    grid = TimeGrid.uniform(0.0, 1.6, 16) if grid is None else grid
+    if not isinstance(propagator, Propagator):
+        raise TypeError(f"propagator must be an instance of Propagator, got {propagator!r}")
+    at_least("levels", levels, 1)
+    grid = as_grid(0.1 * np.linspace(0, 4, 17) ** 2 if grid is None else grid)
     check = _Check(propagator, np.random.default_rng(seed))
     check.attributes()
     check.stop_if_wrong()
@@ -131,7 +137,10 @@ class _Check:
     def level(self, grid: TimeGrid, u: State) -> None:
         """Check all methods that take a step of this grid."""
         batched = self.p.batched
-        count = min(NUM_STACKED, grid.num_steps) if batched else 1
+        count = 1
+        if batched:  # a height that is no extent of a state, so that no wrong axis fits
+            count = next(n for n in range(NUM_STACKED, 99) if n not in self.p.state_shape)
+            count = min(count, grid.num_steps)
         step = grid.steps(slice(1, count + 1, 1)) if batched else grid.steps(1)
         if batched:
             xp = array_api_compat.array_namespace(u)
@@ -150,30 +159,36 @@ class _Check:
     def call(self, what: str, method: Callable[[State], State], u: State, like: State) -> bool:
         """Check what a method returns for `u`, and that it is pure; tell whether all is well."""
         before = np.array(u)
-        out = method(u)
         self.done.append(what)
+        try:
+            out = method(u)
+        except Exception as error:
+            shape = tuple(u.shape)
+            return self.fail_unless(
+                False, f"{what} raised {type(error).__name__} for a state of shape {shape}: {error}"
+            )
+        if isinstance(out, float):
+            out = np.asarray(out)
         if not self.fail_unless(
-            array_api_compat.is_array_api_obj(out) or np.isscalar(out),
+            array_api_compat.is_array_api_obj(out),
             f"{what} returned {type(out).__name__}, expected an array",
         ):
             return False
         shape = tuple(out.shape)
-        return all(
-            [
-                self.fail_unless(
-                    shape == tuple(like.shape),
-                    f"{what} returned shape {shape}, expected {tuple(like.shape)}",
-                ),
-                self.fail_unless(
-                    out.dtype == like.dtype,
-                    f"{what} returned dtype {out.dtype}, expected {like.dtype}",
-                ),
-                self.fail_unless(
-                    bool(np.isfinite(np.asarray(out)).all()), f"{what} returned NaN or inf"
-                ),
-                self.same(what, "changed its input", before, u),
-                self.same(what, "gave another result the second time", out, method(u)),
-            ]
+        expected = tuple(like.shape)
+        return (
+            self.fail_unless(
+                shape == expected, f"{what} returned shape {shape}, expected {expected}"
+            )
+            and self.fail_unless(
+                out.dtype == like.dtype,
+                f"{what} returned dtype {out.dtype}, expected {like.dtype}",
+            )
+            and self.fail_unless(
+                bool(np.isfinite(np.asarray(out)).all()), f"{what} returned NaN or inf"
+            )
+            and self.same(what, "changed its input", before, u)
+            and self.same(what, "gave another result the second time", out, method(u))
         )
 
     def same(self, what: str, message: str, expected: State, got: State) -> bool:
@@ -266,8 +281,19 @@ class _Check:
         """Check restrict and interpolate between two levels; return the coarse state."""
         if not changes_space(self.p):
             return u
-        given = u[None] if self.p.batched else u
+        given, xp = u, array_api_compat.array_namespace(u)
+        if self.p.batched:
+            given = xp.stack([u + 0.1 * self.random_like(u) for _ in range(NUM_STACKED)])
         coarse = self.p.restrict(given, level)
+        if self.p.batched:  # what its members give, one by one
+            coarse = xp.concat(
+                [self.p.restrict(given[i : i + 1], level) for i in range(NUM_STACKED)]
+            )
+        self.fail_unless(
+            coarse.dtype == u.dtype,
+            f"restrict from level {level} returned dtype {coarse.dtype}, expected {u.dtype}",
+        )
+        self.stop_if_wrong()
         good = self.call(
             f"restrict from level {level}", lambda v: self.p.restrict(v, level), given, coarse
         )

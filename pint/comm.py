@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.agreement import agree
+
 
 class Request(Protocol):
     """A message under way."""
@@ -80,39 +82,16 @@ class Communicator(ABC):
         """Tell whether `flag` is true on any rank."""
         return bool(self.sum(np.array([flag], dtype=np.int64))[0])
 
-    @property
     def num_hosts(self) -> int:
-        """Number of machines that the ranks run on."""
+        """Return the number of machines that the ranks run on."""
         name = np.zeros((1, 64), dtype=np.uint8)
         encoded = socket.gethostname().encode()[:64]
         name[0, : len(encoded)] = np.frombuffer(encoded, dtype=np.uint8)
         return len({row.tobytes() for row in self.allgather_blocks(name)})
 
     def agree(self, error: Exception | None) -> None:
-        """Raise `error` on the rank that has one, and the same on every other rank.
-
-        Raises
-        ------
-        Exception
-            The error of the first rank that has one; its type is kept where it can be (ValueError,
-            TypeError, FileNotFoundError, NotImplementedError), RuntimeError elsewhere.
-        """
-        message = "" if error is None else f"{type(error).__name__}\n{error}"
-        encoded = np.frombuffer(message.encode(errors="backslashreplace"), dtype=np.uint8)
-        sizes = self.allgather_blocks(np.array([encoded.size], dtype=np.int64))
-        if not sizes.any():
-            return
-        joined = self.allgather_blocks(encoded).tobytes().decode(errors="replace")
-        if error is not None:
-            raise error
-        first = int(np.flatnonzero(sizes)[0])
-        kind, text = joined.encode()[: sizes[first]].decode(errors="replace").split("\n", 1)
-        raise _KNOWN_ERRORS.get(kind, RuntimeError)(f"{text} (on rank {first})")
-
-
-_KNOWN_ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ValueError, TypeError, FileNotFoundError, NotImplementedError)
-}
+        """Raise if any rank has an error, see `pint.agreement.agree`."""
+        agree(error, self)
 
 
 class SerialCommunicator(Communicator):
@@ -233,7 +212,11 @@ class MPICommunicator(Communicator):
 def _derived_key() -> int:
     from mpi4py import MPI
 
-    return MPI.Comm.Create_keyval()
+    def free(comm: Any, key: int, derived: dict[str, MPICommunicator]) -> None:
+        for kept in derived.values():
+            kept.comm.Free()
+
+    return MPI.Comm.Create_keyval(delete_fn=free)
 
 
 class _Pending:
@@ -301,7 +284,7 @@ def run(main: Callable[[], int], comm: Communicator) -> int:
     """
     try:
         return main()
-    except Exception:
+    except (Exception, KeyboardInterrupt):
         if comm.size == 1:
             raise
         traceback.print_exc()

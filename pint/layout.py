@@ -34,6 +34,9 @@ class Layout:
 
     bounds: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", np.asarray(self.bounds, dtype=np.int64))
+
     @classmethod
     def balanced(cls, num_steps: int, size: int, coarsening: Sequence[int] = ()) -> Layout:
         """Split points 0..N evenly; blocks start at C-points of a level as coarse as is cheap.

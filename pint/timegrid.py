@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pint.options import at_least
 from pint.propagator import Step
 
 
@@ -42,6 +43,8 @@ class TimeGrid:
 
     def __post_init__(self) -> None:
         times = np.asarray(self.times, dtype=np.float64)
+        if self.fine_index is None:
+            times = times.copy()  # who gave it may change it
         object.__setattr__(self, "times", times)
         if self.fine_index is None:  # a coarsened grid comes from one that was validated
             _check_times(times)
@@ -50,9 +53,8 @@ class TimeGrid:
     @classmethod
     def uniform(cls, start: float, stop: float, num_steps: int) -> TimeGrid:
         """Return t_i = start + (i / N) (stop - start) for i = 0..N, N = `num_steps`."""
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if not stop > start:
+        at_least("num_steps", num_steps, 1)
+        if not (np.isfinite([start, stop]).all() and stop > start):
             raise ValueError(f"stop must be later than start, got start={start}, stop={stop}")
         return cls(start + np.arange(num_steps + 1) / num_steps * (stop - start))
 

@@ -97,8 +97,9 @@ def coarse_step(weights, cell, kind, substep, sequence, u, i, m):
     i -= m
     for length in parts(m, substep):
         i += length
-        if length == 1:
-            u = fine_step(weights, cell, sequence[:, i - 1], u)
+        if length <= 2:
+            for j in range(i - length, i):
+                u = fine_step(weights, cell, sequence[:, j], u)
         else:
             u = midpoint_step(weights, cell, sequence, u, i, length)
     return u

@@ -418,3 +418,10 @@ def test_gradients_of_the_wrong_shape_are_refused():
         adjoint.solve(result, np.ones(2))
     with pytest.raises(ValueError, match=r"sources have shape \(8, 3\) on rank 0, expected \(9"):
         adjoint.solve(result, np.ones(3), np.zeros((8, 3)))
+
+
+def test_a_result_of_another_solver_is_refused():
+    grids = [TimeGrid.uniform(0, length, 16) for length in (1, 2)]
+    first, second = (MGRIT(Dahlquist(), grid, MGRITOptions(tolerance=1e-9)) for grid in grids)
+    with pytest.raises(ValueError, match="not one of the forward solver"):
+        AdjointSolver(first).solve(second.solve(1.0), 1.0)

@@ -158,6 +158,62 @@ def test_wrong_linearization_is_found():
     gru = Wrong(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
     gru.set_inputs(np.random.default_rng(0).standard_normal((2, 16, 2)))
     with pytest.raises(
-        ContractError, match=r"adjoint of rows slice\(2, 3, 1\) is not adjoint_step"
+        ContractError, match=r"adjoint of rows slice\(3, 4, 1\) is not adjoint_step"
     ):
         check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), levels=1)
+
+
+def test_a_forgotten_axis_of_a_stack_is_found():
+    """dt of shape (n,) against states (n, 3) would broadcast wrongly, or only if n is 3."""
+
+    class Forgetful(Propagator):
+        state_shape, dtype, batched = (3,), np.dtype(float), True
+
+        def step(self, u, step):
+            return u * (1 - step.dt)
+
+    with pytest.raises(ContractError, match="step on level 0 raised ValueError for a state of sha"):
+        check_propagator(Forgetful())
+
+
+class Stacked(Space):
+    """The space levels of `Space`, for stacks."""
+
+    batched = True
+
+    def step(self, u, step):
+        return u / (1 + step.dt[:, None])
+
+    def adjoint_step(self, w, u, step):
+        return w / (1 + step.dt[:, None])
+
+    def restrict(self, u, level):
+        return u[:, ::2]
+
+    def interpolate(self, u, level):
+        return np.repeat(u, 2, axis=1)
+
+
+def test_transfers_of_stacks():
+    assert "interpolate to level 0" in check_propagator(Stacked(), levels=2)
+    with pytest.raises(ContractError, match="restrict from level 0 returned shape"):
+        check_propagator(broken(Stacked, restrict=lambda s, u, level: u[::2]), levels=2)
+    single = broken(Stacked, restrict=lambda s, u, level: u[:, ::2].astype("f4"))
+    with pytest.raises(ContractError, match="restrict from level 0 returned dtype float32"):
+        check_propagator(single, levels=2)
+
+
+@pytest.mark.parametrize("wrong", [None, Pendulum])
+def test_what_is_no_propagator_is_refused(wrong):
+    with pytest.raises(TypeError, match="must be an instance of Propagator"):
+        check_propagator(wrong)
+
+
+def test_a_step_that_returns_a_float_is_right_for_states_of_shape_nothing():
+    class Decay(Propagator):
+        state_shape, dtype = (), np.dtype(float)
+
+        def step(self, u, step):
+            return float(u) / (1 + step.dt)
+
+    assert check_propagator(Decay(), grid=[0.0, 1.0, 2.0], levels=1) == ["step on level 0"]

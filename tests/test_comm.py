@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pint.agreement import agree
 from pint.comm import SerialCommunicator, as_communicator, run
+from tests.fake_ranks import on_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
@@ -26,10 +28,6 @@ class Joined(SerialCommunicator):
     def allgather_blocks(self, array):
         pair = [array, np.asarray(self.rows_of_other.pop(0), dtype=array.dtype)]
         return np.concatenate(pair if self.rank == 0 else pair[::-1])
-
-
-def bytes_of(text):
-    return list(text.encode())
 
 
 BLOCKER = """
@@ -60,7 +58,7 @@ def run_python(program, **environment):
 def test_serial_twin_gathers_and_sums_copies():
     comm = SerialCommunicator()
     array = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert (comm.rank, comm.size, comm.num_hosts) == (0, 1, 1)
+    assert (comm.rank, comm.size, comm.num_hosts()) == (0, 1, 1)
     for collective in (comm.allgather_blocks, comm.gather_blocks, comm.sum):
         new = collective(array)
         assert np.array_equal(new, array)
@@ -98,45 +96,38 @@ def test_one_rank_agrees_with_itself():
 
 
 @pytest.mark.parametrize(
-    ("sent", "kind", "message"),
+    ("error", "kind", "message"),
     [
-        ("ValueError\nm is 1", ValueError, "m is 1 (on rank 1)"),
-        ("TypeError\nnot a number", TypeError, "not a number (on rank 1)"),
-        ("FileNotFoundError\nno café\nhere", FileNotFoundError, "no café\nhere (on rank 1)"),
-        ("NotImplementedError\nwrite it", NotImplementedError, "write it (on rank 1)"),
-        ("ZeroDivisionError\nby zero", RuntimeError, "by zero (on rank 1)"),
-        ("ValueError\n", ValueError, " (on rank 1)"),
+        (ValueError("m is 1"), ValueError, "m is 1 (on rank 1)"),
+        (TypeError("not a number"), TypeError, "not a number (on rank 1)"),
+        (FileNotFoundError("no café\nhere"), FileNotFoundError, "no café\nhere (on rank 1)"),
+        (PermissionError("read only"), PermissionError, "read only (on rank 1)"),
+        (ModuleNotFoundError("no pooch"), ImportError, "no pooch (on rank 1)"),
+        (NotImplementedError("write it"), NotImplementedError, "write it (on rank 1)"),
+        (ZeroDivisionError("by zero"), RuntimeError, "by zero (on rank 1)"),
+        (ValueError(), ValueError, "ValueError (on rank 1)"),
+        # a file name with an undecodable byte: failing to send it would leave the others waiting
+        (OSError("caf\udce9"), OSError, "caf\\udce9 (on rank 1)"),
     ],
 )
-def test_the_error_of_another_rank_is_raised_here(sent, kind, message):
-    text = bytes_of(sent)
-    with pytest.raises(kind) as caught:
-        Joined(0, [[len(text)], text]).agree(None)
-    assert type(caught.value) is kind
-    assert str(caught.value) == message
+def test_every_rank_raises_its_own_error_or_that_of_the_first(error, kind, message):
+    def rank(comm):
+        if comm.rank == 1:
+            agree(error, comm)
+        agree(KeyError("later") if comm.rank == 3 else None, comm)
+
+    results = on_ranks(4, rank)
+    assert results[1] is error
+    assert isinstance(results[3], KeyError)
+    for other in (results[0], results[2]):
+        assert type(other) is kind
+        assert str(other) == message
 
 
 def test_no_error_on_any_rank_is_agreed_in_one_message():
     comm = Joined(1, [[0]])
     comm.agree(None)
     assert comm.rows_of_other == []
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_each_rank_raises_its_own_error(rank):
-    text = bytes_of("TypeError\ntheirs")
-    own = ValueError("mine")
-    with pytest.raises(ValueError, match="mine") as caught:
-        Joined(rank, [[len(text)], text]).agree(own)
-    assert caught.value is own
-
-
-def test_an_error_that_cannot_be_encoded_is_raised_all_the_same():
-    """A file name with an undecodable byte: failing to send it would leave the others waiting."""
-    error = FileNotFoundError("no such file: caf\udce9")
-    with pytest.raises(FileNotFoundError) as caught:
-        Joined(0, [[0], []]).agree(error)
-    assert caught.value is error
 
 
 def test_as_communicator():

@@ -645,3 +645,56 @@ def test_torch_tensors_are_states(batched, coarsest):
     np.testing.assert_allclose(result.residuals, expected.residuals, rtol=1e-12)
     np.testing.assert_allclose(result.gather(), expected.u, rtol=0, atol=1e-13)
     np.testing.assert_allclose(result.final_state(), expected.u[-1], rtol=0, atol=1e-13)
+
+
+class Blowing(Propagator):
+    """u -> u^2: from 2 it overflows after ten steps."""
+
+    state_shape, dtype = (), np.dtype(float)
+
+    def step(self, u, step):
+        with np.errstate(over="ignore"):
+            return np.square(u)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "options"),
+    [
+        (12, MGRITOptions(levels=1)),  # time stepping has no residual that could tell
+        (11, MGRITOptions(levels=2, coarsening=4, max_iterations=3)),  # behind the last C-point
+    ],
+)
+def test_a_solution_that_is_not_finite_is_never_a_success(num_steps, options):
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = MGRIT(Blowing(), TimeGrid.uniform(0, num_steps, num_steps), options).solve(2.0)
+    assert result.status is Status.DIVERGED
+    assert "point 10, time 10" in result.detail or "iteration" in result.detail
+
+
+def test_steps_that_fail_from_the_initial_value_at_later_times_are_allowed():
+    """u' = sqrt(u - t) from u(0) = 1: u = t + 1; the initial value is no state of later times."""
+
+    class Root(Propagator):
+        state_shape, dtype = (), np.dtype(float)
+
+        def step(self, u, step):
+            with np.errstate(invalid="ignore"):
+                return u + step.dt * np.sqrt(u - step.start)
+
+    options = MGRITOptions(levels=2, coarsening=4, tolerance=1e-10)
+    result = MGRIT(Root(), TimeGrid.uniform(0, 40, 40), options).solve(1.0)
+    assert result.status is Status.CONVERGED
+    np.testing.assert_allclose(result.u, np.arange(41) + 1.0)
+
+
+def test_a_coarsened_grid_is_refused():
+    grid = TimeGrid.uniform(0, 1, 16).coarsen(4)
+    with pytest.raises(ValueError, match="finest grid, got one of level 1"):
+        MGRIT(Blowing(), grid)
+
+
+def test_a_grid_does_not_follow_the_array_it_was_made_from():
+    times = np.linspace(0, 1, 5)
+    grid = TimeGrid(times)
+    times[3] = -5
+    assert grid.times[3] == 0.75

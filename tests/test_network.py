@@ -131,3 +131,45 @@ def test_seed_fixes_the_parameters_and_options_are_kept():
     assert not np.array_equal(again.parameters, Classifier(model.options, 5, seed=2).parameters)
     wide = Classifier(dataclasses.replace(model.options, hidden=100), 5)
     assert abs(wide.parameters).max() <= 0.1  # 100^(-1/2)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 1, -1, 2], r"classes must be in 0\.\.4, got -1\.\.2"),
+        ([0, 1, 5, 2], r"classes must be in 0\.\.4, got 0\.\.5"),
+        ([0, 1], r"classes must be 4 integers, got \(2,\)"),
+        ([0.0, 1.0, 2.0, 3.0], "classes must be 4 integers, got .* of float64"),
+    ],
+)
+def test_wrong_classes_are_told(y, message):
+    model, x, _ = make()
+    solver = ClassifierSolver(model, 24, STEPPING, STEPPING)
+    with pytest.raises(ValueError, match=message):
+        solver.loss_and_gradient(x, np.array(y))
+
+
+def test_nan_sequences_are_told():
+    model, x, y = make()
+    x[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="sequences must not hold NaN"):
+        ClassifierSolver(model, 24, STEPPING, STEPPING).loss_and_gradient(x, y)
+
+
+def test_a_diverged_backward_solve_is_told():
+    model, x, y = make()
+    loose = MGRITOptions(levels=2, max_iterations=3, divergence_factor=1e-30)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        ClassifierSolver(model, 24, STEPPING, loose).loss_and_gradient(x, y)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        ClassifierSolver(model, 24, loose, STEPPING).predict(x)
+
+
+def test_loaded_weights_predict_alike():
+    model, x, _ = make()
+    other = Classifier(model.options, 5, seed=9)
+    other.load(model.weights)
+    solvers = [ClassifierSolver(each, 24, STEPPING, STEPPING) for each in (model, other)]
+    np.testing.assert_array_equal(solvers[0].predict(x)[0], solvers[1].predict(x)[0])
+    with pytest.raises(ValueError, match="weights must have the shapes"):
+        other.load({"head.bias": np.zeros(5)})

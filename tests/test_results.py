@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
 from pint._version import __version__
+from pint.agreement import share, together
 from pint.comm import SerialCommunicator
 from pint.results import (
     RunRecord,
@@ -28,9 +28,9 @@ from pint.results import (
     write_solution,
 )
 from pint.results import writer as writer_module
-from pint.results.agreement import share, together
 from pint.results.provenance import checkout_commit
 from pint.results.schema import FORMAT_VERSION, axis_names, known_quantity
+from tests.fake_ranks import FakeCommunicator, on_ranks
 
 EPOCHS = 20
 TRAINER_COLUMNS = [
@@ -414,56 +414,6 @@ class TestCommit:
     def test_no_git(self, checkout, monkeypatch):
         monkeypatch.setenv("PATH", "")
         assert checkout_commit(checkout) == ""
-
-
-class Thread(threading.Thread):
-    """A rank."""
-
-    def __init__(self, action):
-        super().__init__()
-        self.action = action
-        self.result = None
-
-    def run(self):
-        try:
-            self.result = self.action()
-        except BaseException as error:
-            self.result = error
-
-
-class FakeCommunicator:
-    """Ranks that are threads."""
-
-    def __init__(self, rank, blocks, barrier):
-        self.rank = rank
-        self.size = len(blocks)
-        self.blocks = blocks
-        self.gate = barrier
-
-    def allgather_blocks(self, array):
-        assert array.flags.c_contiguous
-        self.blocks[self.rank] = array
-        self.gate.wait(30)
-        joined = np.concatenate(self.blocks)
-        self.gate.wait(30)
-        return joined
-
-    def gather_blocks(self, array, root=0):
-        joined = self.allgather_blocks(array)
-        return joined if self.rank == root else None
-
-
-def on_ranks(size, action):
-    """Return what ``action(comm)`` returned or raised on every rank."""
-    blocks, barrier = [None] * size, threading.Barrier(size)
-    comms = [FakeCommunicator(rank, blocks, barrier) for rank in range(size)]
-    threads = [Thread(lambda comm=comm: action(comm)) for comm in comms]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    return [thread.result for thread in threads]
 
 
 def write_in_blocks(path, solution, counts, record=None, **keywords):

@@ -1,5 +1,7 @@
 """The table of gate evaluations of a coarse step: exact values, and what every table keeps."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,8 @@ KINDS = ["implicit", "matched", "midpoint"]
 
 def end_of_part(offset, length):
     """The evaluations of the part of `length` fine steps that ends `offset` before the end."""
-    if length == 1:
-        return (Phase(offset, 1, 2, is_middle=False),)
+    if length <= 2:
+        return tuple(Phase(offset + i, 1, 2, is_middle=False) for i in reversed(range(length)))
     return (
         Phase(offset + length // 2, 1, length, is_middle=True),
         Phase(offset, 1, 2 * length, is_middle=False),
@@ -63,22 +65,14 @@ def test_midpoint_of_three_reads_the_second_input_in_its_middle():
 
 @given(num_fine=st.integers(2, 300), substep=st.integers(1, 300))
 def test_midpoint_parts_cover_the_step_evenly(num_fine, substep):
-    table = list(phases(num_fine, "midpoint", substep))
-    after, lengths = num_fine, []
-    while table:
-        middle = table.pop(0) if table[0].is_middle else None
-        end = table.pop(0)
-        lengths.append(end.power2 // 2)
-        after -= lengths[-1]
-        assert end == Phase(after, 1, 2 * lengths[-1], is_middle=False)
-        if lengths[-1] == 1:
-            assert middle is None  # it is the finest step
-        else:
-            assert middle == Phase(after + lengths[-1] // 2, 1, lengths[-1], is_middle=True)
-    assert sum(lengths) == num_fine
+    table = phases(num_fine, "midpoint", substep)
+    count = -(-num_fine // substep)
+    ends = [part * num_fine // count for part in range(count + 1)]
+    lengths = [stop - start for start, stop in pairwise(ends)]
     assert max(lengths) <= substep
-    assert len(lengths) == -(-num_fine // substep)
     assert max(lengths) - min(lengths) <= 1
+    expected = [end_of_part(num_fine - stop, stop - start) for start, stop in pairwise(ends)]
+    assert table == tuple(phase for part in expected for phase in part)
 
 
 @given(num_fine=st.integers(1, 300), substep=st.integers(1, 300), kind=st.sampled_from(KINDS))

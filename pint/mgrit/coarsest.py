@@ -41,14 +41,14 @@ def _gather_and_step(level: Level, hierarchy: Hierarchy) -> None:
     gathered = hierarchy.comm.allgather_blocks(np.ascontiguousarray(known[own]))
     everything = whole(level)
     everything.allocate(level.u[0, ...], zero_g=level.g is None)
-    everything.u[1, ...] = _like(gathered[0], level.u)
+    everything.u[1, ...] = in_library_of(level.u, gathered[0])
     if level.g is not None:
-        everything.g[1:] = _like(gathered, level.u)
+        everything.g[1:] = in_library_of(level.u, gathered)
     step_in_turn(everything, hierarchy.driver)
     start, stop = level.block.start + 1, level.block.stop + 1
     level.u[level.owned] = everything.u[start:stop]
 
 
-def _like(array: Any, state: State) -> State:
-    """Return `array` in the library of `state`."""
+def in_library_of(state: State, array: Any) -> State:
+    """Return a NumPy array as one of the library of `state`."""
     return array_api_compat.array_namespace(state).asarray(array)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,6 +156,7 @@ class MGRIT:
         self.grid = as_grid(grid)
         self.options = MGRITOptions() if options is None else options
         self.comm = as_communicator(comm).duplicate()
+        self._check_same_problem()
         factors = self.options.factors(self.grid.num_steps)
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
@@ -162,6 +164,17 @@ class MGRIT:
         driver = make_driver(propagator, self.options)
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
         self._checked = False
+        self.value_name = "initial value"  # as error messages call it
+
+    def _check_same_problem(self) -> None:
+        """Raise on every rank unless all have the same times and options; collective."""
+        error: Exception | None = None
+        if self.grid.level != 0:
+            error = ValueError(f"grid must be a finest grid, got one of level {self.grid.level}")
+        self.comm.agree(error)
+        key = zlib.crc32(self.grid.times.tobytes() + repr(self.options).encode())
+        if np.unique(self.comm.allgather_blocks(np.array([key]))).size > 1:
+            raise ValueError("the ranks differ in their times or options: give all the same")
 
     @property
     def layout(self) -> Layout:
@@ -240,11 +253,12 @@ class MGRIT:
 
     def _as_state(self, value: State) -> State:
         """Return an initial value as an array with the propagator's shape and dtype."""
-        value, shape = self._as_array(value, "initial value"), tuple(self.propagator.state_shape)
+        what, shape = self.value_name, tuple(self.propagator.state_shape)
+        value = self._as_array(value, what)
         if tuple(value.shape) != shape:
-            raise ValueError(f"initial value has shape {tuple(value.shape)}, expected {shape}")
+            raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {shape}")
         if 0 in self.block and not np.isfinite(np.asarray(value)).all():
-            raise ValueError("initial value has NaN or inf")
+            raise ValueError(f"{what} has NaN or inf")
         return value
 
     def _as_array(self, value: State, what: str) -> State:
@@ -270,12 +284,15 @@ class MGRIT:
                 state = driver.restrict(state, level.index - 1)
             point = max(level.block.start, 1)
             if point not in level.block:
-                continue
+                continue  # no step of this rank
             if self.propagator.batched:
                 like, step = state, level.grid.steps(slice(point, point + 1, 1))
             else:
                 like, step = state[0, ...], level.grid.steps(point)
-            _check_state(self.propagator.step(like, step), like, f"step on level {level.index}")
+            new, what = self.propagator.step(like, step), f"step on level {level.index}"
+            _check_state(new, like, what)
+            if 0 in level.block and not _is_finite(new):  # later steps start from other states
+                raise ValueError(f"{what} returned NaN or inf for the initial value")
 
     def _allocate(self, first: State) -> None:
         xp = array_api_compat.array_namespace(first)
@@ -317,6 +334,9 @@ class MGRIT:
         return len(self.hierarchy.levels) > 1 and not skips
 
 
+_NOWHERE = 2**62
+
+
 class _Iteration:
     """Cycles until a stopping rule holds."""
 
@@ -330,7 +350,13 @@ class _Iteration:
         self.detail = ""
 
     def run(self) -> Status:
-        """Cycle; return how it ended."""
+        """Cycle until a rule holds; return how it ended."""
+        status = self._cycle()
+        if status is not Status.DIVERGED:
+            self.detail = self._first_not_finite()
+        return Status.DIVERGED if self.detail else status
+
+    def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
             v_cycle(self.hierarchy, self._observe)
@@ -373,6 +399,18 @@ class _Iteration:
             and (norm < options.relative_tolerance * self._first_residual or norm == 0)
         )
 
+    def _first_not_finite(self) -> str:
+        """Name the first point whose state is NaN or infinite; empty if all are finite."""
+        finest = self.hierarchy.levels[0]
+        xp = array_api_compat.array_namespace(finest.u)
+        flat = xp.reshape(finest.u[1:], (len(finest.block), -1)) if finest.block else finest.u[1:]
+        good = np.asarray(xp.all(xp.isfinite(flat), axis=1)) if finest.block else np.ones(0)
+        first = finest.block.start + int(np.argmin(good)) if not good.all() else _NOWHERE
+        point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
+        if point == _NOWHERE:
+            return ""
+        return f"the state is not finite at point {point}, time {finest.grid.times[point]:.6g}"
+
     def _where(self, norms: NDArray[np.float64], norm: float) -> str:
         """Name the first point with the worst residual; collective."""
         finest = self.hierarchy.levels[0]
@@ -398,9 +436,13 @@ def _check_state(new: State, like: State, what: str) -> None:
         raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
     if new.dtype != like.dtype:
         raise TypeError(f"{what} returned dtype {new.dtype}, expected {like.dtype}")
-    # The initial value counts on one rank only: on others it may be anything of its shape.
-    if np.isfinite(np.asarray(like)).all() and not np.isfinite(np.asarray(new)).all():
-        raise ValueError(f"{what} returned NaN or inf for the initial value")
+
+
+def _is_finite(u: State) -> bool:
+    if isinstance(u, float):
+        return math.isfinite(u)
+    xp = array_api_compat.array_namespace(u)
+    return bool(xp.all(xp.isfinite(xp.asarray(u))))
 
 
 def _shape_and_dtype(u: State) -> tuple[tuple[int, ...], Any]:

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.results.agreement import Communicator, share, together
+from pint.agreement import Communicator, share, together
 from pint.results.provenance import provenance
 from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
 from pint.results.schema import (
@@ -45,6 +45,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
         If the folder it is to stand in does not exist or is a file.
     IsADirectoryError
         If `path` is a folder.
+    FileExistsError
+        If `path` is a file, but not of HDF5.
     PermissionError
         If the folder is not writable.
     """
@@ -56,6 +58,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise NotADirectoryError(f"{str(folder)!r} is a file, not a folder")
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it")
+    if path.exists() and not h5py.is_hdf5(path):
+        raise FileExistsError(f"{str(path)!r} is not a run file: it will not be overwritten")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"folder {str(folder)!r} is not writable")
 

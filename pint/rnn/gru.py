@@ -144,12 +144,15 @@ class GRU(Propagator):
         Raises
         ------
         ValueError
-            If shapes do not fit, or points are outside the sequences or do not increase.
+            If shapes do not fit, if there is no sequence, or if points are outside the sequences
+            or do not increase.
         """
         if x.ndim != 3 or x.shape[2] != self.options.num_features:
             raise ValueError(
                 f"inputs must have shape (batch, time, {self.options.num_features}), got {x.shape}"
             )
+        if x.shape[0] == 0:
+            raise ValueError("inputs must have at least one sequence, got none")
         if points is None:
             points = np.arange(1, x.shape[1] + 1)
         inside = points.size == 0 or (points[0] >= 1 and points[-1] <= x.shape[1])
@@ -163,6 +166,8 @@ class GRU(Propagator):
 
     def refresh(self) -> None:
         """Multiply the bound inputs with the present input weights; sum the present biases."""
+        if self.batch == 0:
+            return  # nothing is bound yet
         # Point by point, so that its bits do not depend on which points this rank holds.
         self._recorded = None
         self._projected = self.inputs @ self.weights["weight_ih_l0"].T

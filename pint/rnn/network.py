@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from pint.adjoint import AdjointSolver
-from pint.mgrit.solver import MGRIT, Result
+from pint.adjoint import AdjointResult, AdjointSolver
+from pint.mgrit.solver import MGRIT, Result, Status
 from pint.options import MGRITOptions, at_least
 from pint.rnn.gru import GRU, GRUOptions
 from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
@@ -42,6 +43,7 @@ class Classifier:
 
     def __init__(self, options: GRUOptions, num_classes: int, seed: int = 0) -> None:
         at_least("num_classes", num_classes, 2)
+        at_least("seed", seed, 0)
         self.options = options
         cell = gru_shapes(options.num_features, options.hidden, options.layers)
         head = {"head.weight": (num_classes, options.hidden), "head.bias": (num_classes,)}
@@ -51,6 +53,25 @@ class Classifier:
         self.parameters: Array = uniform(self.shapes, options.hidden**-0.5, dtype, rng)
         self.cell_parameters = self.parameters[: num_entries(cell)]
         self.weights = views(self.parameters, self.shapes)
+
+    def load(self, weights: Mapping[str, Array]) -> None:
+        """Copy tensors into the parameters, for example ``pint.open_run("run.h5").model``.
+
+        Parameters
+        ----------
+        weights : mapping of str to ndarray
+            All tensors, with the names and shapes in `shapes`.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, or a shape is wrong; nothing is changed then.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        if shapes != self.shapes:
+            raise ValueError(f"weights must have the shapes {self.shapes}, got {shapes}")
+        for name, tensor in weights.items():
+            self.weights[name][...] = tensor
 
     def logits(self, h: Array) -> Array:
         """Return the class scores, shape (B, num_classes), of states (B, hidden)."""
@@ -129,6 +150,8 @@ class ClassifierSolver:
                 f"sequences must have shape (batch, {self.num_steps}, "
                 f"{self.gru.options.num_features}), got {x.shape}"
             )
+        if not np.isfinite(x).all():
+            raise ValueError("sequences must not hold NaN or inf")
         self.gru.set_inputs(x, points)
         zero = np.zeros(self.gru.state_shape, dtype=self.gru.dtype)
         last = self.forward.options.max_iterations - 1
@@ -156,8 +179,14 @@ class ClassifierSolver:
             On every rank.
         residuals : ndarray of float64, shape (iterations,)
             Residual norms.
+
+        Raises
+        ------
+        FloatingPointError
+            If the solve diverged, on every rank.
         """
         result = self._solve(x, self._forward_points, record=False)
+        _check_finite("no scores", True, result)
         return self.model.logits(result.final_state()[-1]), result.residuals
 
     def loss_and_gradient(self, x: Array, y: NDArray[np.int64]) -> LossAndGradient:
@@ -173,29 +202,37 @@ class ClassifierSolver:
         Raises
         ------
         FloatingPointError
-            If the loss is NaN or infinite, on every rank.
+            If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
         result = self._solve(x, self._points, record=True)
         final = result.final_state()
         scores = self.model.logits(final[-1])
         loss, d_scores = cross_entropy(scores, y)
-        if not np.isfinite(loss):
-            told = "; ".join(filter(None, (result.status.value, result.detail)))
-            raise FloatingPointError(
-                f"the loss is {loss} ({told}); "
-                "parameters that grow without bound need a smaller learning rate or clipping"
-            )
+        _check_finite(f"the loss is {loss}", np.isfinite(loss), result)
         d_final = np.zeros_like(final)
         d_final[-1] = d_scores @ self.model.weights["head.weight"]
         adjoint = self.backward.solve(result, d_final)
         d_head = (d_scores.T @ final[-1]).ravel(), d_scores.sum(axis=0)
+        gradient = np.concatenate([adjoint.parameter_gradient, *d_head])
+        _check_finite("the gradient is not finite", np.isfinite(gradient).all(), adjoint)
         return LossAndGradient(
             loss=loss,
             num_correct=int((scores.argmax(axis=1) == y).sum()),
-            gradient=np.concatenate([adjoint.parameter_gradient, *d_head]),
+            gradient=gradient,
             forward_residuals=result.residuals,
             backward_residuals=adjoint.residuals,
         )
+
+
+def _check_finite(what: str, finite: Any, solved: Result | AdjointResult) -> None:
+    """Raise unless numbers are finite and come from a solve that did not diverge."""
+    if finite and solved.status is not Status.DIVERGED:
+        return
+    told = "; ".join(filter(None, (solved.status.value, solved.detail)))
+    raise FloatingPointError(
+        f"{what} ({told}); parameters that grow without bound need a smaller learning rate or "
+        "clipping"
+    )
 
 
 def cross_entropy(scores: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
@@ -214,7 +251,16 @@ def cross_entropy(scores: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
         -mean(log softmax(scores)[y]).
     d_scores : ndarray, shape (B, num_classes)
         (softmax(scores) - onehot(y)) / B.
+
+    Raises
+    ------
+    ValueError
+        If classes are not B integers in 0..num_classes - 1.
     """
+    if y.shape != scores.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(f"classes must be {len(scores)} integers, got {y.shape} of {y.dtype}")
+    if y.size and not (y.min() >= 0 and y.max() < scores.shape[1]):
+        raise ValueError(f"classes must be in 0..{scores.shape[1] - 1}, got {y.min()}..{y.max()}")
     log_p = log_softmax(scores, axis=1)
     chosen = np.arange(y.size), y
     d_scores = np.exp(log_p)

@@ -44,8 +44,8 @@ def phases(num_fine: int, coarse_step: CoarseStep, substep: int) -> tuple[Phase,
         taken to the power `num_fine`, which is exact while gates do not change. "midpoint": a
         matched half step leads to the middle, whose gates then take the state over the interval.
     substep : int
-        A midpoint step is split into parts of at most this many finest steps; a part of one is
-        that finest step.
+        A midpoint step is split into parts of at most this many finest steps; a part of one or
+        two is taken by finest steps, which cost no more.
 
     Examples
     --------
@@ -63,8 +63,8 @@ def phases(num_fine: int, coarse_step: CoarseStep, substep: int) -> tuple[Phase,
     table: list[Phase] = []
     for begin, end in pairwise(ends):
         length, offset = end - begin, num_fine - end
-        if length == 1:
-            table.append(Phase(offset, 1, 2))
+        if length <= 2:  # as many evaluations as a midpoint, and exact
+            table += [Phase(offset + left, 1, 2) for left in range(length - 1, -1, -1)]
             continue
         table.append(Phase(offset + length // 2, 1, length, is_middle=True))
         table.append(Phase(offset, 1, 2 * length))

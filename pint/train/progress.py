@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from pint.train.trainer import EpochMeans, Progress
+
+SECONDS_BETWEEN_LINES = 5.0
 
 
 class ConsoleProgress(Progress):
@@ -26,9 +29,10 @@ class ConsoleProgress(Progress):
     def __init__(self, num_epochs: int, console: Console | None = None) -> None:
         self.console = Console() if console is None else console
         self.num_epochs = num_epochs
+        self.last_line = time.monotonic()
         self.bar = Bar(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
@@ -51,13 +55,15 @@ class ConsoleProgress(Progress):
         self.bar.stop()
 
     def batch(self, epoch: int, index: int, num_batches: int, means: EpochMeans) -> None:
-        """Move the bar."""
+        """Move the bar; where there is none, as under mpiexec, print a line every few seconds."""
         columns = means.columns()
         numbers = (
-            f"loss {columns['train_loss']:.4f}  accuracy {columns['train_accuracy']:.1%}  "
-            f"{means.seconds / means.num_batches:.3f} s/batch  "
+            f"loss {columns['train_loss']:.4f} accuracy {columns['train_accuracy']:.0%} "
+            f"{means.seconds / means.num_batches:.3f} s/batch "
             f"residual {_residual(columns['forward_residual'])}"
         )
+        if self.bar.disable and time.monotonic() > self.last_line + SECONDS_BETWEEN_LINES:
+            self._line(f"  epoch {epoch}, batch {index}/{num_batches}: {numbers}")
         self.bar.update(
             self.task,
             description=f"epoch {epoch}/{self.num_epochs}",
@@ -68,15 +74,17 @@ class ConsoleProgress(Progress):
 
     def epoch(self, row: dict[str, float]) -> None:
         """Print one line."""
-        self.console.print(
+        self._line(
             f"epoch {row['epoch']:3.0f}  loss {row['train_loss']:.4f}  "
             f"train {row['train_accuracy']:6.1%}  "
             f"test {row['parallel_test_accuracy']:6.1%} parallel "
             f"{row['exact_test_accuracy']:6.1%} exact  "
-            f"{row['seconds']:6.2f} s  residual {_residual(row['forward_residual'])}",
-            highlight=False,
-            soft_wrap=True,
+            f"{row['seconds']:6.2f} s  residual {_residual(row['forward_residual'])}"
         )
+
+    def _line(self, text: str) -> None:
+        self.last_line = time.monotonic()
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _residual(value: float) -> str:

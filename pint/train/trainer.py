@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
+from pint.comm import as_communicator
 from pint.options import MGRITOptions, at_least, positive
 from pint.rnn.network import Classifier, ClassifierSolver, LossAndGradient
 from pint.train.datasets import SequenceData
@@ -126,8 +126,8 @@ class Trainer:
         The same on every rank.
     options : TrainingOptions
         How to train.
-    comm : Communicator
-        The ranks of `solver`.
+    comm : mpi4py communicator or Communicator, optional
+        The ranks of `solver`; None is one process.
     progress : Progress, optional
         Told of batches and epochs.
     on_epoch : callable, optional
@@ -144,7 +144,7 @@ class Trainer:
         solver: ClassifierSolver,
         data: SequenceData,
         options: TrainingOptions,
-        comm: Communicator,
+        comm: Any = None,
         progress: Progress | None = None,
         on_epoch: Callable[[TrainingLog], None] | None = None,
     ) -> None:
@@ -153,7 +153,7 @@ class Trainer:
         self.exact = exact_solver(solver.model, data.num_steps)
         self.data = data
         self.options = options
-        self.comm = comm
+        self.comm = as_communicator(comm)
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
         self.log = TrainingLog()
@@ -207,6 +207,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
         """Measure test accuracy in both ways, record the epoch, and tell of it."""
+        self.comm.bcast(self.solver.model.parameters, 0)  # in case ranks round differently
         with self.log.timed("parallel_test"):
             parallel = self._parallel_accuracy()
         with self.log.timed("exact_test"):

@@ -491,8 +491,37 @@ def test_collectives():
     assert COMM.sum(np.array([rank, 1])).tolist() == [size * (size - 1) // 2, size]
     assert COMM.any(rank == size - 1) is True
     assert COMM.any(False) is False
-    assert COMM.num_hosts == 1
+    assert COMM.num_hosts() == 1
     turned = COMM.reversed()
     assert (turned.rank, turned.size) == (size - 1 - rank, size)
     assert COMM.duplicate() is COMM.duplicate()
     COMM.barrier()
+
+
+def test_ranks_that_differ_are_told():
+    if COMM.size == 1:
+        return
+    with pytest.raises(ValueError, match="the ranks differ in their times or options"):
+        MGRIT(Dahlquist(), TimeGrid.uniform(0, 1, 20 + COMM.rank), None, COMM)
+
+
+def test_a_linearization_that_fails_on_one_rank_is_told_on_all():
+    class Failing(Dahlquist):
+        def linearize(self, u, step):
+            if COMM.rank == COMM.size - 1:
+                raise ValueError("cannot linearise")
+            return super().linearize(u, step)
+
+    forward = MGRIT(Failing(), TimeGrid.uniform(0, 1, 32), MGRITOptions(tolerance=1e-9), COMM)
+    result = forward.solve(1.0)
+    with pytest.raises(ValueError, match="cannot linearise"):
+        AdjointSolver(forward).solve(result, 1.0)
+
+
+def test_communicators_that_are_freed_free_what_was_made_of_them():
+    if COMM.size == 1:
+        return
+    for _ in range(1500):  # MPI has about two thousand
+        own = COMM.comm.Dup()
+        MGRIT(Dahlquist(), TimeGrid.uniform(0, 1, 4), None, own)
+        own.Free()

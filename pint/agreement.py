@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Communicator", "share", "together"]
+__all__ = ["Communicator", "agree", "share", "together"]
 
 
 class Communicator(Protocol):
@@ -42,11 +42,39 @@ def share(text: str, comm: Communicator) -> list[str]:
     list of str
         The same list on every rank, of length ``comm.size``.
     """
-    letters = np.array(list(text.encode()), dtype=np.uint8)
+    letters = np.frombuffer(text.encode(errors="backslashreplace"), dtype=np.uint8)
     lengths = comm.allgather_blocks(np.array([letters.size], dtype=np.int64))
     everything = comm.allgather_blocks(letters)
     parts = np.split(everything, np.cumsum(lengths)[:-1])
     return [part.tobytes().decode() for part in parts]
+
+
+def agree(error: Exception | None, comm: Communicator) -> None:
+    """Raise if any rank has an error: its own where it has one, else that of the first rank.
+
+    Collective, and one small message where nobody has one.
+
+    Parameters
+    ----------
+    error : Exception or None
+        What went wrong on this rank.
+    comm : Communicator
+        The ranks that take part.
+
+    Raises
+    ------
+    Exception
+        `error` itself; on other ranks one of the same type with the rank's number behind the text,
+        where that is a common one, else RuntimeError.
+    """
+    failed = comm.allgather_blocks(np.array([error is not None], dtype=np.uint8))
+    if not failed.any():
+        return
+    texts = share(_described(error), comm)
+    if error is not None:
+        raise error
+    first = int(np.flatnonzero(failed)[0])
+    raise _revived(texts[first], suffix=f" (on rank {first})")
 
 
 def together(action: Callable[[], object], comm: Communicator) -> None:
@@ -73,7 +101,7 @@ def together(action: Callable[[], object], comm: Communicator) -> None:
         failure = error
     for rank, text in enumerate(share(_described(failure), comm)):
         if text:
-            raise _revived(rank, text) from failure
+            raise _revived(text, prefix=f"rank {rank}: ") from failure
 
 
 _SHARED: tuple[type[Exception], ...] = (
@@ -82,6 +110,9 @@ _SHARED: tuple[type[Exception], ...] = (
     NotADirectoryError,
     PermissionError,
     OSError,
+    ImportError,
+    NotImplementedError,
+    FloatingPointError,
     TypeError,
     ValueError,
     Exception,
@@ -96,8 +127,8 @@ def _described(failure: Exception | None) -> str:
     return f"{kind} {str(failure) or type(failure).__name__}"
 
 
-def _revived(rank: int, text: str) -> Exception:
+def _revived(text: str, prefix: str = "", suffix: str = "") -> Exception:
     """Return the exception that `_described` put into words."""
     kind, _, message = text.partition(" ")
     shared = _SHARED[int(kind)]
-    return (RuntimeError if shared is Exception else shared)(f"rank {rank}: {message}")
+    return (RuntimeError if shared is Exception else shared)(f"{prefix}{message}{suffix}")
