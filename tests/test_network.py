@@ -158,7 +158,7 @@ def test_nan_sequences_are_told():
 
 def test_a_diverged_backward_solve_is_told():
     model, x, y = make()
-    loose = MGRITOptions(levels=2, max_iterations=3, divergence_factor=1e-30)
+    loose = MGRITOptions(levels=2, coarsening=4, max_iterations=3, divergence_factor=1e-30)
     with pytest.raises(FloatingPointError, match="diverged"):
         ClassifierSolver(model, 24, STEPPING, loose).loss_and_gradient(x, y)
     with pytest.raises(FloatingPointError, match="diverged"):
