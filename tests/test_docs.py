@@ -1,0 +1,61 @@
+"""The examples of README and docs run as they stand."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.launcher import ROOT, environment, mpiexec
+
+
+def scripts(page):
+    """Return the Python blocks of a page that are whole scripts."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return [block for block in blocks if "import" in block]
+
+
+def start(script, folder, *launcher):
+    (folder / "script.py").write_text(script)
+    done = subprocess.run(
+        [*launcher, sys.executable, "script.py"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_pendulum_prints_the_same_on_one_and_two_ranks(tmp_path):
+    (script,) = scripts("README.md")
+    alone = start(script, tmp_path)
+    assert "converged" in alone
+    assert start(script, tmp_path, *mpiexec(2)) == alone
+
+
+def test_gradient_of_the_pendulum(tmp_path):
+    """Against central differences of the same model, by time stepping."""
+    (script,) = scripts("docs/adjoint.md")
+    names = {}
+    exec(script, names)
+    solve, state = names["pint"].solve, names["np"].array([1.0, 0.0])
+    options = names["pint"].MGRITOptions(levels=1)
+
+    def objective(friction):
+        model = names["Pendulum"](friction)
+        return (solve(model, names["grid"], state, options).u[-1] ** 2).sum() / 2
+
+    slope = (objective(0.2 + 1e-5) - objective(0.2 - 1e-5)) / 2e-5
+    assert names["gradient"].parameter_gradient[0] == pytest.approx(slope, rel=1e-7)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_training_script(tmp_path, ranks):
+    (script,) = scripts("docs/training.md")
+    said = start(script, tmp_path, *(mpiexec(ranks) if ranks > 1 else []))
+    exact = float(re.findall(r"([\d.]+)% exact", said)[-1])
+    assert exact > 90
+    assert (tmp_path / "frequencies.h5").exists()
