@@ -77,7 +77,7 @@ class AdjointPropagator(Propagator):
         ----------
         hierarchy : Hierarchy
             The levels of the reversed problem.
-        u : array, shape (number of own reversed points, *state_shape)
+        u : array, shape (number of own reversed points, ...state_shape)
             Forward states at this rank's points of the reversed grid, in reversed order.
         """
         self._linearized = []
@@ -122,7 +122,7 @@ class AdjointPropagator(Propagator):
 
         Parameters
         ----------
-        w : array, shape (number of own reversed points + 1, *state_shape)
+        w : array, shape (number of own reversed points + 1, ...state_shape)
             Adjoint states, the ghost included.
         level : Level
             The finest level of the reversed problem.
@@ -172,7 +172,7 @@ class AdjointResult:
         dJ/du_0, on every rank.
     parameter_gradient : ndarray, shape (num_parameters,)
         dJ/dtheta, summed over all ranks, on every rank.
-    w : array, shape (number of own reversed points, *state_shape)
+    w : array, shape (number of own reversed points, ...state_shape)
         Adjoint states of this rank in reversed order: row r belongs to forward point
         ``last - r``.
     last : int
@@ -249,7 +249,7 @@ class AdjointSolver:
         terminal_gradient : array_like, shape state_shape
             dJ/du_N. The value on the rank that owns the last point counts; others only need its
             shape and dtype.
-        sources : array, shape (number of own reversed points, *state_shape), optional
+        sources : array, shape (number of own reversed points, ...state_shape), optional
             dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
             the last point is ignored); zero if left out.
 

@@ -64,7 +64,7 @@ class Linearization:
     ----------
     propagator : Propagator
         The model.
-    u : array, shape (n, *state_shape)
+    u : array, shape (n, ...state_shape)
         States at which the steps start.
     step : Step
         Stack of n steps.
@@ -85,7 +85,7 @@ class Linearization:
 
 
 class Propagator(ABC):
-    r"""A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
+    """A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
 
     Everything else has a default. A propagator owns the parameters of the model, and never a time
     grid, a communicator or an iterate. `check_propagator` tells whether a subclass keeps the
@@ -100,7 +100,7 @@ class Propagator(ABC):
     batched : bool
         False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
-        (n, \*state_shape), and a `Step` of arrays, and treat all n at once.
+        (n, ...state_shape), and a `Step` of arrays, and treat all n at once.
     parameters : ndarray, shape (num_parameters,), or None
         Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
         place calls `refresh`.

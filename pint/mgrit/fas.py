@@ -14,7 +14,7 @@ def residual(level: Level, driver: Driver) -> State:
 
     Returns
     -------
-    array, shape (number of those C-points, *state_shape)
+    array, shape (number of those C-points, ...state_shape)
         New.
     """
     slots = level.c_steps
@@ -35,7 +35,7 @@ def restrict_residual(coarse: Level, r: State, level: Level, driver: Driver) -> 
     ----------
     coarse, level : Level
         The coarse level, with ``coarse.u`` = v, and the one above it.
-    r : array, shape (n, *state_shape)
+    r : array, shape (n, ...state_shape)
         Residual of `level` at its C-points but point 0.
     driver : Driver
         Evaluates Phi.

@@ -36,7 +36,7 @@ class Level:
         Coarsening factor: the multiples of m are the C-points.
     relax : int
         Number of CF-sweeps.
-    u : array, shape (len(block) + 1, *state_shape)
+    u : array, shape (len(block) + 1, ...state_shape)
         States.
     g : array of the same shape, or None
         Right-hand side: u_i = Phi(u_{i-1}) + g_i; None is zero.

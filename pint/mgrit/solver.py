@@ -50,7 +50,7 @@ class Result:
 
     Attributes
     ----------
-    u : array, shape (number of own points, *state_shape)
+    u : array, shape (number of own points, ...state_shape)
         States at this rank's points ``first``, ``first + 1``, ...
     first : int
         Index of the first own point on the finest grid.
@@ -89,7 +89,7 @@ class Result:
         return self.residuals.size
 
     def gather(self) -> NDArray[Any]:
-        """Return the states at all points, shape (N + 1, *state_shape), on every rank; collective.
+        """Return the states at all points, shape (N + 1, ...state_shape), on every rank; collective.
 
         New array; it holds the whole solution, so mind the memory.
         """
@@ -203,7 +203,7 @@ class MGRIT:
         guess : None, float, array, or callable, optional
             States to begin with at the points after point 0: zero, a constant, one state, or a
             function of time that returns a state. `skip_first_down` makes no use of it.
-        sources : array, shape (number of own points, *state_shape), optional
+        sources : array, shape (number of own points, ...state_shape), optional
             Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
         on_iteration : callable, optional
             Called after each cycle with its number and its residual norm.

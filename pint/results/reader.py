@@ -45,7 +45,7 @@ class Run:
     history, timings, training, model : mapping of str to array
         As in `RunRecord`, in the order in which they were written.
     solution_shape : tuple of int, or None
-        Shape (N+1, *state) of the solution; None if the file has none.
+        Shape (N+1, ...state) of the solution; None if the file has none.
     solution_dtype : dtype, or None
         Its dtype.
     solution_files : tuple of Path
@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def solution(self) -> NDArray[Any] | None:
-        """(N+1, *state) array, read whole on first use and then kept; None if there is none.
+        """(N+1, ...state) array, read whole on first use and then kept; None if there is none.
 
         Raises what `read_solution` raises.
         """
@@ -88,7 +88,7 @@ class Run:
 
         Returns
         -------
-        (n, *state) array
+        (n, ...state) array
             New on every call.
 
         Raises

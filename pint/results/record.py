@@ -36,7 +36,7 @@ class RunRecord:
         Times of the fine grid.
     coarsening : tuple of int
         Coarsening factor from each level to the next, each at least 2; empty for one level.
-    solution : (N+1, *state) array, optional
+    solution : (N+1, ...state) array, optional
         State at every time point.
     history : mapping of str to array
         Per iteration, e.g. ``residual`` (iterations,) or ``forward_residual``

@@ -119,7 +119,7 @@ def write_solution(
         The run file, the same on every rank.
     record : RunRecord
         The rest of the run, without solution. That of rank 0 is written.
-    block : (n, *state) array
+    block : (n, ...state) array
         This rank's points; n may be 0. The state's shape and the dtype are the same everywhere.
     first : int
         Index of the first of them among all points. Blocks follow each other in rank order.
