@@ -116,7 +116,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
     if args.optimizer == "sgd":
         return SGD(learning_rate=args.lr, momentum=args.momentum)
-    return Adam(learning_rate=args.lr)
+    return Adam(learning_rate=args.lr, weight_decay=args.weight_decay)
 
 
 class _Recorder:
@@ -268,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=30, help="passes through the training data")
     add("--lr", type=float, default=1e-2, help="learning rate")
     add("--optimizer", choices=("adam", "sgd"), default="adam", help="update rule")
+    add("--weight-decay", type=float, default=0.0, help="decoupled weight decay of adam")
     add("--momentum", type=float, default=0.9, help="momentum of sgd")
     add(
         "--schedule",

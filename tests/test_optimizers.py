@@ -23,7 +23,7 @@ def test_momentum_accumulates():
     assert state.num_updates == 3
 
 
-@pytest.mark.parametrize("name", ["Adam", "SGD"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD"])
 def test_equals_torch(name):
     torch = pytest.importorskip("torch", reason="torch is an independent reference: pint[torch]")
     rng = np.random.default_rng(3)
@@ -32,6 +32,9 @@ def test_equals_torch(name):
     theirs = torch.tensor(start, requires_grad=True)
     if name == "Adam":
         optimizer, peer = Adam(learning_rate=0.03), torch.optim.Adam([theirs], lr=0.03)
+    elif name == "AdamW":
+        optimizer = Adam(learning_rate=0.03, weight_decay=0.1)
+        peer = torch.optim.AdamW([theirs], lr=0.03, weight_decay=0.1)
     else:
         optimizer = SGD(learning_rate=0.03, momentum=0.9)
         peer = torch.optim.SGD([theirs], lr=0.03, momentum=0.9)

@@ -89,7 +89,7 @@ class Result:
         return self.residuals.size
 
     def gather(self) -> NDArray[Any]:
-        """Return the states at all points, shape (N + 1, ...state_shape), on every rank; collective.
+        """Return the states at all points, (N + 1, ...state_shape), on every rank; collective.
 
         New array; it holds the whole solution, so mind the memory.
         """

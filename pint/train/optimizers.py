@@ -117,22 +117,29 @@ class Adam(Optimizer):
         Decay of the mean and of the mean square, in [0, 1).
     epsilon : float, default 1e-8
         Added to the root.
+    weight_decay : float, default 0.0
+        Pulls parameters to zero by this part of the learning rate in each update, apart from the
+        gradient (AdamW); in [0, 1).
 
     References
     ----------
-    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
+    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1; Loshchilov &
+    Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2, in the form that
+    torch.optim.AdamW uses.
     """
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         positive("learning_rate", self.learning_rate)
         positive("epsilon", self.epsilon)
         _fraction("beta1", self.beta1)
         _fraction("beta2", self.beta2)
+        _fraction("weight_decay", self.weight_decay)
 
     def init(self, parameters: Array) -> OptimizerState:
         """Return zero moments."""
@@ -156,6 +163,8 @@ class Adam(Optimizer):
         mean, square = state.moments
         mean += (1 - self.beta1) * (gradient - mean)
         square += (1 - self.beta2) * (gradient * gradient - square)
+        if self.weight_decay:
+            parameters *= 1 - factor * self.learning_rate * self.weight_decay
         step = factor * self.learning_rate / (1 - self.beta1**state.num_updates)
         root = np.sqrt(square / (1 - self.beta2**state.num_updates))
         parameters -= step * mean / (root + self.epsilon)
