@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from pint._version import __version__
 from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
-from pint.mgrit.solver import MGRIT, Result, Status, solve
+from pint.mgrit.iteration import Status
+from pint.mgrit.solver import MGRIT, Result, solve
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
 from pint.timegrid import TimeGrid

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from pint.mgrit.coarsest import in_library_of, whole
 from pint.mgrit.hierarchy import Hierarchy, Level, wait
-from pint.mgrit.solver import MGRIT, Result, Status
+from pint.mgrit.iteration import Status
+from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from pint.adjoint import AdjointResult, AdjointSolver
-from pint.mgrit.solver import MGRIT, Result, Status
+from pint.mgrit.iteration import Status
+from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions, at_least
 from pint.rnn.gru import GRU, GRUOptions
 from pint.rnn.parameters import gru_shapes, num_entries, uniform, views

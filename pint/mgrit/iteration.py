@@ -1,0 +1,125 @@
+"""Cycling until a stopping rule holds, and what is watched on the way."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.mgrit.cycle import upward_cycle, v_cycle
+from pint.mgrit.hierarchy import Hierarchy
+from pint.mgrit.norms import exact_sum, squared_norms
+from pint.propagator import State
+
+
+class Status(enum.Enum):
+    """How a solve ended, and what to do about it."""
+
+    CONVERGED = "converged: the residual is below the tolerance"
+    STEPPED = "one level: solved by time stepping"
+    COMPLETED = "the given number of iterations was done; no tolerance was given"
+    MAX_ITERATIONS = (
+        "not converged: increase max_iterations, use FCF-relaxation (relax=1) or a smaller "
+        "coarsening factor"
+    )
+    DIVERGED = (
+        "diverged: the coarse steps do not resemble the fine ones; use a smaller coarsening "
+        "factor, fewer levels, or a coarse step that is stable at its length"
+    )
+
+
+_NOWHERE = 2**62
+
+
+class Iteration:
+    """Cycles until a stopping rule holds."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, on_iteration: Callable[[int, float], None] | None
+    ) -> None:
+        self.hierarchy = hierarchy
+        self.options = hierarchy.options
+        self.on_iteration = on_iteration
+        self.residuals: list[float] = []
+        self.detail = ""
+
+    def run(self) -> Status:
+        """Cycle until a rule holds; return how it ended."""
+        status = self._cycle()
+        if status is not Status.DIVERGED:
+            self.detail = self._first_not_finite()
+        return Status.DIVERGED if self.detail else status
+
+    def _cycle(self) -> Status:
+        options = self.options
+        if len(self.hierarchy.levels) == 1:
+            v_cycle(self.hierarchy, self._observe)
+            self.residuals.append(math.nan)
+            return Status.STEPPED
+        while len(self.residuals) < options.max_iterations:
+            num_done = len(self.residuals)
+            if num_done == 0 and options.skip_first_down:
+                upward_cycle(self.hierarchy)
+                self.residuals.append(math.nan)
+            else:
+                v_cycle(self.hierarchy, self._observe)
+            if self.on_iteration is not None:
+                self.on_iteration(num_done, self.residuals[-1])
+            if self.detail:
+                return Status.DIVERGED
+            if self._converged():
+                return Status.CONVERGED
+        fixed = options.tolerance is None and options.relative_tolerance is None
+        return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
+
+    def _observe(self, r: State) -> None:
+        """Record the norm of the residual at the C-points."""
+        norms = squared_norms(r)
+        norm = math.sqrt(exact_sum(norms, self.hierarchy.comm))
+        self.residuals.append(norm)
+        limit = self.options.divergence_factor * max(self._first_residual, 1.0)
+        if not (math.isfinite(norm) and norm <= limit):
+            self.detail = self._where(norms, norm)
+
+    @property
+    def _first_residual(self) -> float:
+        measured = [value for value in self.residuals if not math.isnan(value)]
+        return measured[0] if measured else math.nan
+
+    def _converged(self) -> bool:
+        options, norm = self.options, self.residuals[-1]
+        return (options.tolerance is not None and norm < options.tolerance) or (
+            options.relative_tolerance is not None
+            and (norm < options.relative_tolerance * self._first_residual or norm == 0)
+        )
+
+    def _first_not_finite(self) -> str:
+        """Name the first point whose state is NaN or infinite; empty if all are finite."""
+        finest = self.hierarchy.levels[0]
+        xp = array_api_compat.array_namespace(finest.u)
+        flat = xp.reshape(finest.u[1:], (len(finest.block), -1)) if finest.block else finest.u[1:]
+        good = np.asarray(xp.all(xp.isfinite(flat), axis=1)) if finest.block else np.ones(0)
+        first = finest.block.start + int(np.argmin(good)) if not good.all() else _NOWHERE
+        point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
+        if point == _NOWHERE:
+            return ""
+        return f"the state is not finite at point {point}, time {finest.grid.times[point]:.6g}"
+
+    def _where(self, norms: NDArray[np.float64], norm: float) -> str:
+        """Name the first point with the worst residual; collective."""
+        finest = self.hierarchy.levels[0]
+        bad = np.where(np.isfinite(norms), norms, np.inf)
+        slots = range(*finest.c_steps.indices(finest.num_slots))
+        own = np.zeros((0, 2))
+        if bad.size:
+            own = np.array([[bad.max(), slots[int(bad.argmax())] - 1 + finest.block.start]])
+        rows = self.hierarchy.comm.allgather_blocks(own)
+        point = int(rows[int(rows[:, 0].argmax()), 1])
+        return (
+            f"iteration {len(self.residuals) - 1}, level 0: residual norm {norm:.3g}, "
+            f"worst at point {point}, time {finest.grid.times[point]:.6g}"
+        )
