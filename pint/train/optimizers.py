@@ -39,7 +39,6 @@ class Optimizer(ABC):
     def init(self, parameters: Array) -> OptimizerState:
         """Return the state before the first update of `parameters`, shape (num_parameters,)."""
 
-    @abstractmethod
     def update(
         self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
     ) -> None:
@@ -54,6 +53,14 @@ class Optimizer(ABC):
         factor : float, default 1.0
             Of the learning rate, see `Schedule`.
         """
+        state.num_updates += 1
+        self._change(parameters, gradient, state, factor * self.learning_rate)
+
+    @abstractmethod
+    def _change(
+        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
+    ) -> None:
+        """Take one step of length `rate`; `state` already counts it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,25 +91,13 @@ class SGD(Optimizer):
         """Return a zero velocity."""
         return OptimizerState(0, [np.zeros_like(parameters)])
 
-    def update(
-        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
+    def _change(
+        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
     ) -> None:
-        """Change `parameters` and `state` in place by one update.
-
-        Parameters
-        ----------
-        parameters, gradient : ndarray, shape (num_parameters,)
-            The gradient stays as it is.
-        state : OptimizerState
-            From `init`.
-        factor : float, default 1.0
-            Of the learning rate, see `Schedule`.
-        """
-        state.num_updates += 1
         velocity = state.moments[0]
         velocity *= self.momentum
         velocity += gradient
-        parameters -= factor * self.learning_rate * velocity
+        parameters -= rate * velocity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,27 +140,15 @@ class Adam(Optimizer):
         """Return zero moments."""
         return OptimizerState(0, [np.zeros_like(parameters), np.zeros_like(parameters)])
 
-    def update(
-        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
+    def _change(
+        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
     ) -> None:
-        """Change `parameters` and `state` in place by one update.
-
-        Parameters
-        ----------
-        parameters, gradient : ndarray, shape (num_parameters,)
-            The gradient stays as it is.
-        state : OptimizerState
-            From `init`.
-        factor : float, default 1.0
-            Of the learning rate, see `Schedule`.
-        """
-        state.num_updates += 1
         mean, square = state.moments
         mean += (1 - self.beta1) * (gradient - mean)
         square += (1 - self.beta2) * (gradient * gradient - square)
         if self.weight_decay:
-            parameters *= 1 - factor * self.learning_rate * self.weight_decay
-        step = factor * self.learning_rate / (1 - self.beta1**state.num_updates)
+            parameters *= 1 - rate * self.weight_decay
+        step = rate / (1 - self.beta1**state.num_updates)
         root = np.sqrt(square / (1 - self.beta2**state.num_updates))
         parameters -= step * mean / (root + self.epsilon)
 
