@@ -118,6 +118,14 @@ class AdjointPropagator(Propagator):
             return here.tape.adjoint(u, rows)
         return self.propagator.adjoint_step(u, here.u[rows, ...], self.forward_step(step))
 
+    def chain(self, u: State, step: Step, g: State | None, out: State) -> None:
+        """Take a stack of steps one after another, as `Propagator.chain` says."""
+        here = self._linearized[step.level]
+        if here.tape is None:
+            super().chain(u, step, g, out)
+        else:
+            here.tape.adjoint_chain(u, here.rows(step), g, out)
+
     def gradient(self, w: State, level: Level) -> NDArray[Any]:
         """Return the sum of (dPhi/dtheta)^T w over this rank's finest steps.
 

@@ -31,7 +31,7 @@ def check_propagator(
 
     Checked are: shapes, dtype and finiteness of what `step`, `restrict` and `interpolate` return;
     that the same input gives the same output and stays unchanged; that a stack gives what its
-    members give one by one; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter
+    members give one by one, and a chain what its steps give; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter
     gradient, against central differences; that `linearize` agrees with both. Methods that are not
     overridden are left out.
 
@@ -149,6 +149,8 @@ class _Check:
             return
         if batched:
             self.stack(u, step)
+        if type(self.p).chain is not Propagator.chain:
+            self.chain(u, step)
         if type(self.p).adjoint_step is not Propagator.adjoint_step:
             self.adjoint(u, step)
         if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
@@ -206,6 +208,16 @@ class _Check:
         parts = np.concatenate([np.asarray(self.p.step(u[r], step.at(r))) for r in rows])
         self.done.append(f"stack on level {step.level}")
         self.close(self.done[-1], "differs from its members one by one", whole, parts, 1e3)
+
+    def chain(self, u: State, step: Step) -> None:
+        """Check that `chain` gives what single steps give, with and without right-hand side."""
+        self.done.append(f"chain on level {step.level}")
+        for g in (None, 0.1 * self.random_like(u)):
+            got, expected = u * 0, u * 0
+            self.p.chain(u[0], step, g, got)
+            Propagator.chain(self.p, u[0], step, g, expected)
+            message = f"differs from single steps {'without' if g is None else 'with'} g"
+            self.close(self.done[-1], message, np.asarray(got), np.asarray(expected), 1e3)
 
     def close(self, what: str, message: str, a: Any, b: Any, slack: float) -> bool:
         """Note the relative difference unless it is below `slack` roundoffs."""
@@ -273,6 +285,15 @@ class _Check:
             expected = np.asarray(self.p.adjoint_step(w[rows], u[rows], step.at(rows)))
             got = np.asarray(lin.adjoint(w[rows], rows))
             self.close(f"{what}, adjoint of rows {rows}", "is not adjoint_step", got, expected, 1e3)
+        for rows in (slice(0, u.shape[0], 1), slice(0, 1, 1)):
+            g = 0.1 * self.random_like(w[rows])
+            got, expected = g * 0, g * 0
+            lin.adjoint_chain(w[0], rows, g, got)
+            Linearization.adjoint_chain(lin, w[0], rows, g, expected)
+            message = "differs from single steps"
+            self.close(
+                f"{what}, adjoint_chain", message, np.asarray(got), np.asarray(expected), 1e3
+            )
         if self.p.parameters is not None:
             wanted, gradient = self.p.adjoint_gradient(w, u, step), lin.gradient(w)
             self.close(f"{what}, gradient", "is not adjoint_gradient", gradient, wanted, 1e3)

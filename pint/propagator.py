@@ -79,6 +79,25 @@ class Linearization:
         """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
         return self.propagator.adjoint_step(w, self.u[rows], self.step.at(rows))
 
+    def adjoint_chain(self, w: State, rows: slice, g: State | None, out: State) -> None:
+        """Apply the steps `rows` one after another: w_j = (dPhi_j/du)^T w_{j-1} + g_j.
+
+        Parameters
+        ----------
+        w : array, shape state_shape
+            Adjoint state to begin with.
+        rows : slice
+            Steps, in the order in which they are applied.
+        g : array, shape (n, ...state_shape), or None
+            Right-hand side; None is zero.
+        out : array, shape (n, ...state_shape)
+            The adjoint states after each step; overwritten.
+        """
+        indices = range(*rows.indices(self.u.shape[0]))
+        for j, row in enumerate(indices):
+            new = self.adjoint(w[None, ...], slice(row, row + 1, 1))
+            out[j, ...] = w = new[0, ...] if g is None else new[0, ...] + g[j, ...]
+
     def gradient(self, w: State) -> NDArray[Any]:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
         return self.propagator.adjoint_gradient(w, self.u, self.step)
@@ -121,6 +140,27 @@ class Propagator(ABC):
     @abstractmethod
     def step(self, u: State, step: Step) -> State:
         """Return Phi(u), the state at the end of `step`; a new array, `u` stays unchanged."""
+
+    def chain(self, u: State, step: Step, g: State | None, out: State) -> None:
+        """Take a stack of steps one after another: u_j = Phi_j(u_{j-1}) + g_j.
+
+        Only called when `batched`; the default calls `step` with stacks of one. A model that can
+        do better overrides it.
+
+        Parameters
+        ----------
+        u : array, shape state_shape
+            State to begin with.
+        step : Step
+            Stack of n consecutive steps.
+        g : array, shape (n, ...state_shape), or None
+            Right-hand side; None is zero.
+        out : array, shape (n, ...state_shape)
+            The states after each step; overwritten.
+        """
+        for j in range(out.shape[0]):
+            new = self.step(u[None, ...], step.at(slice(j, j + 1)))
+            out[j, ...] = u = new[0, ...] if g is None else new[0, ...] + g[j, ...]
 
     def restrict(self, u: State, level: int) -> State:
         """Bring a state from `level` to `level` + 1 in space; `u` itself unless overridden."""

@@ -46,8 +46,11 @@ class Driver(ABC):
         n = before.shape[0]
         if n == 0:
             return before
-        self.num_steps[level.index] = self.num_steps.get(level.index, 0) + n
+        self._count(level, n)
         return self.phi(before, level.steps(slots))
+
+    def _count(self, level: Level, n: int) -> None:
+        self.num_steps[level.index] = self.num_steps.get(level.index, 0) + n
 
     def update(self, level: Level, slots: slice) -> None:
         """Set u_i = Phi(u_{i-1}) + g_i for the points i in `slots`, all at once."""
@@ -86,6 +89,16 @@ class LoopDriver(Driver):
 class StackDriver(Driver):
     """Calls a batched propagator once for all points that can be done at once."""
 
+    def chain(self, level: Level, slots: range) -> None:
+        """Set u_i = Phi(u_{i-1}) + g_i for the points i in `slots`, one after another."""
+        if not slots:
+            return
+        self._count(level, len(slots))
+        points = slice(slots.start, slots.stop, 1)
+        g = None if level.g is None else level.g[points]
+        before = level.u[slots.start - 1, ...]
+        self.propagator.chain(before, level.steps(points), g, level.u[points])
+
     def phi(self, u: State, step: Step) -> State:
         """Return Phi of a stack of states in one call."""
         return self.propagator.step(u, step)
@@ -101,6 +114,8 @@ class StackDriver(Driver):
 
 class SingleStackDriver(StackDriver):
     """Calls a batched propagator with stacks of one: the same bits on any number of ranks."""
+
+    chain = Driver.chain
 
     def phi(self, u: State, step: Step) -> State:
         """Return Phi of a stack of states, one call for each."""

@@ -217,3 +217,15 @@ def test_a_step_that_returns_a_float_is_right_for_states_of_shape_nothing():
             return float(u) / (1 + step.dt)
 
     assert check_propagator(Decay(), grid=[0.0, 1.0, 2.0], levels=1) == ["step on level 0"]
+
+
+class WrongChain(Dahlquist):
+    """A chain that forgets the right-hand side."""
+
+    def chain(self, u, step, g, out):
+        super().chain(u, step, None, out)
+
+
+def test_a_wrong_chain_is_named():
+    with pytest.raises(ContractError, match="chain on level 0 differs from single steps with g"):
+        check_propagator(WrongChain(), levels=1)
