@@ -21,7 +21,7 @@ from rich.table import Table
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, check_target, write_run
-from pint.rnn.gru import GRUOptions
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, Optimizer
@@ -93,7 +93,7 @@ def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
 
 
 def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> ClassifierSolver:
-    cell = GRUOptions(
+    cell = RecurrenceOptions(
         num_features=data.num_features,
         hidden=args.hidden,
         layers=args.layers,

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.gru import GRUOptions
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData, load_har
 from pint.train.optimizers import Adam
@@ -66,7 +66,7 @@ def main() -> int:
 
 def _rows(data: SequenceData, hidden: int, layers: int, epochs: list[int]) -> list[dict[str, Any]]:
     """Train a network of so many layers; return one row for each setting and moment."""
-    cell = GRUOptions(num_features=data.num_features, hidden=hidden, layers=layers)
+    cell = RecurrenceOptions(num_features=data.num_features, hidden=hidden, layers=layers)
     model = Classifier(cell, data.num_classes)
     stepping = MGRITOptions(levels=1)
     exact = ClassifierSolver(model, data.num_steps, stepping, stepping)

@@ -6,7 +6,7 @@ import pytest
 from pint import Propagator
 from pint.check import ContractError, check_propagator
 from pint.models.dahlquist import Dahlquist
-from pint.rnn.gru import GRU, GRUOptions
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.timegrid import TimeGrid
 
 
@@ -65,8 +65,8 @@ def test_right_propagators_pass_and_every_method_was_tried():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("coarse_step", ["midpoint", "matched", "implicit"])
 def test_gru_passes(coarse_step, dtype):
-    options = GRUOptions(num_features=3, hidden=5, layers=2, coarse_step=coarse_step, dtype=dtype)
-    gru = GRU(options)
+    options = RecurrenceOptions(num_features=3, hidden=5, layers=2, coarse_step=coarse_step, dtype=dtype)
+    gru = Recurrence(options)
     gru.set_inputs(np.random.default_rng(0).standard_normal((4, 16, 3)))
     done = check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), coarsening=4)
     assert {"linearize on level 2", "adjoint_gradient on level 2"} <= set(done)
@@ -142,7 +142,7 @@ def test_coarse_level_that_is_wrong_is_found():
 
 
 def test_wrong_linearization_is_found():
-    class Wrong(GRU):
+    class Wrong(Recurrence):
         def linearize(self, u, step):
             lin = super().linearize(u, step)
             right = lin.adjoint
@@ -150,12 +150,12 @@ def test_wrong_linearization_is_found():
             return lin
 
         def adjoint_step(self, w, u, step):
-            return GRU.linearize(self, u, step).adjoint(w, slice(0, u.shape[0], 1))
+            return Recurrence.linearize(self, u, step).adjoint(w, slice(0, u.shape[0], 1))
 
         def adjoint_gradient(self, w, u, step):
-            return GRU.linearize(self, u, step).gradient(w)
+            return Recurrence.linearize(self, u, step).gradient(w)
 
-    gru = Wrong(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
+    gru = Wrong(RecurrenceOptions(num_features=2, hidden=3, dtype=np.float64))
     gru.set_inputs(np.random.default_rng(0).standard_normal((2, 16, 2)))
     with pytest.raises(
         ContractError, match=r"adjoint of rows slice\(3, 4, 1\) is not adjoint_step"

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.rnn.gru import GRUOptions
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver, cross_entropy
 
 STEPPING = MGRITOptions(levels=1)
 
 
 def make(layers=2, dtype=np.float64, **options):
-    cell = GRUOptions(num_features=3, hidden=6, layers=layers, dtype=dtype, **options)
+    cell = RecurrenceOptions(num_features=3, hidden=6, layers=layers, dtype=dtype, **options)
     rng = np.random.default_rng(5)
     x = rng.standard_normal((4, 24, 3)).astype(dtype)
     return Classifier(cell, 5, seed=1), x, np.array([0, 3, 4, 3])

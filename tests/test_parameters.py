@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
+from pint.rnn.parameters import layer_shapes, num_entries, uniform, views
 
 SHAPES = {"a": (2, 3), "b": (4,), "c": ()}
 
@@ -56,8 +56,8 @@ def test_uniform_draws_by_the_generator_alone():
     assert (first != other).all()
 
 
-def test_gru_shapes_are_those_of_torch():
-    assert gru_shapes(num_features=5, hidden=4, layers=2) == {
+def test_layer_shapes_are_those_of_torch():
+    assert layer_shapes(num_gates=3, num_features=5, hidden=4, layers=2) == {
         "weight_ih_l0": (12, 5),
         "weight_hh_l0": (12, 4),
         "bias_ih_l0": (12,),
@@ -70,10 +70,10 @@ def test_gru_shapes_are_those_of_torch():
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_gru_shapes_have_the_order_of_torchs_state(layers):
+def test_layer_shapes_have_the_order_of_torchs_state(layers):
     torch = pytest.importorskip(
         "torch", reason="torch is not installed: pip install 'pint-mgrit[torch]'"
     )
     state = torch.nn.GRU(5, 4, layers).state_dict()
     expected = [(name, tuple(tensor.shape)) for name, tensor in state.items()]
-    assert list(gru_shapes(5, 4, layers).items()) == expected
+    assert list(layer_shapes(3, 5, 4, layers).items()) == expected

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.gru import GRUOptions
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData
 from pint.train.optimizers import SGD, Adam
@@ -43,7 +43,7 @@ def make_data():
 
 def make_trainer(options, data=None, mgrit=STEPPING, **arguments):
     data = make_data() if data is None else data
-    model = Classifier(GRUOptions(num_features=1, hidden=8), 2)
+    model = Classifier(RecurrenceOptions(num_features=1, hidden=8), 2)
     solver = ClassifierSolver(model, data.num_steps, mgrit, mgrit)
     return Trainer(solver, data, options, SerialCommunicator(), **arguments)
 
@@ -166,11 +166,11 @@ def test_progress_shows_the_numbers(terminal):
 
 def test_data_must_fit_the_model():
     data = make_data()
-    model = Classifier(GRUOptions(num_features=2, hidden=8), 2)
+    model = Classifier(RecurrenceOptions(num_features=2, hidden=8), 2)
     solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
     with pytest.raises(ValueError, match="takes 2 features, slopes has 1"):
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())
-    model = Classifier(GRUOptions(num_features=1, hidden=8), 3)
+    model = Classifier(RecurrenceOptions(num_features=1, hidden=8), 3)
     solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
     with pytest.raises(ValueError, match="has 3 classes, slopes 2"):
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())

@@ -1,4 +1,4 @@
-"""The derivative of GRU steps: coefficients noted once, products for each adjoint state."""
+"""The derivative of recurrent steps: coefficients noted once, products for each adjoint state."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Linearization, Step
-from pint.rnn.kernels import gates_backward
+from pint.rnn.kernels import chain_backward, gates_backward
 from pint.rnn.parameters import views
 from pint.rnn.schedule import Phase
 
 if TYPE_CHECKING:
-    from pint.rnn.gru import GRU
+    from pint.rnn.recurrence import Recurrence
 
 Array = NDArray[Any]
+Indices = NDArray[np.int64]
 Layers = list[Array]
-"""One array of shape (n, B, H) for each layer."""
+"""One array of shape (n, B, ...) for each layer."""
 
 ROWS = 256
 """Rows of a matrix product (points times sequences) treated at once: they stay in cache."""
@@ -32,12 +33,14 @@ def parts(count: int, batch: int) -> Iterator[slice]:
 
 
 class Tape:
-    """What the derivative of steps needs, for each gate evaluation and layer.
+    """What the derivative of steps needs, for each step ("slot") and gate evaluation.
+
+    Evaluation p of slot s has row ``s P + p`` of the arrays.
 
     Parameters
     ----------
-    gru : GRU
-        The model.
+    model : Recurrence
+        The layers.
     table : tuple of Phase
         Gate evaluations of the steps.
     num_slots : int
@@ -45,59 +48,62 @@ class Tape:
 
     Attributes
     ----------
-    c, q : lists (evaluations) of lists (layers) of ndarray, (num_slots, B, 4 H) and (num_slots, B, H)
-        Outputs of `gates_linearize`.
-    seen, below : likewise, (num_slots, B, H)
-        State that the gates saw, and input from the layer below; None in the first layer.
-    """  # noqa: E501
+    coefficients : list of ndarray, (num_slots P, B, C)
+        Of each layer: outputs of `gates_linearize`.
+    news : list of ndarray, (num_slots P, B, H)
+        Of each layer: h after each evaluation.
+    """
 
-    def __init__(self, gru: GRU, table: tuple[Phase, ...], num_slots: int) -> None:
-        layers, batch, hidden = gru.state_shape
+    def __init__(self, model: Recurrence, table: tuple[Phase, ...], num_slots: int) -> None:
+        layers, batch, _ = model.state_shape
+        hidden, self.table = model.options.hidden, table
+        shape = (num_slots * len(table), batch)
+        widths = (model.cell.num_coefficients * hidden, hidden)
+        self.coefficients, self.news = (
+            [np.empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
+        )
+        self._starts: Array | None = None
+        self._start_shape = (num_slots, *model.state_shape)
+        self._is_noted = np.zeros(num_slots, dtype=bool)
+        self._is_chained = np.zeros(num_slots, dtype=bool)
+        self._chain: tuple[int, Array, Array] | None = None
 
-        def arrays(width: int, first: int = 0) -> list[list[Array]]:
-            shape = (num_slots, batch, width)
-            return [[np.empty(shape, gru.dtype) for _ in range(first, layers)] for _ in table]
+    def note(self, slots: Indices, u: Array) -> None:
+        """Remember the states, (n, layers, B, W), from which single steps are taken."""
+        if self._starts is None:
+            self._starts = np.empty(self._start_shape, dtype=u.dtype)
+        self._starts[slots] = u
+        self._is_noted[slots], self._is_chained[slots] = True, False
 
-        self.phases = table
-        self.c, self.q, self.seen = arrays(4 * hidden), arrays(hidden), arrays(hidden)
-        self.below: list[list[Array | None]] = [[None, *inner] for inner in arrays(hidden, 1)]
-        self.noted = np.zeros(num_slots, dtype=bool)
+    def note_chain(self, slots: Indices, u: Array, out: Array) -> None:
+        """Remember that consecutive steps are taken from u, and where their states will be."""
+        self._chain = int(slots[0]), u.copy(), out
+        self._is_chained[:] = False
+        self._is_chained[slots], self._is_noted[slots] = True, False
 
-    def note(
-        self, index: int, layer: int, slots: NDArray[np.int64], seen: Layers, below: Layers
-    ) -> None:
-        """Keep the states that a gate evaluation starts from."""
-        self.noted[slots] = True
-        self.seen[index][layer][slots] = seen[layer]
-        inputs = self.below[index][layer]
-        if inputs is not None:
-            inputs[slots] = below[-1]
-
-    def derivative(self, index: int, layer: int) -> tuple[Array, Array]:
-        """Return where `gates_linearize` puts its coefficients."""
-        return self.c[index][layer], self.q[index][layer]
-
-    def holds(self, u: Array, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which steps were noted from exactly the states u, shape (n, layers, B, H)."""
-        seen = self.seen[0]
+    def holds(self, slots: Indices, u: Array) -> NDArray[np.bool_]:
+        """Tell which steps were noted from exactly the states u, shape (n, layers, B, W)."""
+        starts = (self._start(slot) for slot in slots)
         return np.array(
-            [
-                self.noted[slot]
-                and all(np.array_equal(seen[layer][slot], h) for layer, h in enumerate(state))
-                for slot, state in zip(slots, u, strict=True)
-            ],
+            [s is not None and np.array_equal(s, v) for s, v in zip(starts, u, strict=True)],
             dtype=bool,
         )
 
+    def _start(self, slot: int) -> Array | None:
+        if self._is_chained[slot] and self._chain is not None:
+            first, u, out = self._chain
+            return u if slot == first else out[slot - first - 1]
+        return self._starts[slot] if self._is_noted[slot] and self._starts is not None else None
 
-class GRULinearization(Linearization):
-    """The derivative of a stack of GRU steps.
+
+class RecurrenceLinearization(Linearization):
+    """The derivative of a stack of steps of recurrent layers.
 
     Parameters
     ----------
-    gru : GRU
-        The model.
-    u : ndarray, shape (n, layers, B, H)
+    model : Recurrence
+        The layers.
+    u : ndarray, shape (n, layers, B, W)
         States at which the steps start.
     step : Step
         Stack of n steps.
@@ -105,90 +111,153 @@ class GRULinearization(Linearization):
         The noted derivatives.
     slots : ndarray of int64, shape (n,)
         Where the tape has each step.
-    rows : list of ndarray of int64, each of shape (n,)
-        Row of ``gru.inputs`` that each gate evaluation reads.
+    rows : ndarray of int64, shape (n, P)
+        Row of the bound inputs that each gate evaluation reads.
+    num_steps : ndarray of int64, shape (n, P, B)
+        How many finest steps it goes over.
     """
 
     def __init__(
         self,
-        gru: GRU,
+        model: Recurrence,
         u: Array,
         step: Step,
         tape: Tape,
-        slots: NDArray[np.int64],
-        rows: list[NDArray[np.int64]],
+        slots: Indices,
+        rows: Indices,
+        num_steps: Indices,
     ) -> None:
-        super().__init__(gru, u, step)
-        self.gru, self.tape, self.slots, self.rows = gru, tape, slots, rows
-        layers = range(gru.options.layers)
-        self.W_ih = [gru.weights[f"weight_ih_l{layer}"] for layer in layers]
-        self.W_hh = [_nrz(gru.weights[f"weight_hh_l{layer}"]) for layer in layers]
+        super().__init__(model, u, step)
+        self.model, self.cell, self.tape = model, model.cell, tape
+        self.slots, self.rows, self.num_steps = slots, rows, num_steps
+        layers, weights = range(model.options.layers), model.weights
+        self.W_ih = [weights[f"weight_ih_l{layer}"] for layer in layers]
+        self.W_hh = [
+            np.ascontiguousarray(self.cell.state_rows(weights[f"weight_hh_l{layer}"]))
+            for layer in layers
+        ]
+        self._chained: tuple[Array, Array, Array] | None = None
 
     def adjoint(self, w: Array, rows: slice) -> Array:
         """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
         steps = np.arange(rows.start, rows.stop, rows.step)
         out = np.empty(w.shape, dtype=w.dtype)
-        for part in parts(w.shape[0], self.gru.batch):
-            for layer, d_h in enumerate(self._backward(w[part], steps[part], None)):
-                out[part, layer] = d_h
+        for part in parts(w.shape[0], self.model.batch):
+            for layer, d_u in enumerate(self._backward(w[part], steps[part], None)):
+                out[part, layer] = d_u
         return out
 
     def gradient(self, w: Array) -> Array:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
-        flat = np.zeros_like(self.gru.parameters)
-        named = views(flat, self.gru.shapes)
+        if self._chained is not None:
+            flat, first, out = self._chained
+            if np.array_equal(w[0], first) and np.array_equal(w[1:], out[:-1]):
+                return flat  # computed on the way
+        flat = np.zeros_like(self.model.parameters)
+        gradient = views(flat, self.model.shapes)
         steps = np.arange(w.shape[0])
-        for part in parts(w.shape[0], self.gru.batch):
-            self._backward(w[part], steps[part], named)
-        for name, tensor in named.items():
-            if "_hh_" in name:
-                tensor[...] = _rzn(tensor)  # summed in the order of the gate adjoints
+        for part in parts(w.shape[0], self.model.batch):
+            self._backward(w[part], steps[part], gradient)
+        self._to_torch_order(gradient)
         return flat
 
-    def _backward(
-        self, w: Array, steps: NDArray[np.int64], gradient: dict[str, Array] | None
-    ) -> Layers:
+    def _to_torch_order(self, gradient: dict[str, Array]) -> None:
+        for name, tensor in gradient.items():
+            if "_hh_" in name:
+                tensor[...] = self.cell.torch_rows(tensor)
+
+    def adjoint_chain(self, w: Array, rows: slice, g: Array | None, out: Array) -> None:
+        """Apply steps one after another, in compiled loops; see `Linearization.adjoint_chain`.
+
+        If these are all finest steps, the parameter gradient is computed on the way.
+        """
+        steps = np.arange(*rows.indices(self.u.shape[0]))
+        first, gradient = w.copy(), None
+        if steps.size == self.slots.size and np.all(self.step.num_fine == 1):
+            flat = np.zeros_like(self.model.parameters)
+            gradient = views(flat, self.model.shapes)
+        for part in parts(steps.size, self.model.batch * len(self.tape.table)):
+            right = None if g is None else g[part]
+            self._chain_part(w, right, steps[part], gradient, out[part])
+            w = out[part.stop - 1]
+        if gradient is not None:
+            self._to_torch_order(gradient)
+            self._chained = flat, first, out
+
+    def _chain_part(
+        self,
+        w: Array,
+        g: Array | None,
+        steps: Indices,
+        gradient: dict[str, Array] | None,
+        out: Array,
+    ) -> None:
+        """Apply some steps, layer after layer from the top."""
+        table, (_, batch, _) = self.tape.table, w.shape
+        shape, hidden = (steps.size, len(table), batch), self.model.options.hidden
+        slots = self.slots[steps][:, None] * len(table) + np.arange(len(table))
+        middles = np.array([phase.is_middle for phase in table])
+        none = np.empty((0, batch, 0), dtype=w.dtype)
+        d_above = np.empty((0, *shape[1:], hidden), dtype=w.dtype)
+        for layer in range(w.shape[0] - 1, -1, -1):
+            d_gates = np.empty((*shape, 4 * hidden), dtype=w.dtype)
+            states = np.empty((steps.size, *w.shape[1:]), dtype=w.dtype)
+            chain_backward(
+                self.cell.code, np.ascontiguousarray(w[layer]),
+                none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
+                self.W_hh[layer], middles, self.num_steps[steps], slots,
+                self.tape.coefficients[layer], states, d_gates,
+            )  # fmt: skip
+            out[:, layer] = states
+            if layer > 0:
+                flat = self.cell.input_gates(d_gates.reshape(-1, batch, 4 * hidden))
+                d_above = product(flat, self.W_ih[layer]).reshape(*shape, hidden)
+            if gradient is not None:
+                for index in range(len(table)):
+                    self._add_gradient(gradient, index, layer, steps, d_gates[:, index])
+
+    def _backward(self, w: Array, steps: Indices, gradient: dict[str, Array] | None) -> Layers:
         """Go through the phases backwards; add to `gradient` on the way if there is one."""
-        d_h = [np.ascontiguousarray(w[:, layer]) for layer in range(w.shape[1])]
+        d_u = [np.ascontiguousarray(w[:, layer]) for layer in range(w.shape[1])]
         d_middle: Layers = []
-        for index in range(len(self.tape.phases) - 1, -1, -1):
-            if self.tape.phases[index].is_middle:
+        for index in range(len(self.tape.table) - 1, -1, -1):
+            if self.tape.table[index].is_middle:
                 d_seen, d_blended = self._phase_backward(index, d_middle, steps, gradient)
-                d_h = _sums(d_h, _sums(d_seen, d_blended))
+                d_u = [a + _with(b, c) for a, b, c in zip(d_u, d_blended, d_seen, strict=True)]
                 continue
-            d_seen, d_blended = self._phase_backward(index, d_h, steps, gradient)
-            if index > 0 and self.tape.phases[index - 1].is_middle:
-                d_h, d_middle = d_blended, d_seen
+            d_seen, d_blended = self._phase_backward(index, d_u, steps, gradient)
+            if index > 0 and self.tape.table[index - 1].is_middle:
+                d_u, d_middle = d_blended, [_with(np.zeros_like(a), b)
+                                            for a, b in zip(d_blended, d_seen, strict=True)]  # fmt: skip
             else:
-                d_h = _sums(d_seen, d_blended)
-        return d_h
+                d_u = [_with(a, b) for a, b in zip(d_blended, d_seen, strict=True)]
+        return d_u
 
     def _phase_backward(
-        self,
-        index: int,
-        d_new: Layers,
-        steps: NDArray[np.int64],
-        gradient: dict[str, Array] | None,
+        self, index: int, d_new: Layers, steps: Indices, gradient: dict[str, Array] | None
     ) -> tuple[Layers, Layers]:
-        """Return the adjoints of the states that the gates saw and of those that were blended.
+        """Return the adjoints of the h that the gates saw and of the states that were blended.
 
-        Before the first gate evaluation nobody asks a parameter gradient for the former: zeros.
+        Before the first gate evaluation nobody asks a parameter gradient for the former.
         """
-        num_layers, slots = len(d_new), self.slots[steps]
-        d_seen: Layers = [d_new[0]] * num_layers
+        num_layers, hidden = len(d_new), self.model.options.hidden
+        slots = self.slots[steps] * len(self.tape.table) + index
+        num_steps = np.ascontiguousarray(self.num_steps[steps, index])
+        d_seen: Layers = [d_new[0][..., :hidden]] * num_layers
         d_blended: Layers = [d_new[0]] * num_layers
         d_input: Array | None = None
         for layer in range(num_layers - 1, -1, -1):
-            v = d_new[layer] if d_input is None else d_new[layer] + d_input
-            n, batch, hidden = v.shape
-            d_gates = np.empty((n, batch, 4 * hidden), dtype=v.dtype)
+            v = d_new[layer] if d_input is None else _with(d_new[layer].copy(), d_input)
+            d_gates = np.empty((*v.shape[:2], 4 * hidden), dtype=v.dtype)
             d_blended[layer] = np.empty_like(v)
-            derivative = self.tape.derivative(index, layer)
-            gates_backward(v, slots, *derivative, d_gates, d_blended[layer])
+            coefficients = self.tape.coefficients[layer]
+            gates_backward(
+                self.cell.code, v, slots, coefficients, num_steps, d_gates, d_blended[layer]
+            )
             if gradient is None or index > 0:
-                d_seen[layer] = product(d_gates[:, :, : 3 * hidden], self.W_hh[layer])
+                d_seen[layer] = product(self.cell.state_gates(d_gates), self.W_hh[layer])
             if layer > 0:
-                d_input = product(d_gates[:, :, hidden:], self.W_ih[layer])
+                d_input = product(self.cell.input_gates(d_gates), self.W_ih[layer])
             if gradient is not None:
                 self._add_gradient(gradient, index, layer, steps, d_gates)
         return d_seen, d_blended
@@ -198,21 +267,36 @@ class GRULinearization(Linearization):
         gradient: dict[str, Array],
         index: int,
         layer: int,
-        steps: NDArray[np.int64],
+        steps: Indices,
         d_gates: Array,
     ) -> None:
-        """Add products of gate adjoints and states; those of W_hh and b_hh in the order n, r, z."""
-        x, slots = self.tape.below[index][layer], self.slots[steps]
-        x = _take(self.gru.inputs, self.rows[index][steps]) if x is None else _take(x, slots)
-        seen = _take(self.tape.seen[index][layer], slots)
-        hidden = seen.shape[-1]
+        """Add products of gate adjoints and states; W_hh's rows in the order of `state_rows`."""
+        num_phases, hidden = len(self.tape.table), self.model.options.hidden
+        slots = self.slots[steps] * num_phases + index
+        if layer == 0:
+            x = _take(self._inputs, self.rows[steps, index])
+        else:
+            x = _take(self.tape.news[layer - 1], slots)
+        if index == 0:
+            seen = np.ascontiguousarray(_take(self.u, steps)[:, layer, :, :hidden])
+        else:
+            seen = _take(self.tape.news[layer], slots - 1)
         flat = d_gates.reshape(-1, 4 * hidden)
-        d_hh, d_ih = flat[:, : 3 * hidden], flat[:, hidden:]
+        d_ih, d_hh = self.cell.input_gates(flat), self.cell.state_gates(flat)
         sums = np.ones(flat.shape[0], dtype=flat.dtype) @ flat
         gradient[f"weight_ih_l{layer}"] += d_ih.T @ x.reshape(-1, x.shape[-1])
         gradient[f"weight_hh_l{layer}"] += d_hh.T @ seen.reshape(-1, hidden)
-        gradient[f"bias_ih_l{layer}"] += sums[hidden:]
-        gradient[f"bias_hh_l{layer}"] += sums[: 3 * hidden]
+        gradient[f"bias_ih_l{layer}"] += self.cell.input_gates(sums)
+        gradient[f"bias_hh_l{layer}"] += self.cell.state_gates(sums)
+        if layer == 0 and self.model.input_gradient is not None and np.all(self.step.num_fine == 1):
+            d_x = product(self.cell.input_gates(d_gates), self.W_ih[0])
+            last = np.atleast_1d(self.step.last)[steps]
+            self.model.input_gradient[:, last - 1] = d_x.swapaxes(0, 1)
+
+    @property
+    def _inputs(self) -> Array:
+        assert self.model.bound is not None  # bound since the steps were linearised
+        return self.model.bound.rows
 
 
 def product(a: Array, b: Array) -> Array:
@@ -222,23 +306,13 @@ def product(a: Array, b: Array) -> Array:
     return (flat @ b).reshape(n, batch, b.shape[1])
 
 
-def _sums(a: Layers, b: Layers) -> Layers:
-    return [x + y for x, y in zip(a, b, strict=True)]
+def _with(d_u: Array, d_h: Array) -> Array:
+    """Add to the h of adjoint states, in place; return them."""
+    d_u[..., : d_h.shape[-1]] += d_h
+    return d_u
 
 
-def _nrz(rows: Array) -> Array:
-    """Bring rows from the order r, z, n to n, r, z, in which the kernels give gate adjoints."""
-    third = rows.shape[0] // 3
-    return np.concatenate([rows[2 * third :], rows[: 2 * third]])
-
-
-def _rzn(rows: Array) -> Array:
-    """Bring rows back to the order r, z, n."""
-    third = rows.shape[0] // 3
-    return np.concatenate([rows[third:], rows[:third]])
-
-
-def _take(held: Array, rows: NDArray[np.int64]) -> Array:
+def _take(held: Array, rows: Indices) -> Array:
     """Return ``held[rows]``, as a view where the rows follow one another."""
     if rows.size == 1 or (np.diff(rows) == 1).all():
         return held[rows[0] : rows[-1] + 1]

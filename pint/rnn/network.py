@@ -14,8 +14,8 @@ from pint.adjoint import AdjointResult, AdjointSolver
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions, at_least
-from pint.rnn.gru import GRU, GRUOptions
-from pint.rnn.parameters import gru_shapes, num_entries, uniform, views
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.parameters import num_entries, uniform, views
 from pint.timegrid import TimeGrid
 
 Array = NDArray[Any]
@@ -26,7 +26,7 @@ class Classifier:
 
     Parameters
     ----------
-    options : GRUOptions
+    options : RecurrenceOptions
         The recurrent layers.
     num_classes : int
         Width of the output.
@@ -42,11 +42,11 @@ class Classifier:
         (num_classes, hidden) and head.bias (num_classes,).
     """
 
-    def __init__(self, options: GRUOptions, num_classes: int, seed: int = 0) -> None:
+    def __init__(self, options: RecurrenceOptions, num_classes: int, seed: int = 0) -> None:
         at_least("num_classes", num_classes, 2)
         at_least("seed", seed, 0)
         self.options = options
-        cell = gru_shapes(options.num_features, options.hidden, options.layers)
+        cell = options.shapes()
         head = {"head.weight": (num_classes, options.hidden), "head.bias": (num_classes,)}
         self.shapes = {**cell, **head}
         rng = np.random.default_rng(seed)
@@ -129,23 +129,23 @@ class ClassifierSolver:
     ) -> None:
         self.model = model
         self.num_steps = num_steps
-        self.gru = GRU(model.options, model.cell_parameters)
+        self.gru = Recurrence(model.options, model.cell_parameters)
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
         self.forward = MGRIT(self.gru, grid, forward, comm)
         self.backward = AdjointSolver(self.forward, backward)
-        self._forward_points = self._input_points(backward=False)
-        self._points = self._input_points(backward=True)
+        self._forward_windows = self._input_windows(backward=False)
+        self._windows = self._input_windows(backward=True)
 
-    def _input_points(self, *, backward: bool) -> NDArray[np.int64]:
-        """Return the elements of a sequence that this rank reads."""
+    def _input_windows(self, *, backward: bool) -> NDArray[np.int64]:
+        """Return the inputs that this rank reads, see `Recurrence.input_windows`."""
         stacks = self.forward.hierarchy.own_steps()
         if backward:
             stacks = stacks + self.backward.own_steps()
-        read = [self.gru.input_points(stack) for stack in stacks if np.size(stack.last)]
-        none: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-        return np.unique(np.concatenate([none, *read]))
+        read = [self.gru.input_windows(stack) for stack in stacks if np.size(stack.last)]
+        none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
+        return np.unique(np.concatenate([none, *read]), axis=0)
 
-    def _solve(self, x: Array, points: NDArray[np.int64], *, record: bool) -> Result:
+    def _solve(self, x: Array, windows: NDArray[np.int64], *, record: bool) -> Result:
         if x.ndim != 3 or x.shape[1] != self.num_steps:
             raise ValueError(
                 f"sequences must have shape (batch, {self.num_steps}, "
@@ -153,7 +153,7 @@ class ClassifierSolver:
             )
         if not np.isfinite(x).all():
             raise ValueError("sequences must not hold NaN or inf")
-        self.gru.set_inputs(x, points)
+        self.gru.set_inputs(x, windows)
         zero = np.zeros(self.gru.state_shape, dtype=self.gru.dtype)
         last = self.forward.options.max_iterations - 1
 
@@ -186,7 +186,7 @@ class ClassifierSolver:
         FloatingPointError
             If the solve diverged, on every rank.
         """
-        result = self._solve(x, self._forward_points, record=False)
+        result = self._solve(x, self._forward_windows, record=False)
         _check_finite("no scores", True, result)
         return self.model.logits(result.final_state()[-1]), result.residuals
 
@@ -205,7 +205,7 @@ class ClassifierSolver:
         FloatingPointError
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
-        result = self._solve(x, self._points, record=True)
+        result = self._solve(x, self._windows, record=True)
         final = result.final_state()
         scores = self.model.logits(final[-1])
         loss, d_scores = cross_entropy(scores, y)

@@ -35,13 +35,15 @@ def uniform(
     return rng.uniform(-bound, bound, num_entries(shapes)).astype(dtype)
 
 
-def gru_shapes(num_features: int, hidden: int, layers: int) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of each tensor of a stack of gated recurrent units, as in torch."""
+def layer_shapes(
+    num_gates: int, num_features: int, hidden: int, layers: int
+) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of each tensor of a stack of recurrent layers, as torch has them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):
         width = num_features if layer == 0 else hidden
-        shapes[f"weight_ih_l{layer}"] = (3 * hidden, width)
-        shapes[f"weight_hh_l{layer}"] = (3 * hidden, hidden)
-        shapes[f"bias_ih_l{layer}"] = (3 * hidden,)
-        shapes[f"bias_hh_l{layer}"] = (3 * hidden,)
+        shapes[f"weight_ih_l{layer}"] = (num_gates * hidden, width)
+        shapes[f"weight_hh_l{layer}"] = (num_gates * hidden, hidden)
+        shapes[f"bias_ih_l{layer}"] = (num_gates * hidden,)
+        shapes[f"bias_hh_l{layer}"] = (num_gates * hidden,)
     return shapes

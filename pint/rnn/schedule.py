@@ -1,4 +1,4 @@
-"""What a coarse step of a gated recurrent unit does: a table of gate evaluations."""
+"""What a coarse step of a gated recurrent layer does: a table of gate evaluations."""
 
 from __future__ import annotations
 
@@ -6,29 +6,42 @@ from functools import cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-CoarseStep = Literal["implicit", "matched", "midpoint"]
+CoarseStep = Literal["implicit", "matched", "midpoint", "averaged"]
 
 
 class Phase(NamedTuple):
-    """One gate evaluation.
+    """One gate evaluation: a part of a step, or the first half of one.
 
     Parameters
     ----------
-    offset : int
-        It reads the input of the finest step ``step.last - offset``.
-    gamma : int
-        Step length of the implicit unit.
-    power2 : int
-        Twice the number of times that q is multiplied with itself.
+    end : int
+        Its part ends at the finest step ``step.last - end``.
+    span : int
+        Number of finest steps of its part.
+    read : int
+        It reads the input of the finest step ``step.last - read``,
+    length : int
+        averaged over the last `length` inputs up to there.
     is_middle : bool
-        Its result is only the state from which the next phase takes its gates. Any other phase
-        takes the interval's start as the state to blend, and ends the interval.
+        It goes over half of its part, and its result is only the state from which the next phase
+        takes its gates. Any other phase takes the part's start as the state to blend, and ends it.
+
+    Examples
+    --------
+    >>> Phase(end=0, span=4, read=2, length=1, is_middle=True).factor
+    1
     """
 
-    offset: int
-    gamma: int
-    power2: int
+    end: int
+    span: int
+    read: int
+    length: int
     is_middle: bool = False
+
+    @property
+    def factor(self) -> int:
+        """Twice the exponent of q for each finest step of the part."""
+        return 1 if self.is_middle else 2
 
 
 @cache
@@ -38,34 +51,40 @@ def phases(num_fine: int, coarse_step: CoarseStep, substep: int) -> tuple[Phase,
     Parameters
     ----------
     num_fine : int
-        1 is a finest step: one evaluation with gamma = 1.
-    coarse_step : {"implicit", "matched", "midpoint"}
+        1 is a finest step: one evaluation.
+    coarse_step : {"implicit", "matched", "midpoint", "averaged"}
         "implicit": gamma is multiplied by `num_fine` (Moon & Cyr, ICLR 2022). "matched": q is
         taken to the power `num_fine`, which is exact while gates do not change. "midpoint": a
         matched half step leads to the middle, whose gates then take the state over the interval.
+        "averaged": as "midpoint", with the mean of the inputs of the first half in place of the
+        middle's input, and that of the second half in place of the last one.
     substep : int
-        A midpoint step is split into parts of at most this many finest steps; a part of one or
-        two is taken by finest steps, which cost no more.
+        A midpoint or averaged step is split into parts of at most this many finest steps; a part
+        of one or two is taken by finest steps, which cost no more.
 
     Examples
     --------
-    >>> phases(4, "midpoint", 8)
-    (Phase(offset=2, gamma=1, power2=4, is_middle=True), Phase(offset=0, gamma=1, power2=8, is_middle=False))
-    """  # noqa: E501
-    if num_fine == 1:
-        return (Phase(0, 1, 2),)
-    if coarse_step == "implicit":
-        return (Phase(0, num_fine, 2),)
-    if coarse_step == "matched":
-        return (Phase(0, 1, 2 * num_fine),)
+    >>> phases(4, "averaged", 8)  # doctest: +NORMALIZE_WHITESPACE
+    (Phase(end=0, span=4, read=2, length=2, is_middle=True),
+     Phase(end=0, span=4, read=0, length=2, is_middle=False))
+    """
+    if num_fine == 1 or coarse_step in ("implicit", "matched"):
+        return (Phase(0, num_fine, 0, 1),)
     num_parts = -(-num_fine // substep)
     ends = [part * num_fine // num_parts for part in range(num_parts + 1)]
     table: list[Phase] = []
     for begin, end in pairwise(ends):
-        length, offset = end - begin, num_fine - end
-        if length <= 2:  # as many evaluations as a midpoint, and exact
-            table += [Phase(offset + left, 1, 2) for left in range(length - 1, -1, -1)]
-            continue
-        table.append(Phase(offset + length // 2, 1, length, is_middle=True))
-        table.append(Phase(offset, 1, 2 * length))
+        table += _part(num_fine - end, end - begin, averaged=coarse_step == "averaged")
     return tuple(table)
+
+
+def _part(end: int, span: int, *, averaged: bool) -> list[Phase]:
+    """Return the evaluations of the part of `span` finest steps that ends `end` before the last."""
+    if span <= 2:  # as many evaluations as a midpoint, and exact
+        return [Phase(end + left, 1, end + left, 1) for left in range(span - 1, -1, -1)]
+    second = span // 2
+    first = span - second
+    return [
+        Phase(end, span, end + second, first if averaged else 1, is_middle=True),
+        Phase(end, span, end, second if averaged else 1),
+    ]

@@ -5,7 +5,7 @@ import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
 from pint.comm import world
-from pint.rnn.gru import GRU, GRUOptions
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 
 COMM = world()
 SERIAL = MGRITOptions(levels=1)
@@ -26,7 +26,7 @@ def cases():
 
 def make(dtype=np.float64, layers=2, num_features=2, hidden=3):
     """A model with gates nearly shut, so that gradients reach back over some hundred points."""
-    gru = GRU(GRUOptions(num_features=num_features, hidden=hidden, layers=layers, dtype=dtype))
+    gru = Recurrence(RecurrenceOptions(num_features=num_features, hidden=hidden, layers=layers, dtype=dtype))
     gru.parameters *= 2
     for layer in range(layers):
         gru.weights[f"bias_ih_l{layer}"][hidden : 2 * hidden] += 4
@@ -45,7 +45,7 @@ def problem(gru, num_steps, batch=2):
 def own_inputs(gru, solver, adjoint_solver):
     """The finest steps whose inputs this rank reads, forwards or backwards, on any level."""
     stacks = solver.hierarchy.own_steps() + adjoint_solver.own_steps()
-    read = [gru.input_points(stack) for stack in stacks if stack.last.size]
+    read = [gru.input_windows(stack) for stack in stacks if stack.last.size]
     return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *read]))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, Step, TimeGrid
-from pint.rnn.gru import GRU, GRUOptions
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from tests import gru_reference as reference
 
 FEATURES, HIDDEN, BATCH = 2, 3, 2
@@ -16,7 +16,7 @@ LAYERS = [1, 2, 3]
 
 def make(layers=1, cell="implicit", dtype=np.float64, coarse_step="midpoint", substep=8, seed=0):
     """A model with weights large enough for gates that open and close."""
-    options = GRUOptions(
+    options = RecurrenceOptions(
         num_features=FEATURES,
         hidden=HIDDEN,
         layers=layers,
@@ -25,7 +25,7 @@ def make(layers=1, cell="implicit", dtype=np.float64, coarse_step="midpoint", su
         substep=substep,
         dtype=dtype,
     )
-    gru = GRU(options, seed=seed)
+    gru = Recurrence(options, seed=seed)
     gru.parameters *= 2
     return gru
 
@@ -446,7 +446,7 @@ class TestInputPoints:
     def test_are_exactly_what_steps_read(self, cell, kind, level, num_fine, substep):
         gru = make(1, cell, coarse_step=kind, substep=substep)
         step, u = stack([num_fine, 30], num_fine, level), states(gru, 2)
-        points = gru.input_points(step)
+        points = gru.input_windows(step)
         assert (np.diff(points) > 0).all()
         x = np.full((BATCH, 32, FEATURES), np.nan)
         x[:, points - 1] = normal(BATCH, points.size, FEATURES)
@@ -465,7 +465,7 @@ class TestInputPoints:
         gru.set_inputs(x)
         everything = gru.step(u, step), gru.adjoint_step(w, u, step)
         gradient = gru.adjoint_gradient(w, u, step)
-        points = gru.input_points(step)
+        points = gru.input_windows(step)
         gru.set_inputs(x, points)
         assert gru.inputs.shape == (points.size, BATCH, FEATURES)
         some = gru.step(u, step), gru.adjoint_step(w, u, step)
@@ -475,7 +475,7 @@ class TestInputPoints:
     def test_one_left_out_is_named(self, cell, kind, level, num_fine, substep):
         gru = make(1, cell, coarse_step=kind, substep=substep)
         step, u = stack([num_fine, 30], num_fine, level), states(gru, 2)
-        points = gru.input_points(step)
+        points = gru.input_windows(step)
         for point in points:
             gru.set_inputs(normal(BATCH, 32, FEATURES), points[points != point])
             with pytest.raises(ValueError, match=rf"left out the input of finest step {point}$"):
@@ -518,16 +518,16 @@ class TestSetInputs:
 
 class TestParameters:
     def test_are_shared(self):
-        options = GRUOptions(num_features=FEATURES, hidden=HIDDEN, dtype=np.float64)
+        options = RecurrenceOptions(num_features=FEATURES, hidden=HIDDEN, dtype=np.float64)
         flat = np.arange(3.0 * HIDDEN * (FEATURES + HIDDEN + 2))
-        gru = GRU(options, flat)
+        gru = Recurrence(options, flat)
         assert gru.parameters is flat
         gru.weights["bias_hh_l0"][-1] = -1
         assert flat[-1] == -1
 
     def test_are_drawn_by_seed(self):
-        options = GRUOptions(num_features=FEATURES, hidden=16)
-        first, same, other = (GRU(options, seed=seed).parameters for seed in (1, 1, 2))
+        options = RecurrenceOptions(num_features=FEATURES, hidden=16)
+        first, same, other = (Recurrence(options, seed=seed).parameters for seed in (1, 1, 2))
         assert first.dtype == np.float32
         np.testing.assert_array_equal(first, same)
         assert (first != other).any()
@@ -552,11 +552,11 @@ class TestParameters:
 )
 def test_options_out_of_range(changes, message):
     with pytest.raises(ValueError, match=message):
-        GRUOptions(**{"num_features": FEATURES, **changes})
+        RecurrenceOptions(**{"num_features": FEATURES, **changes})
 
 
 def test_sequences_shorter_than_the_grid_are_told():
-    gru = GRU(GRUOptions(num_features=2, hidden=3))
+    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
     grid = TimeGrid.uniform(0, 12, 12)
     with pytest.raises(ValueError, match="set_inputs was not called"):
         gru.step(np.zeros((1, 1, 4, 3), np.float32), grid.steps(slice(1, 2, 1)))
@@ -567,7 +567,7 @@ def test_sequences_shorter_than_the_grid_are_told():
 
 @pytest.mark.parametrize("points", [[0, 1], [2, 1], [1, 1], [1, 11]])
 def test_points_must_be_steps_of_the_sequence(points):
-    gru = GRU(GRUOptions(num_features=2, hidden=3))
+    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
     with pytest.raises(ValueError, match=r"points must increase within 1\.\.10"):
         gru.set_inputs(np.zeros((4, 10, 2)), np.array(points))
 
@@ -575,14 +575,14 @@ def test_points_must_be_steps_of_the_sequence(points):
 @pytest.mark.parametrize("flat", [np.zeros(5, np.float32), np.zeros(63, np.float64)])
 def test_parameters_must_fit(flat):
     with pytest.raises(ValueError, match="parameters must be 63 numbers of float32"):
-        GRU(GRUOptions(num_features=2, hidden=3), flat)
+        Recurrence(RecurrenceOptions(num_features=2, hidden=3), flat)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_recorded_steps_are_not_evaluated_again_unless_states_changed(layers, monkeypatch):
     """A linearisation after recording equals one from scratch, also where a state has moved."""
     rng = np.random.default_rng(8)
-    gru = GRU(GRUOptions(num_features=2, hidden=3, layers=layers, dtype=np.float64))
+    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3, layers=layers, dtype=np.float64))
     gru.set_inputs(rng.standard_normal((4, 6, 2)))
     steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
     u, w = rng.standard_normal((2, 6, *gru.state_shape))
@@ -606,7 +606,7 @@ def test_recorded_steps_are_not_evaluated_again_unless_states_changed(layers, mo
 
 def test_new_inputs_drop_what_was_recorded():
     rng = np.random.default_rng(8)
-    gru = GRU(GRUOptions(num_features=2, hidden=3, dtype=np.float64))
+    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3, dtype=np.float64))
     steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
     x = rng.standard_normal((2, 4, 6, 2))
     gru.set_inputs(x[0])
@@ -616,6 +616,6 @@ def test_new_inputs_drop_what_was_recorded():
     gru.recording = False
     gru.set_inputs(x[1])
     got = gru.linearize(u, steps).gradient(w)
-    other = GRU(gru.options, gru.parameters)
+    other = Recurrence(gru.options, gru.parameters)
     other.set_inputs(x[1])
     np.testing.assert_array_equal(got, other.linearize(u, steps).gradient(w))

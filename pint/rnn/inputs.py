@@ -1,0 +1,147 @@
+"""Sequences bound to a time grid: which inputs, and how many steps, a gate evaluation sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.propagator import Step
+from pint.rnn.schedule import Phase
+
+Array = NDArray[Any]
+Indices = NDArray[np.int64]
+
+
+class BoundInputs:
+    """The inputs that a rank needs, one row for each window of a sequence.
+
+    A window of one is the input of a finest step; a longer one is a mean. Where a sequence has no
+    element its input is that of the element before, and means leave it out.
+
+    Parameters
+    ----------
+    x : ndarray, shape (B, T, F)
+        Sequences.
+    windows : ndarray of int64, shape (k, 2), or None
+        Rows of (last finest step, length); None: every finest step.
+    mask : ndarray of bool, shape (B, T), or None
+        Where sequences have elements; None: everywhere.
+    dtype : dtype
+        Of the rows.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (k, B, F)
+        The inputs; those of finest steps first.
+    num_points : int
+        Number of finest steps among them.
+
+    Raises
+    ------
+    ValueError
+        If there is no sequence, or a window or the mask does not fit.
+    """
+
+    def __init__(
+        self, x: Array, windows: Indices | None, mask: NDArray[np.bool_] | None, dtype: Any
+    ) -> None:
+        self.batch, self.num_steps, _ = x.shape
+        if self.batch == 0:
+            raise ValueError("inputs must have at least one sequence, got none")
+        if windows is None:
+            last = np.arange(1, self.num_steps + 1)
+            windows = np.stack([last, np.ones_like(last)], axis=1)
+        first = windows[:, 0] - windows[:, 1]
+        if windows.size and not (first.min() >= 0 and windows[:, 0].max() <= self.num_steps):
+            raise ValueError(f"windows must lie within 1..{self.num_steps}, got {windows}")
+        self._counts = None if mask is None else _counts(mask, x.shape[:2])
+        if mask is not None:
+            x = _filled(x, mask)
+        self._row_of: dict[int, Indices] = {}
+        blocks = [self._block(x, mask, windows, length) for length in np.unique(windows[:, 1])]
+        self.rows = np.ascontiguousarray(np.concatenate(blocks), dtype=dtype) if blocks else (
+            np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
+        )  # fmt: skip
+        self.num_points = int((windows[:, 1] == 1).sum())
+
+    def _block(
+        self, x: Array, mask: NDArray[np.bool_] | None, windows: Indices, length: int
+    ) -> Array:
+        """Return the inputs of all windows of one length, (number of them, B, F)."""
+        last = windows[windows[:, 1] == length, 0]
+        begin = sum(int((row >= 0).sum()) for row in self._row_of.values())
+        row_of = np.full(self.num_steps + 1, -1, dtype=np.int64)
+        row_of[last] = begin + np.arange(last.size)
+        self._row_of[int(length)] = row_of
+        if length == 1:
+            points: Array = x[:, last - 1].swapaxes(0, 1)
+            return points
+        return np.stack([self._mean(x, mask, slice(end - length, end)) for end in last])
+
+    def _mean(self, x: Array, mask: NDArray[np.bool_] | None, steps: slice) -> Array:
+        """Return the mean over the elements of some steps, (B, F)."""
+        if mask is None:
+            mean: Array = x[:, steps].mean(axis=1)
+            return mean
+        weight = mask[:, steps] / np.maximum(mask[:, steps].sum(axis=1, keepdims=True), 1)
+        weighted: Array = np.einsum("bt,btf->bf", weight.astype(x.dtype), x[:, steps])
+        return weighted
+
+    def rows_of(self, table: tuple[Phase, ...], step: Step) -> Indices:
+        """Return the row that each gate evaluation of a stack of steps reads, shape (n, P).
+
+        Raises
+        ------
+        ValueError
+            If an input is not bound.
+        """
+        last = np.atleast_1d(step.last)
+        rows = np.empty((last.size, len(table)), dtype=np.int64)
+        for index, phase in enumerate(table):
+            rows[:, index] = self._rows(last - phase.read, phase.length)
+        return rows
+
+    def _rows(self, read: Indices, length: int) -> Indices:
+        row_of = self._row_of.get(length)
+        if read.size and row_of is not None and read.max() < row_of.size:
+            rows: Indices = row_of[read]
+            if rows.min() >= 0:
+                return rows
+            read = read[rows < 0]
+        if read.size == 0:
+            return read
+        what = "the input of" if length == 1 else f"the mean of the {length} inputs up to"
+        raise ValueError(f"set_inputs left out {what} finest step {read.max()}")
+
+    def steps_of(self, table: tuple[Phase, ...], step: Step) -> Indices:
+        """Return how many finest steps each gate evaluation goes over, shape (n, P, B)."""
+        last = np.atleast_1d(step.last)
+        shape = (last.size, len(table), self.batch)
+        if self._counts is None:
+            spans = np.array([phase.span for phase in table], dtype=np.int64)
+            return np.ascontiguousarray(np.broadcast_to(spans[:, None], shape))
+        steps = np.empty(shape, dtype=np.int64)
+        for index, phase in enumerate(table):
+            end = last - phase.end
+            steps[:, index] = self._counts[end] - self._counts[end - phase.span]
+        return steps
+
+
+def _counts(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> Indices:
+    """Return the number of elements up to each point, shape (T + 1, B)."""
+    if mask.shape != shape or mask.dtype != bool:
+        raise ValueError(f"mask must be bool of shape {shape}, got {mask.dtype} {mask.shape}")
+    counts = np.zeros((shape[1] + 1, shape[0]), dtype=np.int64)
+    np.cumsum(mask.T, axis=0, out=counts[1:])
+    return counts
+
+
+def _filled(x: Array, mask: NDArray[np.bool_]) -> Array:
+    """Return sequences with the element before in place of each that is missing."""
+    here = np.where(mask, np.arange(mask.shape[1]), 0)
+    before = np.maximum.accumulate(here, axis=1)
+    return np.where(  # before the first element there is nothing: zero
+        mask.cumsum(axis=1)[:, :, None] > 0, np.take_along_axis(x, before[:, :, None], axis=1), 0
+    )

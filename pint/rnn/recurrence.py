@@ -1,0 +1,358 @@
+"""A stack of gated recurrent layers as a propagator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pint.options import PerLevel, at_least, one_of, per_level
+from pint.propagator import Propagator, Step
+from pint.rnn.cells import CELLS, CellName
+from pint.rnn.inputs import BoundInputs
+from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
+from pint.rnn.linearization import Layers, RecurrenceLinearization, Tape, parts, product
+from pint.rnn.parameters import layer_shapes, num_entries, uniform, views
+from pint.rnn.schedule import CoarseStep, Phase, phases
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrenceOptions:
+    """Shape and time step of a stack of recurrent layers.
+
+    Parameters
+    ----------
+    num_features : int
+        Width of the input.
+    hidden : int, default 100
+        Width H of a layer.
+    layers : int, default 1
+        Number of layers; each takes the new state of the layer below as its input.
+    cell : {"implicit", "classic", "lstm"}, default "implicit"
+        The implicit gated recurrent unit h' = (h + a n) / (1 + a), a = 1 - z; the classic one, as
+        torch.nn.GRU, h' = z h + (1 - z) n; or the long short-term memory, as torch.nn.LSTM.
+    coarse_step : {"averaged", "midpoint", "matched", "implicit"}, default "averaged"
+        What a coarse step does, see `pint.rnn.schedule.phases`; "implicit" needs the implicit unit.
+    substep : int or tuple of int, default 4
+        Greatest number of finest steps that a part of a midpoint or averaged step covers; a tuple
+        gives it level by level, from the first coarse one.
+    dtype : dtype, default float32
+        float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    num_features: int
+    hidden: int = 100
+    layers: int = 1
+    cell: CellName = "implicit"
+    coarse_step: CoarseStep = "averaged"
+    substep: PerLevel = 4
+    dtype: DTypeLike = np.float32
+
+    def __post_init__(self) -> None:
+        at_least("num_features", self.num_features, 1)
+        at_least("hidden", self.hidden, 1)
+        at_least("layers", self.layers, 1)
+        at_least("substep", self.substep, 1)
+        one_of("cell", self.cell, tuple(CELLS))
+        one_of("coarse_step", self.coarse_step, ("averaged", "midpoint", "matched", "implicit"))
+        if self.cell != "implicit" and self.coarse_step == "implicit":
+            raise ValueError("coarse_step 'implicit' needs cell 'implicit'; use 'averaged'")
+        if np.dtype(self.dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(f"dtype must be float32 or float64, got {np.dtype(self.dtype)}")
+
+    def phases_of(self, level: int, num_fine: int) -> tuple[Phase, ...]:
+        """Return the gate evaluations of a step on `level` that covers `num_fine` finest steps."""
+        substep = per_level(self.substep, max(level - 1, 0))
+        return phases(num_fine, self.coarse_step, substep)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return names and shapes of the tensors, those of torch.nn.GRU or torch.nn.LSTM."""
+        num_gates = CELLS[self.cell].num_gates
+        return layer_shapes(num_gates, self.num_features, self.hidden, self.layers)
+
+
+class Recurrence(Propagator):
+    """A stack of recurrent layers; its state is that of all layers, shape (layers, B, W).
+
+    W is H, or 2 H for the long short-term memory, whose states are h followed by c. Finest step i
+    takes x_i, the i-th element of the sequence, so that a sequence of T elements is solved on a
+    time grid of T steps. Before a solve, `set_inputs` binds the sequences; after a change of
+    `parameters` call it again, or `refresh`.
+
+    Parameters
+    ----------
+    options : RecurrenceOptions
+        Shapes and time step.
+    parameters : ndarray, shape (num_parameters,), optional
+        Flat parameters, shared and not copied; drawn as torch draws them if left out.
+    seed : int, default 0
+        Seed of that draw.
+
+    Attributes
+    ----------
+    weights : dict of str to ndarray
+        Named views of `parameters`: weight_ih_l0 (G H, num_features), weight_hh_l0 (G H, H),
+        bias_ih_l0 (G H,), bias_hh_l0 (G H,), weight_ih_l1, ...; row blocks in the order r, z, n
+        (G = 3) or i, f, g, o (G = 4).
+    recording : bool
+        While True, steps keep the derivatives of finest steps, so that a `linearize` at the same
+        states finds them; set it for the last sweep before an adjoint solve.
+    input_gradient : ndarray, shape (B, T, num_features), or None
+        Where a gradient puts the derivative with respect to the inputs of the finest steps that it
+        covers; those of other steps are left as they are. None, the default: it is not computed.
+
+    References
+    ----------
+    Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014;
+    Moon & Cyr, "Parallel training of GRU networks with a multi-grid solver for long sequences",
+    ICLR 2022, for the implicit unit; Hochreiter & Schmidhuber, "Long short-term memory", Neural
+    Computation 9 (1997), with the forget gate of Gers, Schmidhuber & Cummins (2000).
+    """
+
+    batched = True
+
+    def __init__(
+        self, options: RecurrenceOptions, parameters: Array | None = None, seed: int = 0
+    ) -> None:
+        self.options = options
+        self.cell = CELLS[options.cell]
+        self.dtype = np.dtype(options.dtype)
+        self.shapes = options.shapes()
+        if parameters is None:
+            bound = options.hidden**-0.5
+            parameters = uniform(self.shapes, bound, self.dtype, np.random.default_rng(seed))
+        if parameters.shape != (num_entries(self.shapes),) or parameters.dtype != self.dtype:
+            raise ValueError(
+                f"parameters must be {num_entries(self.shapes)} numbers of {self.dtype}, got shape "
+                f"{parameters.shape} of {parameters.dtype}"
+            )
+        self.parameters: Array = parameters
+        self.weights = views(parameters, self.shapes)
+        self.bound: BoundInputs | None = None
+        self.recording = False
+        self.input_gradient: Array | None = None
+        self._recorded: Tape | None = None
+
+    @property
+    def batch(self) -> int:
+        """Number of sequences bound by the last `set_inputs`; 0 before it."""
+        return 0 if self.bound is None else self.bound.batch
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """(layers, B, W), with the B of the last `set_inputs`."""
+        options = self.options
+        return (options.layers, self.batch, self.cell.num_states * options.hidden)
+
+    def set_inputs(
+        self,
+        x: Array,
+        windows: NDArray[np.int64] | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Bind sequences, and multiply them with the first layer's input weights, once for all.
+
+        Parameters
+        ----------
+        x : ndarray, shape (B, T, num_features)
+            Sequences; element ``x[:, i - 1]`` belongs to finest step i.
+        windows : ndarray of int64, shape (k, 2), optional
+            Inputs that this rank needs (see `input_windows`); the inputs of all finest steps, and
+            no averages, if left out.
+        mask : ndarray of bool, shape (B, T), optional
+            False where a sequence has no element: that step keeps its state. All True if left out.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, if there is no sequence, or if windows are outside of the
+            sequences.
+        """
+        if x.ndim != 3 or x.shape[2] != self.options.num_features:
+            raise ValueError(
+                f"inputs must have shape (batch, time, {self.options.num_features}), got {x.shape}"
+            )
+        self.bound = BoundInputs(x, windows, mask, self.dtype)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Multiply the bound inputs with the present input weights; sum the present biases."""
+        if self.bound is None:
+            return  # nothing to multiply yet
+        self._recorded = None
+        layers, weights = range(self.options.layers), self.weights
+        self._projected = product(self.bound.rows, weights["weight_ih_l0"].T)
+        self._state_weights = [
+            np.ascontiguousarray(weights[f"weight_hh_l{layer}"].T) for layer in layers
+        ]
+        self._biases = [
+            self.cell.bias(weights[f"bias_ih_l{layer}"], weights[f"bias_hh_l{layer}"])
+            for layer in layers
+        ]
+
+    def input_windows(self, step: Step) -> NDArray[np.int64]:
+        """Return which inputs a stack of steps reads: rows of (last finest step, length)."""
+        last = np.atleast_1d(step.last)
+        table = self._phases(step)
+        windows = [
+            np.stack([last - phase.read, np.full_like(last, phase.length)], axis=1)
+            for phase in table
+        ]
+        return np.unique(np.concatenate(windows), axis=0)
+
+    def step(self, u: Array, step: Step) -> Array:
+        """Return the states at the end of a stack of steps, shape (n, layers, B, W); new."""
+        table, bound = self._phases(step), self._bound()
+        rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
+        tape, slots = None, rows[:, 0]
+        if self.recording and _is_finest(step):
+            tape = self._recorded = self._recorded or Tape(self, table, bound.num_points)
+            tape.note(slots, u)
+        out = np.empty(u.shape, dtype=self.dtype)
+        for part in parts(u.shape[0], self.batch):
+            new = self._run(u[part], table, rows[part], steps[part], tape, slots[part])
+            for layer, h in enumerate(new):
+                out[part, layer] = h
+        return out
+
+    def _run(
+        self,
+        u: Array,
+        table: tuple[Phase, ...],
+        rows: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        tape: Tape | None,
+        slots: NDArray[np.int64],
+    ) -> Layers:
+        """Go through the gate evaluations of a step; put their derivatives on a tape."""
+        states = [np.ascontiguousarray(u[:, layer]) for layer in range(self.options.layers)]
+        seen, hidden = states, self.options.hidden
+        for index, phase in enumerate(table):
+            new: Layers = []
+            reach = self._grows, phase.factor, np.ascontiguousarray(steps[:, index])
+            for layer in range(self.options.layers):
+                below = new[-1][..., :hidden] if new else None
+                gi, gi_rows = self._input_products(layer, below, rows[:, index])
+                gh = product(seen[layer][..., :hidden], self._state_weights[layer])
+                gates = self.cell.code, gi, gi_rows, gh, self._biases[layer], states[layer], *reach
+                out = np.empty_like(states[layer])
+                if tape is None:
+                    gates_forward(*gates, out)
+                else:
+                    at = slots * len(table) + index
+                    gates_linearize(*gates, out, at, tape.coefficients[layer])
+                    tape.news[layer][at] = out[..., :hidden]
+                new.append(out)
+            seen = new
+            if not phase.is_middle:
+                states = new
+        return states
+
+    def _input_products(
+        self, layer: int, below: Array | None, rows: NDArray[np.int64]
+    ) -> tuple[Array, NDArray[np.int64]]:
+        """Return products W_ih x of a layer, and the row of each gate evaluation in them."""
+        if below is None:
+            return self._projected, np.ascontiguousarray(rows)
+        gi = product(below, self.weights[f"weight_ih_l{layer}"].T)
+        return gi, np.arange(rows.size).reshape(rows.shape)
+
+    def chain(self, u: Array, step: Step, g: Array | None, out: Array) -> None:
+        """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
+        table, bound = self._phases(step), self._bound()
+        rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
+        tape = None
+        if self.recording and _is_finest(step):
+            tape = self._recorded = self._recorded or Tape(self, table, bound.num_points)
+            tape.note_chain(rows[:, 0], u, out)
+        for part in parts(out.shape[0], self.batch * len(table)):
+            right = None if g is None else g[part]
+            self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
+            u = out[part.stop - 1]
+
+    def _chain_part(
+        self,
+        u: Array,
+        g: Array | None,
+        table: tuple[Phase, ...],
+        rows: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        tape: Tape | None,
+        out: Array,
+    ) -> None:
+        """Take some steps, layer after layer, so that each layer's inputs are one product."""
+        shape, hidden = (out.shape[0], len(table), self.batch), self.options.hidden
+        factors = np.array([phase.factor for phase in table])
+        middles = np.array([phase.is_middle for phase in table])
+        none = np.empty((0, self.batch, 0), dtype=self.dtype)
+        news: Array | None = None
+        for layer in range(self.options.layers):
+            below = None if news is None else news.reshape(-1, self.batch, hidden)
+            gi, gi_rows = self._input_products(layer, below, rows)
+            start = np.ascontiguousarray(u[layer])
+            right = none if g is None else np.ascontiguousarray(g[:, layer])
+            states = np.empty((out.shape[0], *out.shape[2:]), dtype=self.dtype)
+            news = np.empty((*shape, hidden), dtype=self.dtype)
+            chain_forward(
+                self.cell.code, gi, gi_rows, self._state_weights[layer], self._biases[layer],
+                start, right, self._grows, factors, middles, steps, states, news,
+                rows, none if tape is None else tape.coefficients[layer],
+            )  # fmt: skip
+            out[:, layer] = states
+            if tape is not None:
+                tape.news[layer][rows[:, 0]] = news[:, 0]
+
+    @property
+    def _grows(self) -> bool:
+        """Tell whether a longer step has a greater gamma, as published."""
+        return self.options.coarse_step == "implicit"
+
+    def _phases(self, step: Step) -> tuple[Phase, ...]:
+        return self.options.phases_of(step.level, int(np.atleast_1d(step.num_fine)[0]))
+
+    def _bound(self) -> BoundInputs:
+        if self.bound is None:
+            raise ValueError("set_inputs was not called: bind sequences before stepping")
+        return self.bound
+
+    def linearize(self, u: Array, step: Step) -> RecurrenceLinearization:
+        """Return the derivative of Phi at a stack of states, for a stack of steps.
+
+        It holds 5 H numbers (6 H for LSTM) for each sequence, point, layer and gate evaluation, and
+        H more for all layers but the last. Finest steps that were taken from the same states while
+        `recording` are not evaluated again.
+        """
+        table, bound = self._phases(step), self._bound()
+        rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
+        if self._recorded is not None and _is_finest(step):
+            tape, slots = self._recorded, rows[:, 0]
+            self._recorded = None  # it belongs to the linearisation from now on
+            missing = np.flatnonzero(~tape.holds(slots, u))
+        else:
+            tape, slots = Tape(self, table, u.shape[0]), np.arange(u.shape[0])
+            missing = slots
+        for part in parts(missing.size, self.batch):
+            chosen = missing[part]
+            self._run(u[chosen], table, rows[chosen], steps[chosen], tape, slots[chosen])
+        return RecurrenceLinearization(self, u, step, tape, slots, rows, steps)
+
+    def adjoint_step(self, w: Array, u: Array, step: Step) -> Array:
+        """Return the transposed derivative times a stack of adjoint states; new."""
+        return self.linearize(u, step).adjoint(w, slice(0, u.shape[0], 1))
+
+    def adjoint_gradient(self, w: Array, u: Array, step: Step) -> Array:
+        """Return the gradient with respect to all parameters, summed over the stack."""
+        return self.linearize(u, step).gradient(w)
+
+
+def _is_finest(step: Step) -> bool:
+    return int(np.atleast_1d(step.num_fine)[0]) == 1
