@@ -149,6 +149,9 @@ class AdjointPropagator(Propagator):
 
     def release(self) -> None:
         """Forget the linearisations."""
+        for level in self._linearized:
+            if level.tape is not None:
+                level.tape.release()
         self._linearized = []
 
 

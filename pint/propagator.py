@@ -102,6 +102,9 @@ class Linearization:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
         return self.propagator.adjoint_gradient(w, self.u, self.step)
 
+    def release(self) -> None:
+        """Hear that nobody will use this object any more; for those that can use memory again."""
+
 
 class Propagator(ABC):
     """A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.

@@ -45,6 +45,11 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
 
 
+def unit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile what is done for one unit as part of its caller, whose loops become vector code."""
+    return njit(forceinline=True, error_model="numpy", fastmath=_FASTMATH)(function)
+
+
 def _exp_of(real: type, integer: type, bits: int, degree: int, limit: float) -> Any:
     """Return exp for one float type, in arithmetic that compilers turn into vector code.
 
@@ -93,195 +98,236 @@ IMPLICIT, CLASSIC, LSTM = 0, 1, 2
 """The cells, as the kernels know them."""
 
 
-@kernel
-def _reach(grows: bool, factor: int, steps: int) -> tuple[int, int]:
-    """Return gamma and power2 of an evaluation that goes over `steps` finest steps."""
-    return (steps, 2) if grows else (1, factor * steps)
+@unit
+def _is_long(grows: bool, factor: int, steps: Array) -> bool:
+    """Tell whether a power other than 1 is taken for any sequence."""
+    return not grows and (factor == 1 or steps.max() > 1)
+
+
+@unit
+def _gru_unit(
+    a_r: float, a_z: float, gi_n: float, gh_n: float, b_in: float, b_hn: float
+) -> tuple[float, float, float, float]:
+    """Return r, z, n and e of one unit from its pre-activations."""
+    one, two = type(a_r)(1), type(a_r)(2)
+    r = one / (one + bounded_exp(-a_r))
+    z = one / (one + bounded_exp(-a_z))
+    e = gh_n + b_hn
+    n = two / (one + bounded_exp(-two * (gi_n + b_in + r * e))) - one  # tanh
+    return r, z, n, e
+
+
+@unit
+def _gru_kept(z: float, cell: int, gamma: float) -> float:
+    """Return t, the part of the state that one step keeps."""
+    one = type(z)(1)
+    return z if cell == CLASSIC else one / (one + gamma * (one - z))
 
 
 @kernel
-def _gru_gates(gi: Array, gh: Array, bias: Array, work: Array) -> None:
-    """Evaluate r, z, n and e for one sequence at one point, into the first rows of `work`."""
-    r, z, n, e = work[0], work[1], work[2], work[3]
-    hidden = r.size
-    one = gi.dtype.type(1)
-    two = gi.dtype.type(2)
-    for j in range(hidden):
-        r[j] = one / (one + bounded_exp(-(gi[j] + gh[j] + bias[j])))
-        a_z = gi[hidden + j] + gh[hidden + j] + bias[hidden + j]
-        z[j] = one / (one + bounded_exp(-a_z))
-        e[j] = gh[2 * hidden + j] + bias[3 * hidden + j]
-        a_n = gi[2 * hidden + j] + bias[2 * hidden + j] + r[j] * e[j]
-        n[j] = two / (one + bounded_exp(-two * a_n)) - one  # tanh
+def _gru_point(
+    cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, steps: Array, out: Array
+) -> None:
+    """Evaluate all sequences of a point; where none takes a power, in one pass."""
+    batch, H = u.shape
+    for b in range(batch):
+        if steps[b] == 0:
+            out[b] = u[b]
+            continue
+        gamma = u.dtype.type(steps[b] if grows else 1)
+        for j in range(H):
+            _, z, n, _ = _gru_unit(
+                gi[b, j] + gh[b, j] + bias[j],
+                gi[b, H + j] + gh[b, H + j] + bias[H + j],
+                gi[b, 2 * H + j], gh[b, 2 * H + j], bias[2 * H + j], bias[3 * H + j],
+            )  # fmt: skip
+            out[b, j] = n + _gru_kept(z, cell, gamma) * (u[b, j] - n)
 
 
 @kernel
-def _gru_blend(z: Array, cell: int, gamma: int, power2: int, t: Array, q: Array, a: Array) -> None:
-    """Evaluate t and q = t^(power2 / 2) by repeated squaring, one vector pass for each bit."""
-    hidden = z.size
-    one = z.dtype.type(1)
-    length = z.dtype.type(gamma)
-    for j in range(hidden):
-        t[j] = z[j] if cell == CLASSIC else one / (one + length * (one - z[j]))
-        q[j] = math.sqrt(t[j]) if power2 % 2 == 1 else one
-        a[j] = t[j]
+def _gru_long_point(
+    cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, factor: int, steps: Array,
+    out: Array, c: Array, work: tuple[Array, ...],
+) -> None:  # fmt: skip
+    """Evaluate with any powers; and c_e, c_r, c_z, c_n, q of the derivative if `c` has rows."""
+    batch, H = u.shape
+    one = u.dtype.type(1)
+    r, z, n, e, t, q, square, _ = work
+    for b in range(batch):
+        gamma = u.dtype.type(steps[b] if grows else 1)
+        power2 = 2 if grows else factor * steps[b]
+        for j in range(H):
+            r[j], z[j], n[j], e[j] = _gru_unit(
+                gi[b, j] + gh[b, j] + bias[j],
+                gi[b, H + j] + gh[b, H + j] + bias[H + j],
+                gi[b, 2 * H + j], gh[b, 2 * H + j], bias[2 * H + j], bias[3 * H + j],
+            )  # fmt: skip
+        for j in range(H):
+            t[j] = _gru_kept(z[j], cell, gamma)
+        _power(t, power2, q, square)
+        for j in range(H):
+            out[b, j] = n[j] + q[j] * (u[b, j] - n[j])
+        if steps[b] == 0:
+            out[b] = u[b]  # to the last bit
+        if c.shape[0] > 0:
+            power = u.dtype.type(0.5) * u.dtype.type(power2)
+            for j in range(H):
+                square[j] = (one - q[j]) * (one - n[j] * n[j])
+            for j in range(H):
+                c[b, j] = square[j] * r[j]
+            for j in range(H):
+                c[b, H + j] = square[j] * e[j] * r[j] * (one - r[j])
+            for j in range(H):
+                dt_dz = one if cell == CLASSIC else gamma * t[j] * t[j]
+                dq_dz = power * q[j] / t[j] * dt_dz
+                c[b, 2 * H + j] = (u[b, j] - n[j]) * dq_dz * z[j] * (one - z[j])
+            for j in range(H):
+                c[b, 3 * H + j] = square[j]
+                c[b, 4 * H + j] = q[j]
+
+
+@kernel
+def _power(t: Array, power2: int, q: Array, square: Array) -> None:
+    """Evaluate q = t^(power2 / 2) by repeated squaring, one vector pass for each bit."""
+    if power2 == 2:
+        for j in range(t.size):
+            q[j] = t[j]
+        return
+    for j in range(t.size):
+        q[j] = math.sqrt(t[j]) if power2 % 2 == 1 else t.dtype.type(1)
+        square[j] = t[j]
     remaining = power2 // 2
     while remaining > 0:
         if remaining % 2 == 1:
-            for j in range(hidden):
-                q[j] *= a[j]
+            for j in range(t.size):
+                q[j] *= square[j]
         remaining //= 2
         if remaining > 0:
-            for j in range(hidden):
-                a[j] *= a[j]
+            for j in range(t.size):
+                square[j] *= square[j]
+
+
+@unit
+def _lstm_unit(a_i: float, a_f: float, a_g: float, a_o: float) -> tuple[float, float, float, float]:
+    """Return i, f, g and o of one unit from its pre-activations."""
+    one, two = type(a_i)(1), type(a_i)(2)
+    i = one / (one + bounded_exp(-a_i))
+    f = one / (one + bounded_exp(-a_f))
+    g = two / (one + bounded_exp(-two * a_g)) - one
+    o = one / (one + bounded_exp(-a_o))
+    return i, f, g, o
+
+
+@unit
+def _tanh(a: float) -> float:
+    one, two = type(a)(1), type(a)(2)
+    return two / (one + bounded_exp(-two * a)) - one
 
 
 @kernel
-def _gru_row(
-    cell: int,
-    gi: Array,
-    gh: Array,
-    bias: Array,
-    h: Array,
-    gamma: int,
-    power2: int,
-    out: Array,
-    work: Array,
+def _lstm_point(gi: Array, gh: Array, bias: Array, u: Array, steps: Array, out: Array) -> None:
+    """Evaluate all sequences of a point, none of which takes a power; u and out are (h, c)."""
+    batch, H = u.shape[0], u.shape[1] // 2
+    for b in range(batch):
+        if steps[b] == 0:
+            out[b] = u[b]
+            continue
+        for j in range(H):
+            i, f, g, o = _lstm_unit(
+                gi[b, j] + gh[b, j] + bias[j],
+                gi[b, H + j] + gh[b, H + j] + bias[H + j],
+                gi[b, 2 * H + j] + gh[b, 2 * H + j] + bias[2 * H + j],
+                gi[b, 3 * H + j] + gh[b, 3 * H + j] + bias[3 * H + j],
+            )  # fmt: skip
+            new = f * u[b, H + j] + i * g
+            out[b, H + j] = new
+            out[b, j] = o * _tanh(new)
+
+
+@kernel
+def _lstm_long_point(
+    gi: Array, gh: Array, bias: Array, u: Array, factor: int, steps: Array, out: Array, c: Array,
+    work: tuple[Array, ...],
+) -> None:  # fmt: skip
+    """Evaluate with any powers; and c_i, c_f, c_g, c_o, k, q of the derivative if `c` has rows."""
+    batch, H = u.shape[0], u.shape[1] // 2
+    one = u.dtype.type(1)
+    i, f, g, o, q, total, dq, dtotal = work
+    for b in range(batch):
+        for j in range(H):
+            i[j], f[j], g[j], o[j] = _lstm_unit(
+                gi[b, j] + gh[b, j] + bias[j],
+                gi[b, H + j] + gh[b, H + j] + bias[H + j],
+                gi[b, 2 * H + j] + gh[b, 2 * H + j] + bias[2 * H + j],
+                gi[b, 3 * H + j] + gh[b, 3 * H + j] + bias[3 * H + j],
+            )  # fmt: skip
+        _power_and_sum(f, factor * steps[b], q, total, dq, dtotal)
+        for j in range(H):
+            out[b, H + j] = q[j] * u[b, H + j] + total[j] * i[j] * g[j]
+        for j in range(H):
+            out[b, j] = _tanh(out[b, H + j])
+        if c.shape[0] > 0:
+            for j in range(H):
+                c[b, j] = total[j] * g[j] * i[j] * (one - i[j])
+                c[b, 2 * H + j] = total[j] * i[j] * (one - g[j] * g[j])
+                c[b, 5 * H + j] = q[j]
+            for j in range(H):
+                slope = u[b, H + j] * dq[j] + i[j] * g[j] * dtotal[j]
+                c[b, H + j] = slope * f[j] * (one - f[j])
+            for j in range(H):
+                c[b, 3 * H + j] = out[b, j] * o[j] * (one - o[j])
+                c[b, 4 * H + j] = o[j] * (one - out[b, j] * out[b, j])
+        for j in range(H):
+            out[b, j] *= o[j]
+        if steps[b] == 0:
+            out[b] = u[b]
+            if c.shape[0] > 0:
+                c[b, : 5 * H] = 0
+                c[b, 5 * H :] = 1
+
+
+@kernel
+def _power_and_sum(
+    f: Array, power2: int, q: Array, total: Array, d_q: Array, d_total: Array
 ) -> None:
-    """Evaluate the gated recurrent unit for one sequence at one point."""
-    _gru_gates(gi, gh, bias, work)
-    n, q = work[2], work[5]
-    _gru_blend(work[1], cell, gamma, power2, work[4], q, work[6])
-    for j in range(h.size):
-        out[j] = n[j] + q[j] * (h[j] - n[j])
-
-
-@kernel
-def _gru_row_linearize(
-    cell: int,
-    gi: Array,
-    gh: Array,
-    bias: Array,
-    h: Array,
-    gamma: int,
-    power2: int,
-    out: Array,
-    c: Array,
-    work: Array,
-) -> None:
-    """Evaluate the unit and the coefficients c_e, c_r, c_z, c_n, q of its derivative."""
-    _gru_gates(gi, gh, bias, work)
-    hidden = h.size
-    r, z, n, e, t, q = work[0], work[1], work[2], work[3], work[4], c[4 * hidden :]
-    _gru_blend(z, cell, gamma, power2, t, q, work[6])
-    one = h.dtype.type(1)
-    power = h.dtype.type(0.5) * h.dtype.type(power2)
-    length = h.dtype.type(gamma)
-    for j in range(hidden):
-        change = h[j] - n[j]
-        out[j] = n[j] + q[j] * change
-        c_n = (one - q[j]) * (one - n[j] * n[j])
-        dq_dz = power * q[j] * (one / t[j] if cell == CLASSIC else length * t[j])
-        c[j] = c_n * r[j]
-        c[hidden + j] = c_n * e[j] * r[j] * (one - r[j])
-        c[2 * hidden + j] = change * dq_dz * z[j] * (one - z[j])
-        c[3 * hidden + j] = c_n
-
-
-@kernel
-def _lstm_gates(gi: Array, gh: Array, bias: Array, work: Array) -> None:
-    """Evaluate i, f, g, o for one sequence at one point, into the first rows of `work`."""
-    i, f, g, o = work[0], work[1], work[2], work[3]
-    hidden = i.size
-    one = gi.dtype.type(1)
-    two = gi.dtype.type(2)
-    for j in range(hidden):
-        i[j] = one / (one + bounded_exp(-(gi[j] + gh[j] + bias[j])))
-        f[j] = one / (one + bounded_exp(-(gi[hidden + j] + gh[hidden + j] + bias[hidden + j])))
-        a_g = gi[2 * hidden + j] + gh[2 * hidden + j] + bias[2 * hidden + j]
-        g[j] = two / (one + bounded_exp(-two * a_g)) - one
-        a_o = gi[3 * hidden + j] + gh[3 * hidden + j] + bias[3 * hidden + j]
-        o[j] = one / (one + bounded_exp(-a_o))
-
-
-@kernel
-def _power_and_sum(f: float, power2: int) -> tuple[float, float, float, float]:
-    """Return q = f^(power2 / 2), S = (1 - q) / (1 - f), and their derivatives dq/df, dS/df.
+    """Evaluate q = f^(power2 / 2), S = (1 - q) / (1 - f), and their derivatives dq/df, dS/df.
 
     With s = sqrt(f), q = s^power2 and (1 + s) S = 1 + s + ... + s^(power2 - 1). Both are built bit
     by bit, highest first, from sums of positive terms only, so that nothing cancels near f = 1.
     """
-    one = type(f)(1)
-    two = type(f)(2)
+    one, two = f.dtype.type(1), f.dtype.type(2)
     if power2 == 2:
-        return f, one, one, type(f)(0)
-    s = math.sqrt(f)
-    q, total, d_q, d_total = one, type(f)(0), type(f)(0), type(f)(0)  # of 0 terms; d by s
+        for j in range(f.size):
+            q[j], total[j], d_q[j], d_total[j] = f[j], one, one, 0
+        return
+    for j in range(f.size):
+        q[j], total[j], d_q[j], d_total[j] = one, 0, 0, 0  # of no terms; derivatives by s
     bit = 1
     while 2 * bit <= power2:
         bit *= 2
     while bit > 0:
-        d_total = d_total * (one + q) + total * d_q  # twice as many terms
-        total = total * (one + q)
-        d_q = two * q * d_q
-        q = q * q
-        if power2 & bit:  # one more term
-            total, d_total = total + q, d_total + d_q
-            d_q = d_q * s + q
-            q = q * s
+        for j in range(f.size):  # twice as many terms
+            d_total[j] = d_total[j] * (one + q[j]) + total[j] * d_q[j]
+            total[j] *= one + q[j]
+            d_q[j] *= two * q[j]
+            q[j] *= q[j]
+        if power2 & bit:  # and one more
+            for j in range(f.size):
+                s = math.sqrt(f[j])
+                total[j] += q[j]
+                d_total[j] += d_q[j]
+                d_q[j] = d_q[j] * s + q[j]
+                q[j] *= s
         bit //= 2
-    sum_ = total / (one + s)
-    slope = (d_total - sum_) / (one + s)
-    ds_df = one / (two * s)
-    return q, sum_, d_q * ds_df, slope * ds_df
+    for j in range(f.size):
+        s = math.sqrt(f[j])
+        total[j] /= one + s
+        d_total[j] = (d_total[j] - total[j]) / ((one + s) * two * s)
+        d_q[j] /= two * s
 
 
 @kernel
-def _lstm_row(
-    gi: Array, gh: Array, bias: Array, u: Array, power2: int, out: Array, work: Array
-) -> None:
-    """Evaluate the long short-term memory for one sequence at one point; u and out are (h, c)."""
-    _lstm_gates(gi, gh, bias, work)
-    i, f, g, o = work[0], work[1], work[2], work[3]
-    hidden = i.size
-    if power2 == 2:
-        for j in range(hidden):
-            out[hidden + j] = f[j] * u[hidden + j] + i[j] * g[j]
-    else:
-        for j in range(hidden):
-            q, total, _, _ = _power_and_sum(f[j], power2)
-            out[hidden + j] = q * u[hidden + j] + total * i[j] * g[j]
-    one, two = u.dtype.type(1), u.dtype.type(2)
-    for j in range(hidden):
-        out[j] = o[j] * (two / (one + bounded_exp(-two * out[hidden + j])) - one)
-
-
-@kernel
-def _lstm_row_linearize(
-    gi: Array, gh: Array, bias: Array, u: Array, power2: int, out: Array, c: Array, work: Array
-) -> None:
-    """Evaluate the unit and the coefficients c_i, c_f, c_g, c_o, k, q of its derivative."""
-    _lstm_gates(gi, gh, bias, work)
-    i, f, g, o = work[0], work[1], work[2], work[3]
-    hidden = i.size
-    one, two = u.dtype.type(1), u.dtype.type(2)
-    for j in range(hidden):
-        q, total, dq_df, ds_df = _power_and_sum(f[j], power2)
-        before = u[hidden + j]
-        out[hidden + j] = q * before + total * i[j] * g[j]
-        c[j] = total * g[j] * i[j] * (one - i[j])
-        c[hidden + j] = (before * dq_df + i[j] * g[j] * ds_df) * f[j] * (one - f[j])
-        c[2 * hidden + j] = total * i[j] * (one - g[j] * g[j])
-        c[5 * hidden + j] = q
-    for j in range(hidden):
-        tanh_c = two / (one + bounded_exp(-two * out[hidden + j])) - one
-        out[j] = o[j] * tanh_c
-        c[3 * hidden + j] = tanh_c * o[j] * (one - o[j])
-        c[4 * hidden + j] = o[j] * (one - tanh_c * tanh_c)
-
-
-@kernel
-def _row(
+def _evaluate(
     cell: int,
     gi: Array,
     gh: Array,
@@ -289,77 +335,73 @@ def _row(
     u: Array,
     grows: bool,
     factor: int,
-    steps: int,
-    out: Array,
-    work: Array,
-) -> None:
-    """Evaluate one sequence at one point."""
-    if steps == 0:
-        for j in range(u.size):
-            out[j] = u[j]
-        return
-    gamma, power2 = _reach(grows, factor, steps)
-    if cell == LSTM:
-        _lstm_row(gi, gh, bias, u, power2, out, work)
-    else:
-        _gru_row(cell, gi, gh, bias, u, gamma, power2, out, work)
-
-
-@kernel
-def _row_linearize(
-    cell: int,
-    gi: Array,
-    gh: Array,
-    bias: Array,
-    u: Array,
-    grows: bool,
-    factor: int,
-    steps: int,
+    steps: Array,
     out: Array,
     c: Array,
-    work: Array,
+    work: tuple[Array, ...],
 ) -> None:
-    """Evaluate one sequence at one point, and the coefficients of the derivative."""
-    if steps == 0:
-        for j in range(u.size):
-            out[j] = u[j]
-        hidden = work.shape[1]
-        for j in range(c.size):  # nothing reaches the gates, and all of it the state
-            c[j] = 1 if j >= c.size - hidden else 0
-        return
-    gamma, power2 = _reach(grows, factor, steps)
+    """Evaluate all sequences of a point, and the coefficients of the derivative if `c` has rows."""
+    simple = c.shape[0] == 0 and not _is_long(grows, factor, steps)
     if cell == LSTM:
-        _lstm_row_linearize(gi, gh, bias, u, power2, out, c, work)
+        if simple:
+            _lstm_point(gi, gh, bias, u, steps, out)
+        else:
+            _lstm_long_point(gi, gh, bias, u, factor, steps, out, c, work)
+    elif simple:
+        _gru_point(cell, gi, gh, bias, u, grows, steps, out)
     else:
-        _gru_row_linearize(cell, gi, gh, bias, u, gamma, power2, out, c, work)
+        _gru_long_point(cell, gi, gh, bias, u, grows, factor, steps, out, c, work)
+
+
+@unit
+def _workspace(u: Array, hidden: int) -> tuple[Array, ...]:
+    """Return arrays for the units of one sequence; separate ones, for the sake of vector code."""
+    return (
+        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
+        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
+        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
+    )  # fmt: skip
 
 
 @kernel
-def _row_backward(cell: int, v: Array, c: Array, steps: int, d_gates: Array, d_u: Array) -> None:
-    """Multiply the adjoint of a new state by the coefficients, for one sequence at one point.
+def _gru_point_backward(v: Array, c: Array, d_gates: Array, d_u: Array) -> None:
+    batch, H = v.shape
+    for b in range(batch):
+        for j in range(H):
+            d_u[b, j] = v[b, j] * c[b, 4 * H + j]
+        for k in range(4):
+            for j in range(H):
+                d_gates[b, k * H + j] = v[b, j] * c[b, k * H + j]
+
+
+@kernel
+def _lstm_point_backward(v: Array, c: Array, steps: Array, d_gates: Array, d_u: Array) -> None:
+    batch, H = v.shape[0], v.shape[1] // 2
+    for b in range(batch):
+        for j in range(H):  # the adjoint of c', in d_u for the moment
+            d_u[b, j] = v[b, H + j] + v[b, j] * c[b, 4 * H + j]
+        for k in range(3):
+            for j in range(H):
+                d_gates[b, k * H + j] = d_u[b, j] * c[b, k * H + j]
+        for j in range(H):
+            d_gates[b, 3 * H + j] = v[b, j] * c[b, 3 * H + j]
+        for j in range(H):
+            d_u[b, H + j] = d_u[b, j] * c[b, 5 * H + j]
+        for j in range(H):  # h goes on through the gates alone, or unchanged
+            d_u[b, j] = v[b, j] if steps[b] == 0 else 0
+
+
+@kernel
+def _transpose(cell: int, v: Array, c: Array, steps: Array, d_gates: Array, d_u: Array) -> None:
+    """Multiply the adjoint of a new state by the coefficients, for all sequences of a point.
 
     `d_u` gets the adjoint of the blended state: of h, or for LSTM of (h, c), where h has none but
     for a step that keeps the state.
     """
-    hidden = d_gates.size // 4
     if cell == LSTM:
-        for j in range(hidden):
-            v_c = v[hidden + j] + v[j] * c[4 * hidden + j]
-            d_gates[j] = v_c * c[j]
-            d_gates[hidden + j] = v_c * c[hidden + j]
-            d_gates[2 * hidden + j] = v_c * c[2 * hidden + j]
-            d_gates[3 * hidden + j] = v[j] * c[3 * hidden + j]
-            d_u[hidden + j] = v_c * c[5 * hidden + j]
-            d_u[j] = 0
-        if steps == 0:
-            for j in range(hidden):
-                d_u[j] = v[j]
-        return
-    for j in range(hidden):
-        d_u[j] = v[j] * c[4 * hidden + j]
-    for k in range(4):
-        for j in range(hidden):
-            d_gates[k * hidden + j] = v[j] * c[k * hidden + j]
+        _lstm_point_backward(v, c, steps, d_gates, d_u)
+    else:
+        _gru_point_backward(v, c, d_gates, d_u)
 
 
 @kernel
@@ -397,14 +439,9 @@ def gates_forward(
     out : ndarray, shape (n, B, W)
         New state; overwritten.
     """
-    num_points, batch, _ = u.shape
-    work = np.empty((7, bias.size // 4), dtype=u.dtype)
-    for i in range(num_points):
-        for b in range(batch):
-            _row(
-                cell, gi[rows[i], b], gh[i, b], bias, u[i, b],
-                grows, factor, steps[i, b], out[i, b], work,
-            )  # fmt: skip
+    none, work = np.empty((0, 0), dtype=u.dtype), _workspace(u, bias.size // 4)
+    for i in range(u.shape[0]):
+        _evaluate(cell, gi[rows[i]], gh[i], bias, u[i], grows, factor, steps[i], out[i], none, work)
 
 
 @kernel
@@ -444,14 +481,10 @@ def gates_linearize(
     coefficients : ndarray, shape (number of slots, B, C)
         c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten.
     """
-    num_points, batch, _ = u.shape
-    work = np.empty((7, bias.size // 4), dtype=u.dtype)
-    for i in range(num_points):
-        for b in range(batch):
-            _row_linearize(
-                cell, gi[rows[i], b], gh[i, b], bias, u[i, b],
-                grows, factor, steps[i, b], out[i, b], coefficients[slots[i], b], work,
-            )  # fmt: skip
+    work = _workspace(u, bias.size // 4)
+    for i in range(u.shape[0]):
+        c = coefficients[slots[i]]
+        _evaluate(cell, gi[rows[i]], gh[i], bias, u[i], grows, factor, steps[i], out[i], c, work)
 
 
 @kernel
@@ -483,19 +516,15 @@ def gates_backward(
     d_u : ndarray, shape (n, B, W)
         Adjoint of the blended state; overwritten.
     """
-    num_points, batch, _ = v.shape
-    for i in range(num_points):
-        for b in range(batch):
-            _row_backward(
-                cell, v[i, b], coefficients[slots[i], b], steps[i, b], d_gates[i, b], d_u[i, b]
-            )
+    for i in range(v.shape[0]):
+        _transpose(cell, v[i], coefficients[slots[i]], steps[i], d_gates[i], d_u[i])
 
 
 @kernel
 def _multiply(a: Array, b: Array, out: Array) -> None:
     """Set out = a @ b; a of few rows is not worth a call of BLAS."""
     rows, inner = a.shape
-    if rows > 2:
+    if rows > 8:
         np.dot(a, b, out)
         return
     for i in range(rows):
@@ -556,26 +585,19 @@ def chain_forward(
     num_points, num_phases = rows.shape
     batch, width = u.shape
     hidden = news.shape[3]
-    work = np.empty((7, hidden), dtype=u.dtype)
     gh = np.empty((batch, weight.shape[1]), dtype=u.dtype)
-    seen = u[:, :hidden].copy()
-    state, new = u.copy(), np.empty((batch, width), dtype=u.dtype)
+    seen, work = u[:, :hidden].copy(), _workspace(u, hidden)
+    state, new, none = u.copy(), np.empty_like(u), np.empty((0, 0), dtype=u.dtype)
     for i in range(num_points):
         for p in range(num_phases):
             _multiply(seen, weight, gh)
+            c = coefficients[slots[i, p]] if coefficients.shape[0] > 0 else none
+            x = gi[rows[i, p]]
+            _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c, work)
             for b in range(batch):
-                if coefficients.shape[0] == 0:
-                    _row(
-                        cell, gi[rows[i, p], b], gh[b], bias, state[b],
-                        grows, factors[p], steps[i, p, b], new[b], work,
-                    )  # fmt: skip
-                else:
-                    _row_linearize(
-                        cell, gi[rows[i, p], b], gh[b], bias, state[b], grows, factors[p],
-                        steps[i, p, b], new[b], coefficients[slots[i, p], b], work,
-                    )  # fmt: skip
                 for j in range(hidden):
-                    news[i, p, b, j] = seen[b, j] = new[b, j]
+                    seen[b, j] = new[b, j]
+            news[i, p] = seen
             if not middles[p]:
                 state, new = new, state
         if g.shape[0] > 0:
@@ -584,9 +606,7 @@ def chain_forward(
                     state[b, j] += g[i, b, j]
                 for j in range(hidden):
                     seen[b, j] = state[b, j]
-        for b in range(batch):
-            for j in range(width):
-                out[i, b, j] = state[b, j]
+        out[i] = state
 
 
 @kernel
@@ -629,32 +649,32 @@ def chain_backward(
     num_gates, hidden = weight.shape
     used = np.empty((batch, num_gates), dtype=w.dtype)
     d_seen = np.empty((batch, hidden), dtype=w.dtype)
-    v, d_u = w.copy(), np.empty((batch, width), dtype=w.dtype)
-    start = np.zeros((batch, width), dtype=w.dtype)  # adjoint of the blended state, from later on
+    v, d_u = w.copy(), np.empty_like(w)
+    start = np.zeros_like(w)  # adjoint of the blended state, from a later evaluation
     for i in range(num_points):
         for p in range(num_phases - 1, -1, -1):
             if d_above.shape[0] > 0:
                 for b in range(batch):
                     for j in range(hidden):
                         v[b, j] += d_above[i, p, b, j]
+            gates = d_gates[i, p]
+            _transpose(cell, v, coefficients[slots[i, p]], steps[i, p], gates, d_u)
             for b in range(batch):
-                c, gates = coefficients[slots[i, p], b], d_gates[i, p, b]
-                _row_backward(cell, v[b], c, steps[i, p, b], gates, d_u[b])
                 for j in range(num_gates):
-                    used[b, j] = gates[j]
+                    used[b, j] = gates[b, j]
             _multiply(used, weight, d_seen)
-            is_second = p > 0 and middles[p - 1]
             for b in range(batch):
                 for j in range(width):
-                    blended = start[b, j] + d_u[b, j]
-                    start[b, j] = blended if is_second else 0
-                    v[b, j] = 0 if is_second else blended
+                    d_u[b, j] += start[b, j]
+            if p > 0 and middles[p - 1]:  # its gates saw the middle
+                start, d_u = d_u, start
+                v[:] = 0
+            else:
+                start[:] = 0
+                v, d_u = d_u, v
+            for b in range(batch):
                 for j in range(hidden):
                     v[b, j] += d_seen[b, j]
         if g.shape[0] > 0:
-            for b in range(batch):
-                for j in range(width):
-                    v[b, j] += g[i, b, j]
-        for b in range(batch):
-            for j in range(width):
-                out[i, b, j] = v[b, j]
+            v += g[i]
+        out[i] = v

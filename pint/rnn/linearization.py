@@ -57,6 +57,7 @@ class Tape:
     def __init__(self, model: Recurrence, table: tuple[Phase, ...], num_slots: int) -> None:
         layers, batch, _ = model.state_shape
         hidden, self.table = model.options.hidden, table
+        self.key = table, num_slots, batch
         shape = (num_slots * len(table), batch)
         widths = (model.cell.num_coefficients * hidden, hidden)
         self.coefficients, self.news = (
@@ -64,8 +65,12 @@ class Tape:
         )
         self._starts: Array | None = None
         self._start_shape = (num_slots, *model.state_shape)
-        self._is_noted = np.zeros(num_slots, dtype=bool)
-        self._is_chained = np.zeros(num_slots, dtype=bool)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all steps, and keep the memory."""
+        self._is_noted = np.zeros(self._start_shape[0], dtype=bool)
+        self._is_chained = np.zeros(self._start_shape[0], dtype=bool)
         self._chain: tuple[int, Array, Array] | None = None
 
     def note(self, slots: Indices, u: Array) -> None:
@@ -83,17 +88,23 @@ class Tape:
 
     def holds(self, slots: Indices, u: Array) -> NDArray[np.bool_]:
         """Tell which steps were noted from exactly the states u, shape (n, layers, B, W)."""
-        starts = (self._start(slot) for slot in slots)
-        return np.array(
-            [s is not None and np.array_equal(s, v) for s, v in zip(starts, u, strict=True)],
-            dtype=bool,
-        )
+        same = np.zeros(slots.size, dtype=bool)
+        noted, chained = self._is_noted[slots], self._is_chained[slots]
+        if self._starts is not None and noted.any():
+            same[noted] = _equal(self._starts[slots[noted]], u[noted])
+        if self._chain is not None and chained.any():
+            first, start, out = self._chain
+            at = slots[chained] - first
+            same[chained] = _equal(out[np.maximum(at - 1, 0)], u[chained])
+            is_first = chained & (slots == first)
+            same[is_first] = _equal(start[None], u[is_first])
+        return same
 
-    def _start(self, slot: int) -> Array | None:
-        if self._is_chained[slot] and self._chain is not None:
-            first, u, out = self._chain
-            return u if slot == first else out[slot - first - 1]
-        return self._starts[slot] if self._is_noted[slot] and self._starts is not None else None
+
+def _equal(a: Array, b: Array) -> NDArray[np.bool_]:
+    """Tell which states of two stacks are the same."""
+    same: NDArray[np.bool_] = np.all(a == b, axis=tuple(range(1, b.ndim)))
+    return same
 
 
 class RecurrenceLinearization(Linearization):
@@ -161,6 +172,10 @@ class RecurrenceLinearization(Linearization):
         self._to_torch_order(gradient)
         return flat
 
+    def release(self) -> None:
+        """Give the tape back to the model, which uses its memory again."""
+        self.model.spare(self.tape)
+
     def _to_torch_order(self, gradient: dict[str, Array]) -> None:
         for name, tensor in gradient.items():
             if "_hh_" in name:
@@ -227,8 +242,8 @@ class RecurrenceLinearization(Linearization):
                 continue
             d_seen, d_blended = self._phase_backward(index, d_u, steps, gradient)
             if index > 0 and self.tape.table[index - 1].is_middle:
-                d_u, d_middle = d_blended, [_with(np.zeros_like(a), b)
-                                            for a, b in zip(d_blended, d_seen, strict=True)]  # fmt: skip
+                d_middle = [_with(np.zeros_like(u), h) for u, h in zip(d_u, d_seen, strict=True)]
+                d_u = d_blended
             else:
                 d_u = [_with(a, b) for a, b in zip(d_blended, d_seen, strict=True)]
         return d_u
@@ -299,11 +314,18 @@ class RecurrenceLinearization(Linearization):
         return self.model.bound.rows
 
 
-def product(a: Array, b: Array) -> Array:
-    """Return a @ b for a of shape (n, B, K), as one matrix product; new, shape (n, B, M)."""
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return a @ b for a of shape (n, B, K), as one matrix product, shape (n, B, M).
+
+    The result is `out` if that has its shape, and new otherwise.
+    """
     n, batch, width = a.shape
+    shape = (n, batch, b.shape[1])
+    if out is None or out.shape != shape:
+        out = np.empty(shape, dtype=a.dtype)
     flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    return (flat @ b).reshape(n, batch, b.shape[1])
+    np.matmul(flat, b, out=out.reshape(n * batch, -1))
+    return out
 
 
 def _with(d_u: Array, d_h: Array) -> Array:

@@ -14,8 +14,8 @@ from pint.adjoint import AdjointResult, AdjointSolver
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions, at_least
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.rnn.parameters import num_entries, uniform, views
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.timegrid import TimeGrid
 
 Array = NDArray[Any]

@@ -140,7 +140,9 @@ class Recurrence(Propagator):
         self.bound: BoundInputs | None = None
         self.recording = False
         self.input_gradient: Array | None = None
+        self._projected: Array = np.empty((0, 0, 0), dtype=self.dtype)
         self._recorded: Tape | None = None
+        self._spares: dict[tuple[tuple[Phase, ...], int, int], Tape] = {}
 
     @property
     def batch(self) -> int:
@@ -182,6 +184,7 @@ class Recurrence(Propagator):
                 f"inputs must have shape (batch, time, {self.options.num_features}), got {x.shape}"
             )
         self.bound = BoundInputs(x, windows, mask, self.dtype)
+        self._spares = {key: tape for key, tape in self._spares.items() if key[2] == self.batch}
         self.refresh()
 
     def refresh(self) -> None:
@@ -190,7 +193,7 @@ class Recurrence(Propagator):
             return  # nothing to multiply yet
         self._recorded = None
         layers, weights = range(self.options.layers), self.weights
-        self._projected = product(self.bound.rows, weights["weight_ih_l0"].T)
+        self._projected = product(self.bound.rows, weights["weight_ih_l0"].T, self._projected)
         self._state_weights = [
             np.ascontiguousarray(weights[f"weight_hh_l{layer}"].T) for layer in layers
         ]
@@ -215,7 +218,7 @@ class Recurrence(Propagator):
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
         tape, slots = None, rows[:, 0]
         if self.recording and _is_finest(step):
-            tape = self._recorded = self._recorded or Tape(self, table, bound.num_points)
+            tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
             tape.note(slots, u)
         out = np.empty(u.shape, dtype=self.dtype)
         for part in parts(u.shape[0], self.batch):
@@ -272,7 +275,7 @@ class Recurrence(Propagator):
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
         tape = None
         if self.recording and _is_finest(step):
-            tape = self._recorded = self._recorded or Tape(self, table, bound.num_points)
+            tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
             tape.note_chain(rows[:, 0], u, out)
         for part in parts(out.shape[0], self.batch * len(table)):
             right = None if g is None else g[part]
@@ -338,12 +341,23 @@ class Recurrence(Propagator):
             self._recorded = None  # it belongs to the linearisation from now on
             missing = np.flatnonzero(~tape.holds(slots, u))
         else:
-            tape, slots = Tape(self, table, u.shape[0]), np.arange(u.shape[0])
+            tape, slots = self._tape(table, u.shape[0]), np.arange(u.shape[0])
             missing = slots
         for part in parts(missing.size, self.batch):
             chosen = missing[part]
             self._run(u[chosen], table, rows[chosen], steps[chosen], tape, slots[chosen])
         return RecurrenceLinearization(self, u, step, tape, slots, rows, steps)
+
+    def _tape(self, table: tuple[Phase, ...], num_slots: int) -> Tape:
+        """Return an empty tape: a spare one of the right size, or a new one."""
+        spare = self._spares.pop((table, num_slots, self.batch), None)
+        return Tape(self, table, num_slots) if spare is None else spare
+
+    def spare(self, tape: Tape) -> None:
+        """Take a tape that nobody uses any more; its memory serves the next one of its size."""
+        tape.clear()
+        if tape.key[2] == self.batch:
+            self._spares[tape.key] = tape
 
     def adjoint_step(self, w: Array, u: Array, step: Step) -> Array:
         """Return the transposed derivative times a stack of adjoint states; new."""
