@@ -24,7 +24,7 @@ from pint.results import RunRecord, check_target, write_run
 from pint.rnn.gru import GRUOptions
 from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData, load_digits, load_har
-from pint.train.optimizers import SGD, Adam, Optimizer
+from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
 from pint.train.trainer import COLUMNS, Trainer, TrainingLog, TrainingOptions, last_residual
@@ -115,8 +115,12 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
     if args.optimizer == "sgd":
-        return SGD(learning_rate=args.lr, momentum=args.momentum)
-    return Adam(learning_rate=args.lr, weight_decay=args.weight_decay)
+        return SGD(learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    if args.optimizer == "adamw":
+        return AdamW(learning_rate=args.lr, weight_decay=args.weight_decay)
+    if args.weight_decay:
+        raise ValueError("--weight-decay is for --optimizer adamw or sgd, got adam")
+    return Adam(learning_rate=args.lr)
 
 
 class _Recorder:
@@ -267,8 +271,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=25, help="sequences per update")
     add("--epochs", type=int, default=30, help="passes through the training data")
     add("--lr", type=float, default=1e-2, help="learning rate")
-    add("--optimizer", choices=("adam", "sgd"), default="adam", help="update rule")
-    add("--weight-decay", type=float, default=0.0, help="decoupled weight decay of adam")
+    add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam", help="update rule")
+    add("--weight-decay", type=float, default=0.0, help="weight decay of adamw and sgd")
     add("--momentum", type=float, default=0.9, help="momentum of sgd")
     add(
         "--schedule",
