@@ -21,6 +21,7 @@ from rich.table import Table
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, check_target, write_run
+from pint.rnn.architecture import ARCHITECTURE, Architecture
 from pint.rnn.gru import GRUOptions
 from pint.rnn.network import Classifier, ClassifierSolver
 from pint.train.datasets import SequenceData, load_digits, load_har
@@ -138,6 +139,9 @@ class _Recorder:
         self.solver = solver
         self.comm = comm
         self.hosts = comm.num_hosts()
+        num_classes = solver.model.shapes["head.bias"][0]
+        architecture = Architecture.of(solver.model.options, num_classes)
+        self.describes = {ARCHITECTURE: dataclasses.asdict(architecture)}
 
     def write(self, log: TrainingLog) -> None:
         """Replace the file; collective."""
@@ -150,7 +154,7 @@ class _Recorder:
             command=self.command,
             ranks=self.comm.size,
             hosts=self.hosts,
-            options={name: _plain(value) for name, value in options.items()},
+            options={**{name: _plain(value) for name, value in options.items()}, **self.describes},
             times=self.solver.forward.grid.times,
             coarsening=self.solver.forward.options.factors(self.solver.num_steps),
             history={
