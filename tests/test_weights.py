@@ -8,6 +8,7 @@ import pytest
 
 from pint import MGRITOptions, open_run
 from pint.results import RunRecord, write_run
+from pint.rnn import weights as weights_module
 from pint.rnn.architecture import Architecture
 from pint.rnn.gru import GRUOptions
 from pint.rnn.network import Classifier, ClassifierSolver
@@ -227,21 +228,28 @@ def test_nothing_is_written_that_does_not_fit(path):
 
 
 def test_a_failure_keeps_the_file_before(tmp_path, monkeypatch):
-    module = safetensors()
+    safetensors()
     path = tmp_path / "weights.safetensors"
     weights, architecture = make()
     save(path, weights, architecture)
     before = path.read_bytes()
 
-    def fails(tensors, name, metadata):
-        name.write_bytes(b"half")
+    def fails(temporary, target):
+        assert temporary.stat().st_size == target.stat().st_size
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "save_file", fails)
+    monkeypatch.setattr(weights_module, "put_in_place", fails)
     with pytest.raises(OSError, match="no space left"):
         save(path, weights, architecture)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_as_readable_as_any_other(path):
+    save(path, *make())
+    other = path.with_name("other")
+    other.write_text("")
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_damaged_tensors_are_told(path):

@@ -226,8 +226,9 @@ def _write_safetensors(path: Path, weights: dict[str, Array], architecture: Arch
     safetensors = _import_safetensors()
     check_folder(path)
     described = {ARCHITECTURE: json.dumps(asdict(architecture))}
+    content = safetensors.numpy.save(weights, metadata=described)
     with temporary_beside(path) as temporary:
-        safetensors.numpy.save_file(weights, temporary, metadata=described)
+        temporary.write_bytes(content)  # their save_file would hide the file from other users
         put_in_place(temporary, path)
 
 
