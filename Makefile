@@ -65,8 +65,8 @@ clean:
 
 # What each command installs on top of the package.
 EXTRAS_demo := demo$(MPICH)
-EXTRAS_test := demo,report,test$(MPICH)
-EXTRAS_lint := demo,report,lint
+EXTRAS_test := demo,onnx,report,test,weights$(MPICH)
+EXTRAS_lint := demo,onnx,report,weights,lint
 EXTRAS_docs := demo,report,docs
 EXTRAS_bench := demo,test$(MPICH)
 

@@ -21,10 +21,11 @@ from rich.table import Table
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, check_target, write_run
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.architecture import ARCHITECTURE, Architecture
 from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.datasets import SequenceData, load_digits, load_har
-from pint.train.optimizers import SGD, Adam, Optimizer
+from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
 from pint.train.trainer import COLUMNS, Trainer, TrainingLog, TrainingOptions, last_residual
@@ -115,8 +116,12 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
     if args.optimizer == "sgd":
-        return SGD(learning_rate=args.lr, momentum=args.momentum)
-    return Adam(learning_rate=args.lr, weight_decay=args.weight_decay)
+        return SGD(learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    if args.optimizer == "adamw":
+        return AdamW(learning_rate=args.lr, weight_decay=args.weight_decay)
+    if args.weight_decay:
+        raise ValueError("--weight-decay is for --optimizer adamw or sgd, got adam")
+    return Adam(learning_rate=args.lr)
 
 
 class _Recorder:
@@ -134,6 +139,9 @@ class _Recorder:
         self.solver = solver
         self.comm = comm
         self.hosts = comm.num_hosts()
+        num_classes = solver.model.shapes["head.bias"][0]
+        architecture = Architecture.of(solver.model.options, num_classes)
+        self.describes = {ARCHITECTURE: dataclasses.asdict(architecture)}
 
     def write(self, log: TrainingLog) -> None:
         """Replace the file; collective."""
@@ -146,7 +154,7 @@ class _Recorder:
             command=self.command,
             ranks=self.comm.size,
             hosts=self.hosts,
-            options={name: _plain(value) for name, value in options.items()},
+            options={**{name: _plain(value) for name, value in options.items()}, **self.describes},
             times=self.solver.forward.grid.times,
             coarsening=self.solver.forward.options.factors(self.solver.num_steps),
             history={
@@ -267,8 +275,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=25, help="sequences per update")
     add("--epochs", type=int, default=30, help="passes through the training data")
     add("--lr", type=float, default=1e-2, help="learning rate")
-    add("--optimizer", choices=("adam", "sgd"), default="adam", help="update rule")
-    add("--weight-decay", type=float, default=0.0, help="decoupled weight decay of adam")
+    add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam", help="update rule")
+    add("--weight-decay", type=float, default=0.0, help="weight decay of adamw and sgd")
     add("--momentum", type=float, default=0.9, help="momentum of sgd")
     add(
         "--schedule",

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.datasets import SequenceData, load_har
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingLog, TrainingOptions

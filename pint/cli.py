@@ -1,4 +1,4 @@
-"""The `pint` command: look into run files, and check an installation."""
+"""The `pint` command: look into run files, export networks, and check an installation."""
 
 import argparse
 import os
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 if `doctor` found a problem, or 2 if `inspect` could not read a file.
+        Exit status: 0, or 1 if `doctor` found a problem, or 2 if `inspect` could not read a file
+        or `export` could not write one.
 
     Raises
     ------
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.command == "inspect":
         return _inspect(arguments.files)
+    if arguments.command == "export":
+        return _export(arguments)
     return _doctor()
 
 
@@ -51,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="show what run files hold")
     inspect.add_argument("files", nargs="+", metavar="FILE", help="HDF5 file of a run")
+    _add_export(commands.add_parser("export", help="write a network for other programs"))
     commands.add_parser("doctor", help="check this installation and name what is wrong")
     return parser
 
@@ -82,6 +86,39 @@ def _one_line(error: Exception, path: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{path!r}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+# --- pint export --------------------------------------------------------------------------------
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="run file, or weights: .h5, .hdf5, .safetensors")
+    add("target", metavar="TARGET", help="file to write: .onnx, or weights")
+    add("--cell", choices=("implicit", "classic", "lstm"), help="if the source does not say")
+    add("--pooling", choices=("last", "every", "mean"), help="if the source does not say")
+    add("--prefix", help="what stands before the names of the recurrent layers, e.g. gru.")
+    add("--head", help="what stands before weight and bias of the head, e.g. fc.")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write the network, or one line on stderr that says what is wrong."""
+    from pint.rnn.export import export_onnx
+    from pint.rnn.weights import load, load_architecture, save
+
+    source, target = arguments.source, arguments.target
+    write = export_onnx if Path(target).suffix == ".onnx" else save
+    names = {"prefix": arguments.prefix, "head": arguments.head}
+    try:
+        architecture = load_architecture(
+            source, **names, cell=arguments.cell, pooling=arguments.pooling
+        )
+        write(target, load(source, **names), architecture)
+    except (OSError, ValueError, ImportError) as error:
+        path = getattr(error, "filename", None) or source
+        print(f"pint export: {_one_line(error, path)}", file=sys.stderr)
+        return 2
+    return 0
 
 
 # --- pint doctor --------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ def test_right_propagators_pass_and_every_method_was_tried():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("coarse_step", ["midpoint", "matched", "implicit"])
 def test_gru_passes(coarse_step, dtype):
-    options = RecurrenceOptions(num_features=3, hidden=5, layers=2, coarse_step=coarse_step, dtype=dtype)
+    options = RecurrenceOptions(
+        num_features=3, hidden=5, layers=2, coarse_step=coarse_step, dtype=dtype
+    )
     gru = Recurrence(options)
     gru.set_inputs(np.random.default_rng(0).standard_normal((4, 16, 3)))
     done = check_propagator(gru, grid=TimeGrid.uniform(0, 16, 16), coarsening=4)

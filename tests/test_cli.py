@@ -9,10 +9,16 @@ import h5py
 import numpy as np
 import pytest
 
-from pint import cli
+from apps.train import main as train
+from pint import cli, open_run
 from pint._version import __version__
 from pint.cli import main
 from pint.results import RunRecord, write_run
+from pint.rnn.architecture import Architecture
+from pint.rnn.network import Classifier
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.weights import load, load_architecture
+from pint.train.trainer import exact_solver
 
 
 @pytest.fixture
@@ -32,10 +38,10 @@ class TestMain:
         with pytest.raises(SystemExit, match="0"):
             main(["--help"])
         out = capsys.readouterr().out
-        assert "inspect" in out
-        assert "doctor" in out
+        for command in ("inspect", "export", "doctor"):
+            assert command in out
 
-    @pytest.mark.parametrize("argv", [[], ["inspect"], ["unknown"]])
+    @pytest.mark.parametrize("argv", [[], ["inspect"], ["export", "run.h5"], ["unknown"]])
     def test_wrong_usage(self, argv):
         with pytest.raises(SystemExit, match="2"):
             main(argv)
@@ -95,6 +101,85 @@ class TestInspect:
         run_file.write_bytes(run_file.read_bytes()[:-100])
         assert main(["inspect", str(run_file)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+class TestExport:
+    """A run file of the training driver becomes what the suffix says."""
+
+    @pytest.fixture
+    def trained(self, tmp_path):
+        path = tmp_path / "run.h5"
+        arguments = ["--hidden", "3", "--epochs", "1", "--batch", "9999", "--serial"]
+        assert train([*arguments, "--output", str(path)]) == 0
+        return path
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".hdf5"])
+    def test_weights(self, trained, suffix, capsys):
+        if suffix == ".safetensors":
+            pytest.importorskip("safetensors", reason="an extra: pint[weights]")
+        target = trained.with_name(f"model{suffix}")
+        assert main(["export", str(trained), str(target)]) == 0
+        written, model = load(target), open_run(trained).model
+        assert written.keys() == model.keys()
+        for name, tensor in model.items():
+            np.testing.assert_array_equal(written[name], tensor)
+        architecture = load_architecture(target)
+        assert architecture.cell == "implicit"
+        assert (architecture.hidden, architecture.num_classes) == (3, 10)
+        assert capsys.readouterr().err == ""
+
+    def test_onnx(self, trained):
+        pytest.importorskip("onnx", reason="the export is an extra: pint[onnx]")
+        runtime = pytest.importorskip("onnxruntime", reason="runs exported graphs: pint[test]")
+        target = trained.with_name("model.onnx")
+        assert main(["export", str(trained), str(target)]) == 0
+        x = np.random.default_rng(0).standard_normal((2, 64, 1)).astype(np.float32)
+        model = Classifier(RecurrenceOptions(num_features=1, hidden=3), 10)
+        model.load(open_run(trained).model)
+        expected, _ = exact_solver(model, 64).predict(x)
+        (got,) = runtime.InferenceSession(target).run(["logits"], {"x": x})
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+
+    def test_options_reach_the_reader(self, tmp_path):
+        weights = pytest.importorskip("safetensors.numpy", reason="an extra: pint[weights]")
+        shapes = Architecture(num_features=2, hidden=3, num_classes=4).shapes
+        tensors = {name: np.ones(shape) for name, shape in shapes.items()}
+        heads = {f"fc.{part}": tensors.pop(f"head.{part}") for part in ("weight", "bias")}
+        stacks = {f"{each}.{name}": x for each in "ab" for name, x in tensors.items()}
+        weights.save_file({**stacks, **heads}, tmp_path / "module.safetensors")
+        source, target = str(tmp_path / "module.safetensors"), tmp_path / "model.h5"
+        options = "--prefix a. --head fc. --cell implicit --pooling mean"
+        assert main(["export", source, str(target), *options.split()]) == 0
+        assert load_architecture(target) == Architecture(
+            num_features=2, hidden=3, num_classes=4, pooling="mean", dtype="float64"
+        )
+
+    @pytest.mark.parametrize(
+        ("source", "target", "message"),
+        [
+            ("absent.h5", "model.onnx", "No such file or directory"),
+            ("run.h5", "model.onnx", "expected one name that ends in weight_ih_l0, found ['W_ih']"),
+            ("run.h5", "model.pt", "expected one name"),
+            ("run.txt", "model.onnx", "must end in one of .safetensors, .h5, .hdf5"),
+        ],
+    )
+    def test_says_in_one_line_what_is_wrong(self, run_file, source, target, message, capsys):
+        paths = [str(run_file.with_name(name)) for name in (source, target)]
+        assert main(["export", *paths]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("pint export: ")
+        assert message in error
+        assert source in error
+        assert error.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [("model.pt", "must end in one of"), ("no/model.h5", "does not exist: create it first")],
+    )
+    def test_a_wrong_target_is_told(self, trained, target, message, capsys):
+        capsys.readouterr()
+        assert main(["export", str(trained), str(trained.parent / target)]) == 2
+        assert message in capsys.readouterr().err
 
 
 class TestDoctor:

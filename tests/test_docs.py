@@ -59,3 +59,21 @@ def test_training_script(tmp_path, ranks):
     exact = float(re.findall(r"([\d.]+)% exact", said)[-1])
     assert exact > 90
     assert (tmp_path / "frequencies.h5").exists()
+
+
+def test_weights_and_export(tmp_path):
+    for package in ("onnx", "onnxruntime", "safetensors", "torch"):
+        pytest.importorskip(package, reason="pint[weights,onnx,test,torch]")
+    out_and_in, from_torch = scripts("docs/weights.md")
+    assert start(out_and_in, tmp_path) == "True\n"
+    assert start(from_torch, tmp_path) == "True\n"
+    assert start(BACK_TO_TORCH, tmp_path) == "True\n"
+
+
+BACK_TO_TORCH = """
+import torch
+from safetensors.torch import load_file
+state = load_file("weights.safetensors")
+head = state.pop("head.weight"), state.pop("head.bias")
+print(str(torch.nn.GRU(3, 16, 2).load_state_dict(state)) == "<All keys matched successfully>")
+"""

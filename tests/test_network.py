@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver, cross_entropy
+from pint.rnn.recurrence import RecurrenceOptions
 
 STEPPING = MGRITOptions(levels=1)
 

@@ -47,6 +47,24 @@ def test_equals_torch_cosine():
         peer.step()
 
 
+@pytest.mark.parametrize("name", ["step", "warm_up"])
+def test_equals_torch_steps_and_warm_up(name):
+    torch = pytest.importorskip("torch", reason="torch is an independent reference: pint[torch]")
+    schedulers = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    if name == "step":
+        ours = Schedule(kind="step", period=7, decay=0.3)
+        peer = schedulers.StepLR(optimizer, step_size=7, gamma=0.3)
+    else:
+        ours = Schedule(warm_up=9)
+        peer = schedulers.LinearLR(optimizer, start_factor=0.1, end_factor=1.0, total_iters=9)
+    for update in range(50):
+        expected = optimizer.param_groups[0]["lr"]
+        assert ours.factor(update, 50) == pytest.approx(expected, abs=1e-12)
+        optimizer.step()
+        peer.step()
+
+
 class Watched(Progress):
     """Keeps the parameters after every update."""
 

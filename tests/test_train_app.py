@@ -13,6 +13,8 @@ import pytest
 
 from apps.train import main
 from pint import open_run
+from pint.rnn.network import Classifier
+from pint.rnn.recurrence import RecurrenceOptions
 from tests.launcher import environment, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
@@ -74,6 +76,22 @@ def test_enough_iterations_train_as_serial_does(tmp_path, capsys):
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_weight_decay_shrinks_by_its_part(tmp_path, optimizer):
+    """Against the same single update without it; both decays are alike in the first one."""
+    arguments = ["--optimizer", optimizer, "--lr", "0.01", "--schedule", "constant", "--serial"]
+    after = []
+    for decay in ("0", "0.9"):
+        output = ["--output", str(tmp_path / "run.h5")]
+        main([*SMALL, *arguments, "--batch", "9999", "--weight-decay", decay, *output])
+        after.append(open_run(tmp_path / "run.h5").model["head.bias"])
+    before = Classifier(RecurrenceOptions(num_features=1, hidden=8), num_classes=10).weights[
+        "head.bias"
+    ]
+    np.testing.assert_allclose(after[1] - after[0], -0.01 * 0.9 * before, rtol=0, atol=1e-7)
+    assert abs(before).max() > 0.1
+
+
 def test_help_gives_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -95,6 +113,7 @@ def test_help_gives_every_option_with_its_default(capsys):
         (["--hidden", "0"], "hidden must be at least 1, got 0"),
         (["--coarsening", "1"], "coarsening must be at least 2, got 1"),
         (["--lr", "-1"], "learning_rate must be a positive number, got -1.0"),
+        (["--weight-decay", "0.1"], "--weight-decay is for --optimizer adamw or sgd, got adam"),
         (["--data", "har", "--data-dir", "no/such/folder"], "no/such/folder"),
         (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
     ],

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.datasets import SequenceData
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.agreement import Communicator, share, together
+from pint.results.atomic import check_folder, put_in_place, temporary_beside
 from pint.results.provenance import provenance
 from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
 from pint.results.schema import (
@@ -51,17 +51,9 @@ def check_target(path: str | os.PathLike[str]) -> None:
         If the folder is not writable.
     """
     path = Path(path)
-    folder = path.parent
-    if not folder.exists():
-        raise FileNotFoundError(f"folder {str(folder)!r} does not exist: create it first")
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{str(folder)!r} is a file, not a folder")
-    if path.is_dir():
-        raise IsADirectoryError(f"{str(path)!r} is a folder: give the name of a file in it")
+    check_folder(path)
     if path.exists() and not h5py.is_hdf5(path):
         raise FileExistsError(f"{str(path)!r} is not a run file: it will not be overwritten")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"folder {str(folder)!r} is not writable")
 
 
 def write_run(path: str | os.PathLike[str], record: RunRecord) -> None:
@@ -93,9 +85,9 @@ def write_run(path: str | os.PathLike[str], record: RunRecord) -> None:
     """
     target = Path(path).resolve()
     check_target(target)
-    with _temporary_beside(target) as temporary:
+    with temporary_beside(target) as temporary:
         _write_file(temporary, record, _dataset_of(record.solution))
-        _put_in_place(temporary, target)
+        put_in_place(temporary, target)
 
 
 def write_solution(
@@ -147,23 +139,6 @@ def write_solution(
 
 
 # --- one file -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _temporary_beside(target: Path) -> Iterator[Path]:
-    """Give a free name in the target's folder, and leave nothing under it."""
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename the file, its content on the disk first: a rename may outlive a power cut."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
 
 
 def _dataset_of(solution: NDArray[Any] | None) -> AddStates | None:
@@ -388,7 +363,7 @@ def _write_joined(
     together(partial(check_target, target), comm)
     join = share(uuid4().hex, comm)[0]
     own = _block_path(target, comm.rank)
-    with _temporary_beside(own) as own_temporary, _temporary_beside(target) as temporary:
+    with temporary_beside(own) as own_temporary, temporary_beside(target) as temporary:
 
         def write() -> None:
             if len(block):
@@ -398,11 +373,11 @@ def _write_joined(
 
         def rename_block() -> None:
             if len(block):
-                _put_in_place(own_temporary, own)
+                put_in_place(own_temporary, own)
 
         def rename_main() -> None:
             if comm.rank == 0:
-                _put_in_place(temporary, target)
+                put_in_place(temporary, target)
 
         for action in (write, rename_block, rename_main):
             together(action, comm)

@@ -1,10 +1,11 @@
-"""First-order optimizers: a frozen description, whose `update` changes parameters and state."""
+"""First-order optimizers: frozen descriptions with two pure functions, `init` and `update`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +14,51 @@ from pint.options import positive
 
 Array = NDArray[Any]
 
+_PART = 16384
+"""Entries that are updated at once, so that intermediate results stay in the cache."""
 
-@dataclass(eq=False)
-class OptimizerState:
-    """What an optimizer remembers.
+
+class OptimizerState(NamedTuple):
+    """What an optimizer remembers from one update to the next.
 
     Attributes
     ----------
     num_updates : int
         Updates so far.
-    moments : list of ndarray, each of shape (num_parameters,)
-        Running means; changed in place.
+    moments : tuple of ndarray, each of shape (num_parameters,)
+        Running means.
     """
 
     num_updates: int
-    moments: list[Array]
+    moments: tuple[Array, ...]
+
+
+class Update(NamedTuple):
+    """What an update gives.
+
+    Attributes
+    ----------
+    change : ndarray, shape (num_parameters,)
+        To be added to the parameters.
+    state : OptimizerState
+        For the next update.
+    """
+
+    change: Array
+    state: OptimizerState
 
 
 class Optimizer(ABC):
-    """Changes parameters along a gradient."""
+    """A rule that turns gradients into changes of parameters; it keeps nothing itself.
+
+    Examples
+    --------
+    >>> optimizer, parameters = SGD(learning_rate=0.5), np.array([1.0, 2.0])
+    >>> state = optimizer.init(parameters)
+    >>> change, state = optimizer.update(np.array([2.0, 0.0]), state, parameters)
+    >>> parameters + change
+    array([0., 2.])
+    """
 
     learning_rate: float
 
@@ -40,32 +67,63 @@ class Optimizer(ABC):
         """Return the state before the first update of `parameters`, shape (num_parameters,)."""
 
     def update(
-        self, parameters: Array, gradient: Array, state: OptimizerState, factor: float = 1.0
-    ) -> None:
-        """Change `parameters` and `state` in place by one update.
+        self,
+        gradient: Array,
+        state: OptimizerState,
+        parameters: Array,
+        learning_rate: float | None = None,
+        *,
+        out: Update | None = None,
+    ) -> Update:
+        """Return the change of the parameters and the next state; the arguments stay as they are.
 
         Parameters
         ----------
-        parameters, gradient : ndarray, shape (num_parameters,)
-            The gradient stays as it is.
+        gradient : ndarray, shape (num_parameters,)
+            Of the loss at `parameters`.
         state : OptimizerState
-            From `init`.
-        factor : float, default 1.0
-            Of the learning rate, see `Schedule`.
+            From `init`, or from the update before.
+        parameters : ndarray, shape (num_parameters,)
+            Where the gradient was taken.
+        learning_rate : float, optional
+            In place of the optimizer's own; see `Schedule`.
+        out : Update, optional
+            An update that is no longer needed, whose arrays take the new one. `state` may be its
+            state, and is lost then; the result is the same as without.
+
+        Returns
+        -------
+        Update
+            ``change, state``; new arrays, or those of `out`.
+
+        Raises
+        ------
+        ValueError
+            If the gradient or a moment has another shape than the parameters.
         """
-        state.num_updates += 1
-        self._change(parameters, gradient, state, factor * self.learning_rate)
+        _check_shapes(gradient, state, parameters)
+        change, new = out or Update(np.empty_like(parameters), self.init(parameters))
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        count = state.num_updates + 1
+        for part in _parts(parameters.size):
+            moments = [moment[part] for moment in state.moments]
+            change[part], changed = self._rule(
+                gradient[part], moments, parameters[part], rate, count
+            )
+            for old, moment in zip(new.moments, changed, strict=True):
+                old[part] = moment
+        return Update(change, OptimizerState(count, new.moments))
 
     @abstractmethod
-    def _change(
-        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
-    ) -> None:
-        """Take one step of length `rate`; `state` already counts it."""
+    def _rule(
+        self, gradient: Array, moments: list[Array], parameters: Array, rate: float, count: int
+    ) -> tuple[Array, tuple[Array, ...]]:
+        """Return change and new moments of some entries in update number `count`, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGD(Optimizer):
-    """Gradient descent with momentum: v <- momentum v + g, p <- p - learning_rate v.
+    """Gradient descent with momentum: v <- momentum v + g, change = -learning_rate v.
 
     Parameters
     ----------
@@ -73,6 +131,15 @@ class SGD(Optimizer):
         Step length.
     momentum : float, default 0.0
         In [0, 1).
+    nesterov : bool, default False
+        Go along g + momentum v, with the new v; needs momentum.
+    weight_decay : float, default 0.0
+        Times the parameters, is added to the gradient; in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
 
     References
     ----------
@@ -82,22 +149,30 @@ class SGD(Optimizer):
 
     learning_rate: float = 0.1
     momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         positive("learning_rate", self.learning_rate)
         _fraction("momentum", self.momentum)
+        _fraction("weight_decay", self.weight_decay)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0, got 0: give momentum=0.9")
 
     def init(self, parameters: Array) -> OptimizerState:
-        """Return a zero velocity."""
-        return OptimizerState(0, [np.zeros_like(parameters)])
+        """Return a zero velocity, and none without momentum."""
+        return OptimizerState(0, (np.zeros_like(parameters),) if self.momentum else ())
 
-    def _change(
-        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
-    ) -> None:
-        velocity = state.moments[0]
-        velocity *= self.momentum
-        velocity += gradient
-        parameters -= rate * velocity
+    def _rule(
+        self, gradient: Array, moments: list[Array], parameters: Array, rate: float, count: int
+    ) -> tuple[Array, tuple[Array, ...]]:
+        if self.weight_decay:
+            gradient = gradient + self.weight_decay * parameters
+        if not self.momentum:
+            return -rate * gradient, ()
+        velocity = self.momentum * moments[0] + gradient
+        along = gradient + self.momentum * velocity if self.nesterov else velocity
+        return -rate * along, (velocity,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,45 +187,99 @@ class Adam(Optimizer):
         Decay of the mean and of the mean square, in [0, 1).
     epsilon : float, default 1e-8
         Added to the root.
-    weight_decay : float, default 0.0
-        Pulls parameters to zero by this part of the learning rate in each update, apart from the
-        gradient (AdamW); in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
 
     References
     ----------
-    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1; Loshchilov &
-    Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2, in the form that
-    torch.optim.AdamW uses.
+    Kingma & Ba, "Adam: a method for stochastic optimization", ICLR 2015, algorithm 1.
     """
 
     learning_rate: float = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        positive("learning_rate", self.learning_rate)
-        positive("epsilon", self.epsilon)
-        _fraction("beta1", self.beta1)
-        _fraction("beta2", self.beta2)
+        _check_adam(self)
+
+    def init(self, parameters: Array) -> OptimizerState:
+        """Return zero means of the gradient and of its square."""
+        return OptimizerState(0, (np.zeros_like(parameters), np.zeros_like(parameters)))
+
+    def _rule(
+        self, gradient: Array, moments: list[Array], parameters: Array, rate: float, count: int
+    ) -> tuple[Array, tuple[Array, ...]]:
+        return _adam_rule(self, gradient, moments, rate, count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay: parameters also shrink, apart from the gradient.
+
+    Parameters
+    ----------
+    learning_rate : float, default 1e-3
+        Step length.
+    beta1, beta2 : float, default 0.9 and 0.999
+        As in `Adam`.
+    epsilon : float, default 1e-8
+        As in `Adam`.
+    weight_decay : float, default 1e-2
+        Each update takes learning_rate times this part of the parameters away; in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+
+    References
+    ----------
+    Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2, in the
+    form that torch.optim.AdamW uses.
+    """
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _check_adam(self)
         _fraction("weight_decay", self.weight_decay)
 
     def init(self, parameters: Array) -> OptimizerState:
-        """Return zero moments."""
-        return OptimizerState(0, [np.zeros_like(parameters), np.zeros_like(parameters)])
+        """Return zero means of the gradient and of its square."""
+        return OptimizerState(0, (np.zeros_like(parameters), np.zeros_like(parameters)))
 
-    def _change(
-        self, parameters: Array, gradient: Array, state: OptimizerState, rate: float
-    ) -> None:
-        mean, square = state.moments
-        mean += (1 - self.beta1) * (gradient - mean)
-        square += (1 - self.beta2) * (gradient * gradient - square)
-        if self.weight_decay:
-            parameters *= 1 - rate * self.weight_decay
-        step = rate / (1 - self.beta1**state.num_updates)
-        root = np.sqrt(square / (1 - self.beta2**state.num_updates))
-        parameters -= step * mean / (root + self.epsilon)
+    def _rule(
+        self, gradient: Array, moments: list[Array], parameters: Array, rate: float, count: int
+    ) -> tuple[Array, tuple[Array, ...]]:
+        change, new = _adam_rule(self, gradient, moments, rate, count)
+        return change - rate * self.weight_decay * parameters, new
+
+
+def _check_adam(options: Adam | AdamW) -> None:
+    positive("learning_rate", options.learning_rate)
+    positive("epsilon", options.epsilon)
+    _fraction("beta1", options.beta1)
+    _fraction("beta2", options.beta2)
+
+
+def _adam_rule(
+    options: Adam | AdamW, gradient: Array, moments: list[Array], rate: float, count: int
+) -> tuple[Array, tuple[Array, ...]]:
+    """Return Adam's change, and the new means of the gradient and of its square."""
+    mean, square = moments
+    mean = mean + (1 - options.beta1) * (gradient - mean)
+    square = square + (1 - options.beta2) * (gradient * gradient - square)
+    root = np.sqrt(square / (1 - options.beta2**count))
+    step = -rate / (1 - options.beta1**count)
+    return step * mean / (root + options.epsilon), (mean, square)
 
 
 def clip_by_norm(gradient: Array, max_norm: float | None) -> tuple[Array, float]:
@@ -159,14 +288,34 @@ def clip_by_norm(gradient: Array, max_norm: float | None) -> tuple[Array, float]
     Parameters
     ----------
     gradient : ndarray, shape (num_parameters,)
-        Summed over all ranks, so that every rank scales alike.
+        Summed over all ranks, so that every rank scales alike; stays as it is.
     max_norm : float or None
         Greatest 2-norm; None leaves the gradient as it is.
+
+    Returns
+    -------
+    clipped : ndarray, shape (num_parameters,)
+        `gradient` itself where it is short enough, or else a new array.
+    norm : float
+        2-norm of `gradient`.
     """
     norm = float(np.linalg.norm(gradient))
     if max_norm is None or norm <= max_norm:
         return gradient, norm
     return gradient * gradient.dtype.type(max_norm / norm), norm
+
+
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(start, start + _PART) for start in range(0, size, _PART))
+
+
+def _check_shapes(gradient: Array, state: OptimizerState, parameters: Array) -> None:
+    shapes = {gradient.shape, *(moment.shape for moment in state.moments)}
+    if parameters.ndim != 1 or shapes != {parameters.shape}:
+        raise ValueError(
+            f"parameters, gradient and moments must be flat and of one length, got parameters of "
+            f"shape {parameters.shape}, the others {sorted(shapes)}"
+        )
 
 
 def _fraction(name: str, value: float) -> None:

@@ -16,7 +16,7 @@ from pint.options import MGRITOptions, at_least, positive
 from pint.rnn.network import Classifier, ClassifierSolver, LossAndGradient
 from pint.train.datasets import SequenceData
 from pint.train.interrupt import Interrupt
-from pint.train.optimizers import Adam, Optimizer, OptimizerState, clip_by_norm
+from pint.train.optimizers import Adam, Optimizer, Update, clip_by_norm
 from pint.train.schedules import Schedule
 
 COLUMNS = (
@@ -133,6 +133,12 @@ class Trainer:
     on_epoch : callable, optional
         Called with the log after every epoch, and once more at the end; writes files.
 
+    Attributes
+    ----------
+    last_update : Update
+        The latest change of the parameters, and the optimizer's state after it; its arrays are
+        changed in place by the next one.
+
     Raises
     ------
     ValueError
@@ -157,15 +163,16 @@ class Trainer:
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
         self.log = TrainingLog()
+        self.last_update = self._no_update()
 
     def train(self) -> TrainingLog:
         """Run all epochs, or those before an interruption; collective."""
-        state = self.options.optimizer.init(self.solver.model.parameters)
+        self.last_update = self._no_update()
         with Interrupt(self.comm) as interrupt:
             with self.log.timed("compile"):
                 self._warm_up()
             for epoch in range(1, self.options.epochs + 1):
-                means = self._train_epoch(epoch, state, interrupt)
+                means = self._train_epoch(epoch, interrupt)
                 if means is None:
                     break
                 self._finish_epoch(epoch, means)
@@ -175,15 +182,17 @@ class Trainer:
                 self.on_epoch(self.log)
         return self.log
 
+    def _no_update(self) -> Update:
+        parameters = self.solver.model.parameters
+        return Update(np.zeros_like(parameters), self.options.optimizer.init(parameters))
+
     def _warm_up(self) -> None:
         """Have all kernels compiled, so that compilation is not counted as training."""
         x, y = self.data.x_train[:1], self.data.y_train[:1]
         self.solver.loss_and_gradient(x, y)
         self.exact.predict(x)
 
-    def _train_epoch(
-        self, epoch: int, state: OptimizerState, interrupt: Interrupt
-    ) -> EpochMeans | None:
+    def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans | None:
         """Update on every batch; None if it was interrupted."""
         options, data = self.options, self.data
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
@@ -193,17 +202,26 @@ class Trainer:
             if interrupt.requested():
                 return None
             begin = time.perf_counter()
-            factor = options.schedule.factor(state.num_updates, options.epochs * len(batches))
+            num_updates = self.last_update.state.num_updates
+            factor = options.schedule.factor(num_updates, options.epochs * len(batches))
+            means.learning_rate = factor * options.optimizer.learning_rate
             with self.log.timed("training"):
                 got = self.solver.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
                 gradient, norm = clip_by_norm(got.gradient, options.clip)
-                options.optimizer.update(self.solver.model.parameters, gradient, state, factor)
-            means.learning_rate = factor * options.optimizer.learning_rate
+                self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
             self.log.backward_residuals.append(got.backward_residuals)
             means.add(got, norm, chosen.size, time.perf_counter() - begin)
             self.progress.batch(epoch, index + 1, len(batches), means)
         return means
+
+    def _change_parameters(self, gradient: NDArray[Any], learning_rate: float) -> None:
+        """Update the parameters in place; nothing of their size is allocated."""
+        parameters, last = self.solver.model.parameters, self.last_update
+        self.last_update = self.options.optimizer.update(
+            gradient, last.state, parameters, learning_rate, out=last
+        )
+        parameters += self.last_update.change
 
     def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
         """Measure test accuracy in both ways, record the epoch, and tell of it."""
