@@ -76,8 +76,8 @@ class Tape:
         self._is_noted[slots], self._is_chained[slots] = True, False
 
     def note_chain(self, slots: Indices, u: Array, out: Array) -> None:
-        """Remember that consecutive steps are taken from u, and where their states will be."""
-        self._chain = int(slots[0]), u.copy(), out
+        """Remember that consecutive steps were taken from u, and their states."""
+        self._chain = int(slots[0]), u.copy(), out.copy()
         self._is_chained[:] = False
         self._is_chained[slots], self._is_noted[slots] = True, False
 
@@ -182,7 +182,7 @@ class RecurrenceLinearization(Linearization):
             w = out[part.stop - 1]
         if gradient is not None:
             self._to_torch_order(gradient)
-            self._chained = flat, first, out
+            self._chained = flat, first, out.copy()
 
     def _chain_part(
         self,

@@ -270,14 +270,15 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
-        tape = None
+        tape, start = None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or Tape(self, table, bound.num_points)
-            tape.note_chain(rows[:, 0], u, out)
         for part in parts(out.shape[0], self.batch * len(table)):
             right = None if g is None else g[part]
             self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
             u = out[part.stop - 1]
+        if tape is not None:
+            tape.note_chain(rows[:, 0], start, out)
 
     def _chain_part(
         self,

@@ -26,7 +26,9 @@ def cases():
 
 def make(dtype=np.float64, layers=2, num_features=2, hidden=3):
     """A model with gates nearly shut, so that gradients reach back over some hundred points."""
-    gru = Recurrence(RecurrenceOptions(num_features=num_features, hidden=hidden, layers=layers, dtype=dtype))
+    gru = Recurrence(
+        RecurrenceOptions(num_features=num_features, hidden=hidden, layers=layers, dtype=dtype)
+    )
     gru.parameters *= 2
     for layer in range(layers):
         gru.weights[f"bias_ih_l{layer}"][hidden : 2 * hidden] += 4
