@@ -190,7 +190,8 @@ class Recurrence(Propagator):
             return  # nothing to multiply yet
         self._recorded = None
         layers, weights = range(self.options.layers), self.weights
-        self._projected = product(self.bound.rows, weights["weight_ih_l0"].T)
+        # Point by point, so that its bits do not depend on which points this rank holds.
+        self._projected = self.bound.rows @ weights["weight_ih_l0"].T
         self._state_weights = [
             np.ascontiguousarray(weights[f"weight_hh_l{layer}"].T) for layer in layers
         ]
