@@ -255,6 +255,17 @@ class TestRecording:
         assert_same(model.linearize(starts, step), other.linearize(starts, step), w)
 
 
+def test_a_chain_takes_the_place_of_what_was_noted(problem):
+    """Also after a chain of other steps, which takes its place in turn."""
+    model, step, u, w = problem
+    starts = record(model, u, step, "stack")
+    model.recording = True
+    for rows in (slice(0, 3), slice(3, 6)):
+        model.chain(u[rows.start] + 0.1, step.at(rows), None, np.empty_like(u[rows]))
+    model.recording = False
+    assert_same(model.linearize(starts, step), model.linearize(starts, step), w)
+
+
 class TestGradientOnTheWay:
     """A chain of all finest steps computes the gradient too, for exactly its adjoint states."""
 

@@ -199,6 +199,18 @@ class TestSetInputs:
         expected = reference_steps(model, x, None, u, step)
         np.testing.assert_allclose(model.step(u, step), expected, rtol=0, atol=1e-14)
 
+    def test_bits_do_not_depend_on_what_else_is_bound(self):
+        """Ranks bind different inputs, and the same step gives the same bits on all of them."""
+        options = RecurrenceOptions(num_features=9, hidden=20)
+        model, x, step = Recurrence(options), normal(25, 24, 9), stack([8], 4, level=1)
+        model.set_inputs(x, model.input_windows(step))
+        u = normal(1, *model.state_shape, dtype=np.float32)
+        alone = model.step(u, step)
+        for count in (20, 24, len(EVERY_WINDOW)):
+            windows = np.concatenate([EVERY_WINDOW[:count], model.input_windows(step)])
+            model.set_inputs(x, windows)
+            np.testing.assert_array_equal(model.step(u, step), alone)
+
     def test_what_is_missing_is_told(self):
         model = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
         grid = TimeGrid.uniform(0, 12, 12)
