@@ -1,7 +1,10 @@
 """The kernels against NumPy: exp, sigmoid, tanh; a gate evaluation, its derivative, its transpose.
 
 The reference below is analytic, so its derivatives come from complex steps, to the last digits.
+Chains of steps are in test_kernel_chains.py.
 """
+
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pytest
@@ -9,14 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from pint.rnn.kernels import bounded_exp, gates_backward, gates_forward, gates_linearize
-from tests.gru_reference import EPSILON, sigmoid
+from pint.rnn.kernels import (
+    CLASSIC,
+    IMPLICIT,
+    LSTM,
+    _power_and_sum,
+    bounded_exp,
+    gates_backward,
+    gates_forward,
+    gates_linearize,
+)
+from tests.recurrent_reference import EPSILON, sigmoid
 
 FLOATS = [np.float32, np.float64]
+CELLS = [IMPLICIT, CLASSIC, LSTM]
+NUM_GATES = {IMPLICIT: 3, CLASSIC: 3, LSTM: 4}
+NUM_STATES = {IMPLICIT: 1, CLASSIC: 1, LSTM: 2}
+NUM_COEFFICIENTS = {IMPLICIT: 5, CLASSIC: 5, LSTM: 6}
 LIMIT = {np.float32: 80, np.float64: 700}
 EXP_ERROR = {np.float32: 2e-7, np.float64: 1e-15}
 GATE_ERROR = {np.float32: 1e-6, np.float64: 1e-14}
-POWERS2 = [1, 2, 3, 4, 7, 8, 16, 31, 32]
+STEPS = [0, 1, 2, 3, 4, 7, 8, 16, 31]
+POWERS2 = [1, 2, 3, 4, 5, 7, 8, 14, 16, 31, 32, 62, 64, 255]
 
 
 @njit(error_model="numpy", fastmath={"contract", "nsz", "arcp", "afn"})
@@ -26,22 +43,96 @@ def exp_into(x, out):
 
 
 @njit
+def power_and_sum_into(f, power2, out):
+    for i in range(f.size):
+        out[0, i], out[1, i], out[2, i], out[3, i] = _power_and_sum(f[i], power2)
+
+
+@njit
 def forward_inside(arguments, out):
     gates_forward(*arguments, out)
 
 
 @njit
-def linearize_inside(arguments, out, slots, c, q):
-    gates_linearize(*arguments, out, slots, c, q)
+def linearize_inside(arguments, out, slots, c):
+    gates_linearize(*arguments, out, slots, c)
 
 
 @njit
-def backward_inside(v, slots, c, q, d_gates, d_h):
-    gates_backward(v, slots, c, q, d_gates, d_h)
+def backward_inside(cell, v, slots, c, steps, d_gates, d_u):
+    gates_backward(cell, v, slots, c, steps, d_gates, d_u)
 
 
-def evaluate(gi, gh, bias, h, classic, gamma, power):
+@dataclass
+class Problem:
+    """Arguments of the gate kernels, in their order, up to their outputs."""
+
+    cell: int
+    gi: np.ndarray
+    rows: np.ndarray
+    gh: np.ndarray
+    bias: np.ndarray
+    u: np.ndarray
+    grows: bool
+    factor: int
+    steps: np.ndarray
+
+    @property
+    def hidden(self):
+        return self.bias.size // 4
+
+    @property
+    def arguments(self):
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def doubled(self):
+        """The same problem in float64, with one row of gi for each point."""
+        gathered = np.stack([self.gi[row] for row in self.rows])
+        gi, gh, bias, u = (x.astype(np.float64) for x in (gathered, self.gh, self.bias, self.u))
+        rows = np.arange(len(self.rows))
+        return Problem(self.cell, gi, rows, gh, bias, u, self.grows, self.factor, self.steps)
+
+    def rounding(self):
+        """Twenty units of rounding, times the factor by which q magnifies an error of z or f."""
+        return 20 * np.finfo(self.u.dtype).eps * (1 + self.steps.max())
+
+
+def normal_problem(rng, cell, dtype=np.float64, shape=(3, 2, 4), held=3, scale=1.0, factor=2):
+    """Normal numbers of the given scale, and any numbers of steps."""
+    n, batch, hidden = shape
+    gi = scale * rng.standard_normal((held, batch, NUM_GATES[cell] * hidden))
+    gh = scale * rng.standard_normal((n, batch, NUM_GATES[cell] * hidden))
+    bias = rng.standard_normal(4 * hidden)
+    u = rng.standard_normal((n, batch, NUM_STATES[cell] * hidden))
+    gi, gh, bias, u = (array.astype(dtype) for array in (gi, gh, bias, u))
+    steps = rng.choice(STEPS, (n, batch))
+    return Problem(cell, gi, rng.integers(0, held, n), gh, bias, u, False, factor, steps)
+
+
+@st.composite
+def problems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = tuple(draw(st.integers(1, greatest)) for greatest in (4, 3, 9))
+    cell, dtype = draw(st.sampled_from(CELLS)), draw(st.sampled_from(FLOATS))
+    held, scale = draw(st.integers(1, 5)), draw(st.sampled_from([0.1, 1.0, 4.0]))
+    problem = normal_problem(rng, cell, dtype, shape, held, scale, draw(st.sampled_from([1, 2])))
+    problem.grows = cell == IMPLICIT and draw(st.booleans())
+    return problem
+
+
+def plain(problem, gi, gh, u):
     """The gate evaluation of the module's docstring, for any float or complex type."""
+    m = problem.steps[..., None]
+    power2 = 2 if problem.grows else problem.factor * m
+    if problem.cell == LSTM:
+        new = plain_lstm(gi + gh + problem.bias, u, power2)
+    else:
+        gamma = m if problem.grows else 1
+        new = plain_gru(gi, gh, problem.bias, u, problem.cell == CLASSIC, gamma, power2)
+    return np.where(m == 0, u, new)
+
+
+def plain_gru(gi, gh, bias, h, classic, gamma, power2):
     gi_r, gi_z, gi_n = np.split(gi, 3, axis=-1)
     gh_r, gh_z, gh_n = np.split(gh, 3, axis=-1)
     b_r, b_z, b_in, b_hn = np.split(bias, 4)
@@ -49,78 +140,63 @@ def evaluate(gi, gh, bias, h, classic, gamma, power):
     z = sigmoid(gi_z + gh_z + b_z)
     n = np.tanh(gi_n + b_in + r * (gh_n + b_hn))
     t = z if classic else 1 / (1 + gamma * (1 - z))
-    q = t**power
+    q = t ** (power2 / 2)
     return q * h + (1 - q) * n
 
 
-def pre_activations(gi, gh, h, name):
-    """(gi, gh, h) with an imaginary step in one of the quantities that `evaluate` depends on."""
-    hidden = h.shape[-1]
-    moved = {"gi": gi.astype(complex), "gh": gh.astype(complex), "h": h.astype(complex)}
+def plain_lstm(a, u, power2):
+    """S = (1 - q) / (1 - f) as the sum of s^k, k < power2, over 1 + s, with s = sqrt(f)."""
+    a_i, a_f, a_g, a_o = np.split(a, 4, axis=-1)
+    i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+    s = np.sqrt(f)
+    total = sum(np.where(k < power2, s**k, 0) for k in range(np.max(power2))) / (1 + s)
+    c = s**power2 * u[..., u.shape[-1] // 2 :] + total * i * g
+    return np.concatenate([o * np.tanh(c), c], axis=-1)
+
+
+def expected_states(problem):
+    exact = problem.doubled()
+    return plain(exact, exact.gi, exact.gh, exact.u)
+
+
+def derivative(problem, name):
+    """Derivative of the new state: h', or for LSTM h' and c', by one of what it depends on.
+
+    Each entry depends on the entries of its own unit alone, so that one imaginary step in all
+    units gives all derivatives.
+    """
+    exact, hidden = problem.doubled(), problem.hidden
+    moved = {"gi": exact.gi + 0j, "gh": exact.gh + 0j, "u": exact.u + 0j}
     array, block = {
-        "e": ("gh", slice(2 * hidden, 3 * hidden)),
-        "r": ("gi", slice(hidden)),
-        "z": ("gi", slice(hidden, 2 * hidden)),
-        "n": ("gi", slice(2 * hidden, 3 * hidden)),
-        "h": ("h", slice(hidden)),
-    }[name]
-    moved[array][..., block] += 1j * EPSILON
-    return moved["gi"], moved["gh"], moved["h"]
-
-
-def coefficient(name, gi, gh, bias, h, classic, gamma, power):
-    """Derivative of out; each entry of out depends on its own entries alone."""
-    moved_gi, moved_gh, moved_h = pre_activations(gi, gh, h, name)
-    out = evaluate(moved_gi, moved_gh, bias, moved_h, classic, gamma, power)
-    return np.imag(out) / EPSILON
-
-
-@st.composite
-def problems(draw):
-    """Arguments of the gate kernels up to their outputs."""
-    dtype = draw(st.sampled_from(FLOATS))
-    n, batch, hidden = (draw(st.integers(1, greatest)) for greatest in (4, 3, 9))
-    held = draw(st.integers(1, 5))
-    rows = draw(st.lists(st.integers(0, held - 1), min_size=n, max_size=n))
-    classic = draw(st.booleans())
-    gamma = draw(st.sampled_from([1, 4, 16]))
-    power2 = draw(st.sampled_from(POWERS2))
-    scale = draw(st.sampled_from([0.1, 1.0, 4.0]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    gi = scale * rng.standard_normal((held, batch, 3 * hidden))
-    gh = scale * rng.standard_normal((n, batch, 3 * hidden))
-    bias = rng.standard_normal(4 * hidden)
-    h = rng.standard_normal((n, batch, hidden))
-    gi, gh, bias, h = (array.astype(dtype) for array in (gi, gh, bias, h))
-    return gi, np.array(rows), gh, bias, h, classic, dtype(gamma), power2
-
-
-def doubled(problem):
-    """The same problem for `evaluate`, in float64, with the rows gathered."""
-    gi, rows, gh, bias, h, classic, gamma, power2 = problem
-    gathered = np.stack([gi[row] for row in rows])
-    arrays = (array.astype(np.float64) for array in (gathered, gh, bias, h))
-    return *arrays, classic, float(gamma), power2 / 2
-
-
-def rounding(problem):
-    """Twenty units of rounding, times the factor by which q magnifies an error of z."""
-    gamma, power2 = problem[6:]
-    return 20 * np.finfo(gamma.dtype).eps * (1 + float(gamma) * power2 / 2)
+        "e": ("gh", 2), "r": ("gi", 0), "z": ("gi", 1), "n": ("gi", 2), "h": ("u", 0),
+        "i": ("gi", 0), "f": ("gi", 1), "g": ("gi", 2), "o": ("gi", 3), "c": ("u", 1),
+    }[name]  # fmt: skip
+    moved[array][..., block * hidden : (block + 1) * hidden] += 1j * EPSILON
+    return np.imag(plain(exact, **moved)) / EPSILON
 
 
 def linearized(problem):
     """Outputs of gates_linearize, which must overwrite every entry."""
-    out, c, q = outputs(problem)
-    gates_linearize(*problem, out, np.arange(len(out)), c, q)
-    return out, c, q
+    out, c = outputs(problem)
+    gates_linearize(*problem.arguments, out, np.arange(len(out)), c)
+    return out, c
 
 
 def outputs(problem):
     """Arrays for gates_linearize, full of NaN."""
-    n, batch, hidden = problem[4].shape
-    widths = (hidden, 4 * hidden, hidden)
-    return [np.full((n, batch, width), np.nan, problem[4].dtype) for width in widths]
+    n, batch, _ = problem.u.shape
+    widths = problem.u.shape[-1], NUM_COEFFICIENTS[problem.cell] * problem.hidden
+    return [np.full((n, batch, width), np.nan, problem.u.dtype) for width in widths]
+
+
+def transposed(problem, v, c, slots=None):
+    """Outputs of gates_backward: d_gates and d_u."""
+    n, batch, _ = v.shape
+    d_gates = np.full((n, batch, 4 * problem.hidden), np.nan, v.dtype)
+    d_u = np.full_like(v, np.nan)
+    slots = np.arange(n) if slots is None else slots
+    gates_backward(problem.cell, v, slots, c, problem.steps, d_gates, d_u)
+    return d_gates, d_u
 
 
 def assert_close(actual, expected, dtype, tolerance):
@@ -180,10 +256,11 @@ class TestFunctions:
         """(out, q) of classic units that blend the state 0, pre-activations z and n."""
         z, n = np.broadcast_arrays(np.asarray(z, dtype), np.asarray(n, dtype))
         gi = np.concatenate([np.zeros_like(z), z, n])[None, None]
-        h = np.zeros((1, 1, z.size), dtype)
-        problem = (gi, np.array([0]), np.zeros_like(gi), np.zeros(4 * z.size, dtype), h)
-        out, _, q = linearized((*problem, True, dtype(1), 2))
-        return out[0, 0], q[0, 0]
+        h, one = np.zeros((1, 1, z.size), dtype), np.ones((1, 1), np.int64)
+        row, bias = np.array([0]), np.zeros(4 * z.size, dtype)
+        problem = Problem(CLASSIC, gi, row, np.zeros_like(gi), bias, h, False, 2, one)
+        out, c = linearized(problem)
+        return out[0, 0], c[0, 0, 4 * z.size :]
 
     @pytest.mark.parametrize("dtype", FLOATS)
     def test_sigmoid(self, dtype):
@@ -209,144 +286,202 @@ class TestFunctions:
         np.testing.assert_allclose(n, [-1, 1], rtol=0, atol=1e-30)
 
 
+class TestPowerAndSum:
+    """q = f^(power2 / 2), S = (1 - q) / (1 - f) and their derivatives, against longer sums."""
+
+    @staticmethod
+    def forgets(dtype):
+        """From almost 0 to almost 1, both as close as sigmoids come."""
+        eps = np.finfo(dtype).eps
+        small = np.geomspace(np.exp(-float(LIMIT[dtype])), 0.5, 500)
+        return np.concatenate([small, 1 - np.geomspace(eps, 0.5, 500)]).astype(dtype)
+
+    @staticmethod
+    def computed(f, power2):
+        out = np.full((4, f.size), np.nan, f.dtype)
+        power_and_sum_into(f, power2, out)
+        return out
+
+    @staticmethod
+    def exact(f, power2):
+        """With s = sqrt(f), term by term: S (1 + s) = 1 + s + ... + s^(power2 - 1)."""
+        s = np.sqrt(f.astype(np.longdouble))
+        k = np.arange(power2)[:, None]
+        total, d_total = (s**k).sum(axis=0), (k[1:] * s ** (k[1:] - 1)).sum(axis=0)
+        d_sum = (d_total * (1 + s) - total) / (1 + s) ** 2
+        return s**power2, total / (1 + s), power2 * s ** (power2 - 1) / (2 * s), d_sum / (2 * s)
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("power2", POWERS2)
+    def test_value_and_derivative(self, dtype, power2):
+        f, eps = self.forgets(dtype), np.finfo(dtype).eps
+        q, total, dq_df, ds_df = self.computed(f, power2)
+        exact_q, exact_total, exact_dq, exact_ds = self.exact(f, power2)
+        normal = exact_q * exact_dq > np.finfo(dtype).tiny  # elsewhere, exponents run out
+        assert normal.sum() > 100
+        for got, exact in ((q, exact_q), (dq_df, exact_dq)):
+            assert (np.abs(got - exact) <= 4 * power2 * eps * exact)[normal].all()
+        # errors as rounding f makes them; the unit takes f (1 - f) dS/df, next to S
+        condition = 1 + 2 * f * np.abs(exact_ds) / exact_total
+        size = exact_total + f * np.abs(exact_ds)
+        assert (np.abs(total - exact_total) < 4 * eps * condition * exact_total).all()
+        assert (f * np.abs(ds_df - exact_ds) < 4 * eps * condition * size).all()
+        assert np.isfinite((q, total, dq_df, ds_df)).all()
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    def test_one_step_is_exact(self, dtype):
+        f = self.forgets(dtype)
+        q, total, dq_df, ds_df = self.computed(f, 2)
+        np.testing.assert_array_equal(q, f)
+        np.testing.assert_array_equal((total, dq_df), 1)
+        np.testing.assert_array_equal(ds_df, 0)
+
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("power2", POWERS2)
+    def test_limit_where_nothing_is_forgotten(self, dtype, power2):
+        """At f = 1: q = 1, S = m, dq/df = m, dS/df = m (m - 1) / 2, with m steps."""
+        m = power2 / 2
+        got = self.computed(np.ones(1, dtype), power2)[:, 0]
+        np.testing.assert_allclose(got, [1, m, m, m * (m - 1) / 2], rtol=8 * np.finfo(dtype).eps)
+
+
 class TestGates:
     @settings(max_examples=300, deadline=None)
     @given(problem=problems())
     def test_forward(self, problem):
-        out = np.full_like(problem[4], np.nan)
-        gates_forward(*problem, out)
-        assert_close(out, evaluate(*doubled(problem)), out.dtype, rounding(problem))
+        out = np.full_like(problem.u, np.nan)
+        gates_forward(*problem.arguments, out)
+        assert_close(out, expected_states(problem), out.dtype, problem.rounding())
 
     @settings(max_examples=300, deadline=None)
     @given(problem=problems())
     def test_linearize(self, problem):
-        out, c, q = linearized(problem)
-        exact, dtype, tolerance = doubled(problem), out.dtype, rounding(problem)
-        assert_close(out, evaluate(*exact), dtype, tolerance)
-        for name, block in zip("erzn", np.split(c, 4, axis=-1), strict=True):
-            assert_close(block, coefficient(name, *exact), dtype, tolerance)
-        assert_close(q, coefficient("h", *exact), dtype, tolerance)
+        out, c = linearized(problem)
+        dtype, tolerance = out.dtype, problem.rounding()
+        assert_close(out, expected_states(problem), dtype, tolerance)
+        blocks = np.split(c, NUM_COEFFICIENTS[problem.cell], axis=-1)
+        if problem.cell != LSTM:
+            for name, block in zip("erznh", blocks, strict=True):
+                assert_close(block, derivative(problem, name), dtype, tolerance)
+            return
+        c_i, c_f, c_g, c_o, k, q = blocks
+        for name, block in (("i", c_i), ("f", c_f), ("g", c_g), ("c", q)):
+            dh, dc = np.split(derivative(problem, name), 2, axis=-1)
+            assert_close(block, dc, dtype, tolerance)
+            assert_close(k * block, dh, dtype, tolerance)
+        dh, dc = np.split(derivative(problem, "o"), 2, axis=-1)
+        assert_close(c_o, dh, dtype, tolerance)
+        assert (dc == 0).all()
 
-    def test_linearize_writes_the_given_slots_only(self):
-        rng = np.random.default_rng(2)
-        gi, gh = rng.standard_normal((2, 2, 3, 12))
-        problem = (gi, np.arange(2), gh, rng.standard_normal(16), rng.standard_normal((2, 3, 4)))
-        problem = (*problem, False, np.float64(1), 2)
-        out, c, q = linearized(problem)
-        held_c, held_q = np.full((5, 3, 16), np.nan), np.full((5, 3, 4), np.nan)
-        gates_linearize(*problem, np.empty_like(out), np.array([4, 1]), held_c, held_q)
-        np.testing.assert_array_equal(held_c[[4, 1]], c)
-        np.testing.assert_array_equal(held_q[[4, 1]], q)
-        assert np.isnan(held_c[[0, 2, 3]]).all()
-        assert np.isnan(held_q[[0, 2, 3]]).all()
+    @settings(max_examples=300, deadline=None)
+    @given(problem=problems(), seed=st.integers(0, 2**32 - 1))
+    def test_backward(self, problem, seed):
+        """Adjoints of every pre-activation and of the state, of the new state's adjoint v."""
+        v = np.random.default_rng(seed).standard_normal(problem.u.shape).astype(problem.u.dtype)
+        d_gates, d_u = transposed(problem, v, linearized(problem)[1])
+        num_states = NUM_STATES[problem.cell]
+        gates, states = ("ifgo", "hc") if problem.cell == LSTM else ("erzn", "h")
+        computed = np.concatenate([d_gates, d_u], axis=-1)
+        for name, block in zip(gates + states, np.split(computed, 4 + num_states, -1), strict=True):
+            by_state = np.split(v * derivative(problem, name), num_states, axis=-1)
+            assert_close(block, sum(by_state), v.dtype, 10 * problem.rounding())
 
-    @settings(max_examples=150, deadline=None)
-    @given(
-        dtype=st.sampled_from(FLOATS),
-        shape=st.tuples(*(st.integers(1, greatest) for greatest in (4, 3, 9))),
-        held=st.integers(4, 9),
-        seed=st.integers(0, 2**32 - 1),
-    )
-    def test_backward(self, dtype, shape, held, seed):
-        n, batch, hidden = shape
-        rng = np.random.default_rng(seed)
-        slots = rng.permutation(held)[:n]
-        v = rng.standard_normal(shape).astype(dtype)
-        c = rng.standard_normal((held, batch, 4 * hidden)).astype(dtype)
-        q = rng.standard_normal((held, batch, hidden)).astype(dtype)
-        d_gates = np.full((n, batch, 4 * hidden), np.nan, dtype)
-        d_h = np.full(shape, np.nan, dtype)
-        gates_backward(v, slots, c, q, d_gates, d_h)
-        for i, row in enumerate(slots):
-            np.testing.assert_array_equal(d_h[i], v[i] * q[row])
-            np.testing.assert_array_equal(d_gates[i], np.tile(v[i], 4) * c[row])
-
-    @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("classic", [False, True])
-    @pytest.mark.parametrize("power2", POWERS2)
-    def test_every_power(self, dtype, classic, power2):
-        z = np.linspace(-6, 6, 25)
-        gi = np.concatenate([0 * z, z, 1 + 0 * z])[None, None].astype(dtype)
-        h = np.full((1, 1, 25), 0.5, dtype)
-        problem = (gi, np.array([0]), np.zeros_like(gi), np.zeros(100, dtype), h)
-        _, c, q = linearized((*problem, classic, dtype(1), power2))
-        t = sigmoid(z) if classic else 1 / (2 - sigmoid(z))
-        assert_close(q[0, 0], t ** (power2 / 2), dtype, 10 * GATE_ERROR[dtype])
-        dt = 1 if classic else t**2
-        dz = sigmoid(z) * (1 - sigmoid(z))
-        expected = (0.5 - np.tanh(1)) * power2 / 2 * t ** (power2 / 2 - 1) * dt * dz
-        assert_close(c[0, 0, 50:75], expected, dtype, 10 * GATE_ERROR[dtype])
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_slots_choose_rows_of_the_coefficients(self, cell):
+        problem = normal_problem(np.random.default_rng(2), cell, shape=(2, 3, 4))
+        out, c = linearized(problem)
+        slots, held = np.array([4, 1]), np.full((5, *c.shape[1:]), np.nan)
+        gates_linearize(*problem.arguments, np.empty_like(out), slots, held)
+        np.testing.assert_array_equal(held[[4, 1]], c)
+        assert np.isnan(held[[0, 2, 3]]).all()
+        got, expected = transposed(problem, out, held, slots), transposed(problem, out, c)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
 
     @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("power2", [1, 2, 3, 16])
-    @pytest.mark.parametrize("classic", [False, True])
-    def test_saturated_gates_have_a_finite_derivative(self, dtype, power2, classic):
-        gi = np.array([-np.inf, np.inf, -1e4, 1e4] * 3, dtype)[None, None]
-        h = np.full((1, 1, 4), 0.5, dtype)
-        problem = (gi, np.array([0]), np.zeros_like(gi), np.ones(16, dtype), h)
-        assert all(
-            np.isfinite(array).all() for array in linearized((*problem, classic, dtype(1), power2))
-        )
+    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("grows", [False, True])
+    def test_no_step_keeps_the_state_whatever_the_gates_are(self, dtype, cell, grows):
+        problem = normal_problem(np.random.default_rng(3), cell, dtype)
+        problem.grows, problem.steps[...] = grows, 0
+        problem.gi[...] = problem.gh[...] = np.nan
+        out, v = np.full_like(problem.u, np.nan), problem.u[::-1].copy()
+        gates_forward(*problem.arguments, out)
+        np.testing.assert_array_equal(out, problem.u)
+        out, c = linearized(problem)
+        np.testing.assert_array_equal(out, problem.u)
+        d_gates, d_u = transposed(problem, v, c)
+        np.testing.assert_array_equal(d_gates, 0)
+        np.testing.assert_array_equal(d_u, v)
 
     @pytest.mark.parametrize("dtype", FLOATS)
-    @pytest.mark.parametrize("place", [*range(9), "bias", "h"])
-    def test_nan_goes_into_its_unit_and_no_other(self, dtype, place):
-        gi, gh = np.zeros((2, 1, 1, 9), dtype)
-        bias, h = np.zeros(12, dtype), np.zeros((1, 1, 3), dtype)
-        array, index = {"bias": (bias, 4), "h": (h, (0, 0, 1))}.get(place, (gi, (0, 0, place)))
-        array[index] = np.nan
-        unit = place % 3 if isinstance(place, int) else 1
-        problem = (gi, np.array([0]), gh, bias, h, False, dtype(1), 3)
-        out = np.empty_like(h)
-        gates_forward(*problem, out)
-        np.testing.assert_array_equal(np.isnan(out[0, 0]), np.arange(3) == unit)
-        out, _, _ = linearized(problem)
-        np.testing.assert_array_equal(np.isnan(out[0, 0]), np.arange(3) == unit)
+    @pytest.mark.parametrize("factor", [1, 2])
+    @pytest.mark.parametrize("steps", [1, 2, 3, 16])
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_saturated_gates_have_a_finite_derivative(self, dtype, factor, steps, cell):
+        a = [-np.inf, np.inf, -1e4, 1e4] * NUM_GATES[cell]
+        gi = np.array(a, dtype)[None, None]
+        problem = Problem(
+            cell, gi, np.array([0]), np.zeros_like(gi), np.ones(16, dtype),
+            np.full((1, 1, 4 * NUM_STATES[cell]), 0.5, dtype), False, factor, np.array([[steps]]),
+        )  # fmt: skip
+        out, c = linearized(problem)
+        assert np.isfinite(out).all()
+        assert np.isfinite(c).all()
 
-    def test_inputs_stay_unchanged(self):
-        rng = np.random.default_rng(2)
-        arrays = [rng.standard_normal(shape) for shape in ((3, 2, 12), (3, 2, 12), 16, (3, 2, 4))]
-        before = [array.copy() for array in arrays]
-        gi, gh, bias, h = arrays
-        problem = (gi, np.arange(3), gh, bias, h, True, 1.0, 5)
-        _, c, q = linearized(problem)
-        gates_forward(*problem, np.empty_like(h))
-        kept = c.copy(), q.copy()
-        gates_backward(h, np.arange(3), c, q, np.empty((3, 2, 16)), np.empty_like(h))
-        for array, old in zip((*arrays, c, q), (*before, *kept), strict=True):
+    @pytest.mark.parametrize("dtype", FLOATS)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_nan_goes_into_its_unit_and_no_other(self, dtype, cell):
+        hidden, gates = 3, NUM_GATES[cell]
+        places = [("gi", j) for j in range(gates * hidden)]
+        places += [("gh", j) for j in range(gates * hidden)]
+        places += [("bias", j) for j in range(4 * hidden)]
+        places += [("u", (NUM_STATES[cell] - 1) * hidden + j) for j in range(hidden)]
+        for array, place in places:
+            problem = normal_problem(np.random.default_rng(4), cell, dtype, (1, 1, hidden), 1)
+            problem.steps[...] = 3
+            getattr(problem, array)[..., place] = np.nan
+            out = np.empty_like(problem.u)
+            gates_forward(*problem.arguments, out)
+            for new in (out, linearized(problem)[0]):
+                h = new[0, 0, :hidden]
+                np.testing.assert_array_equal(np.isnan(h), np.arange(3) == place % 3)
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_arguments_stay_unchanged(self, cell):
+        problem = normal_problem(np.random.default_rng(5), cell)
+        before = normal_problem(np.random.default_rng(5), cell)
+        gates_forward(*problem.arguments, np.empty_like(problem.u))
+        out, c = linearized(problem)
+        kept = out.copy(), c.copy()
+        transposed(problem, out, c)
+        for array, old in zip(
+            (*problem.arguments, out, c), (*before.arguments, *kept), strict=True
+        ):
             np.testing.assert_array_equal(array, old)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("cell", CELLS)
 class TestInsideCompiledCode:
     """Inlining must not change what the kernels compute beyond rounding."""
 
-    @staticmethod
-    def problem(dtype):
-        rng = np.random.default_rng(4)
-        gi, gh = rng.standard_normal((2, 5, 3, 24)).astype(dtype)
-        bias, h = rng.standard_normal(32).astype(dtype), rng.standard_normal((5, 3, 8))
-        return gi, np.arange(5)[::-1].copy(), gh, bias, h.astype(dtype), False, dtype(4), 7
+    def test_forward(self, cell, dtype):
+        problem = normal_problem(np.random.default_rng(4), cell, dtype, (5, 3, 8))
+        out, inside = np.empty_like(problem.u), np.full_like(problem.u, np.nan)
+        gates_forward(*problem.arguments, out)
+        forward_inside(problem.arguments, inside)
+        assert_close(inside, out, dtype, problem.rounding())
 
-    @pytest.mark.parametrize("dtype", FLOATS)
-    def test_forward(self, dtype):
-        problem = self.problem(dtype)
-        plain, inside = np.empty_like(problem[4]), np.full_like(problem[4], np.nan)
-        gates_forward(*problem, plain)
-        forward_inside(problem, inside)
-        assert_close(inside, plain, dtype, GATE_ERROR[dtype])
-
-    @pytest.mark.parametrize("dtype", FLOATS)
-    def test_linearize_and_backward(self, dtype):
-        problem = self.problem(dtype)
-        plain, inside = linearized(problem), outputs(problem)
-        linearize_inside(problem, inside[0], np.arange(5), *inside[1:])
-        for one, other in zip(plain, inside, strict=True):
-            assert_close(one, other, dtype, GATE_ERROR[dtype])
-        out, c, q = plain
-        products = []
-        for kernel in (gates_backward, backward_inside):
-            d_gates, d_h = np.full_like(c[1::2], np.nan), np.full_like(out[1::2], np.nan)
-            kernel(out[1::2].copy(), np.array([1, 3]), c, q, d_gates, d_h)
-            products.append((d_gates, d_h))
-        np.testing.assert_array_equal(products[0][0], products[1][0])
-        np.testing.assert_array_equal(products[0][1], products[1][1])
+    def test_linearize_and_backward(self, cell, dtype):
+        problem = normal_problem(np.random.default_rng(4), cell, dtype, (5, 3, 8))
+        outside, inside = linearized(problem), outputs(problem)
+        linearize_inside(problem.arguments, inside[0], np.arange(5), inside[1])
+        for one, other in zip(outside, inside, strict=True):
+            assert_close(one, other, dtype, problem.rounding())
+        out, c = outside
+        expected = transposed(problem, out, c)
+        d_gates, d_u = (np.full_like(array, np.nan) for array in expected)
+        backward_inside(cell, out, np.arange(5), c, problem.steps, d_gates, d_u)
+        assert_close(d_gates, expected[0], dtype, GATE_ERROR[dtype])
+        assert_close(d_u, expected[1], dtype, GATE_ERROR[dtype])

@@ -1,487 +1,175 @@
-"""Stacks of gated recurrent units against torch, complex steps and central differences."""
+"""Steps of recurrent layers against the plain reference; options, parameters, inputs."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Status, Step, TimeGrid
+from pint import Status, TimeGrid
+from pint.propagator import Propagator
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from tests import gru_reference as reference
+from tests.recurrent_models import (
+    BATCH,
+    CASES,
+    CELLS,
+    FEATURES,
+    HIDDEN,
+    LAYERS,
+    MASKS,
+    make,
+    mask_of,
+    normal,
+    reference_of,
+    reference_steps,
+    solvers,
+    stack,
+    states,
+)
+from tests.recurrent_reference import Sequences, derivative
 
-FEATURES, HIDDEN, BATCH = 2, 3, 2
-KINDS = [("implicit", kind) for kind in ("implicit", "matched", "midpoint")] + [
-    ("classic", kind) for kind in ("matched", "midpoint")
-]
-LAYERS = [1, 2, 3]
-
-
-def make(layers=1, cell="implicit", dtype=np.float64, coarse_step="midpoint", substep=8, seed=0):
-    """A model with weights large enough for gates that open and close."""
-    options = RecurrenceOptions(
-        num_features=FEATURES,
-        hidden=HIDDEN,
-        layers=layers,
-        cell=cell,
-        coarse_step=coarse_step,
-        substep=substep,
-        dtype=dtype,
-    )
-    gru = Recurrence(options, seed=seed)
-    gru.parameters *= 2
-    return gru
+EVERY_WINDOW = np.array([(last, m) for last in range(1, 25) for m in range(1, min(last, 8) + 1)])
 
 
-def make_remembering(**options):
-    """A model with gates nearly shut, so that gradients reach back over some hundred points."""
-    gru = make(**options)
-    for layer in range(gru.options.layers):
-        gru.weights[f"bias_ih_l{layer}"][HIDDEN : 2 * HIDDEN] += 4
-    return gru
-
-
-def normal(*shape, seed=1, dtype=np.float64):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def stack(last, num_fine, level=0):
-    """The steps that cover `num_fine` finest steps each and end at the points `last`."""
-    last = np.asarray(last)
-    first = last - num_fine + 1
-    return Step(level, first - 1.0, last * 1.0, first, last)
-
-
-def states(gru, n, seed=2):
-    return normal(n, gru.options.layers, BATCH, HIDDEN, seed=seed, dtype=gru.dtype)
-
-
-def reference_step(gru, weights, sequence, u, step):
-    """Reference for a stack of steps: (n, layers, B, H)."""
-    options, kind = gru.options, (gru.options.cell, gru.options.coarse_step)
-    substep = options.substep
-    if isinstance(substep, tuple):
-        substep = substep[min(max(step.level - 1, 0), len(substep) - 1)]
-    rows = [
-        reference.coarse_step(weights, *kind, substep, sequence, u[row], last, step.num_fine[row])
-        for row, last in enumerate(step.last)
-    ]
-    return np.stack(rows)
-
-
-def solvers(gru, num_steps, forward=None, backward=None):
-    """Forward and adjoint solver; by time stepping unless told otherwise."""
-    forward = MGRITOptions(levels=1) if forward is None else forward
-    solver = MGRIT(gru, TimeGrid.uniform(0, num_steps, num_steps), forward)
-    return solver, AdjointSolver(solver, backward)
-
-
-def backpropagate(gru, sequence, u, w, forward=None, backward=None):
-    """Solve for J = <w, u_N>: the result, and the gradients by name with that of u_0."""
-    gru.set_inputs(sequence)
-    solver, adjoint_solver = solvers(gru, sequence.shape[1], forward, backward)
-    result = solver.solve(u)
-    adjoint = adjoint_solver.solve(result, w)
-    return result, adjoint, by_name(gru, adjoint)
-
-
-def by_name(gru, adjoint):
-    named = {"initial_state": adjoint.initial_gradient}
-    start = 0
-    for name, tensor in gru.weights.items():
-        entries = adjoint.parameter_gradient[start : start + tensor.size]
-        named[name] = entries.reshape(tensor.shape)
-        start += tensor.size
-    assert start == adjoint.parameter_gradient.size
-    return named
-
-
-def assert_same_gradients(actual, expected, rtol):
-    """Each tensor by name, relative to its greatest entry."""
-    assert set(actual) == set(expected)
-    for name, tensor in expected.items():
-        assert actual[name].shape == tensor.shape, name
-        scale = np.abs(tensor).max()
-        assert scale > 1e-3, name  # a gradient of zero would prove nothing
-        assert np.abs(actual[name] - tensor).max() < rtol * scale, name
-
-
-def import_torch():
-    return pytest.importorskip(
-        "torch", reason="torch is not installed: pip install 'pint-mgrit[torch]'"
-    )
-
-
-def torch_gru(torch, gru):
-    """torch's own GRU, with random parameters that `gru` takes over as they are."""
-    options = gru.options
-    torch.manual_seed(3)
-    dtype = torch.float64 if gru.dtype == np.float64 else torch.float32
-    model = torch.nn.GRU(
-        FEATURES, HIDDEN, options.layers, batch_first=True, dtype=dtype, device="cpu"
-    )
-    for name, tensor in model.state_dict().items():
-        gru.weights[name][...] = tensor.numpy()
-    return model
-
-
-def torch_implicit_gru(torch, weights, x, h):
-    """The implicit unit in torch's operations: all states of the top layer, and the last ones."""
-    h, top = list(h), []
-    for t in range(x.shape[1]):
-        below = x[:, t]
-        for layer in range(len(h)):
-            gi = below @ weights[f"weight_ih_l{layer}"].T + weights[f"bias_ih_l{layer}"]
-            gh = h[layer] @ weights[f"weight_hh_l{layer}"].T + weights[f"bias_hh_l{layer}"]
-            (i_r, i_z, i_n), (h_r, h_z, h_n) = gi.chunk(3, dim=1), gh.chunk(3, dim=1)
-            a = 1 - torch.sigmoid(i_z + h_z)
-            n = torch.tanh(i_n + torch.sigmoid(i_r + h_r) * h_n)
-            h[layer] = below = (h[layer] + a * n) / (1 + a)
-        top.append(below)
-    return torch.stack(top, dim=1), torch.stack(h)
-
-
-def torch_solution(torch, gru, sequence, u, w):
-    """torch's outputs and gradients of <w, h_n>, for weights that `gru` has too."""
-    x, h = torch.tensor(sequence), torch.tensor(u, requires_grad=True)
-    if gru.options.cell == "classic":
-        model = torch_gru(torch, gru)
-        weights = dict(model.named_parameters())
-        outputs, h_n = model(x, h)
-    else:
-        weights = {k: torch.tensor(v, requires_grad=True) for k, v in gru.weights.items()}
-        outputs, h_n = torch_implicit_gru(torch, weights, x, h)
-    (h_n * torch.tensor(w)).sum().backward()
-    gradients = {name: tensor.grad.numpy() for name, tensor in weights.items()}
-    return outputs.detach().numpy(), h_n.detach().numpy(), {
-        **gradients, "initial_state": h.grad.numpy()
-    }  # fmt: skip
-
-
+@pytest.mark.parametrize("masked", MASKS)
 @pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("cell", ["classic", "implicit"])
-class TestAgainstTorch:
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
-    def test_states(self, cell, layers, dtype, tolerance):
-        torch = import_torch()
-        gru = make(layers, cell, dtype)
-        x, u, w = normal(BATCH, 20, FEATURES, dtype=dtype), *states(gru, 2)
-        outputs, h_n, _ = torch_solution(torch, gru, x, u, w)
-        gru.set_inputs(x)
-        result = solvers(gru, 20)[0].solve(u)
-        assert result.status is Status.STEPPED
-        assert result.u.dtype == dtype
-        np.testing.assert_allclose(result.u[1:, -1].swapaxes(0, 1), outputs, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(result.final_state(), h_n, rtol=0, atol=tolerance)
-
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-5)])
-    def test_every_gradient_by_name(self, cell, layers, dtype, tolerance):
-        torch = import_torch()
-        gru = make(layers, cell, dtype)
-        x, u, w = normal(BATCH, 6, FEATURES, dtype=dtype), *states(gru, 2)
-        _, _, expected = torch_solution(torch, gru, x, u, w)
-        _, adjoint, gradients = backpropagate(gru, x, u, w)
-        assert adjoint.parameter_gradient.dtype == dtype
-        assert_same_gradients(gradients, expected, tolerance)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_trajectory(cell, layers, masked, dtype, tolerance):
+    model, mask = make(layers, cell, dtype), mask_of(masked, 20)
+    x, (u,) = normal(BATCH, 20, FEATURES, dtype=dtype), states(model, 1)
+    model.set_inputs(x, mask=mask)
+    result = solvers(model, 20)[0].solve(u)
+    assert result.status is Status.STEPPED
+    assert result.u.dtype == dtype
+    expected = reference_of(model).trajectory(Sequences(x, mask), u)
+    np.testing.assert_allclose(result.u, expected, rtol=0, atol=tolerance)
 
 
-def test_the_flat_vector_is_that_of_torch():
-    torch = import_torch()
-    gru = make(layers=2, cell="classic")
-    model = torch_gru(torch, gru)
-    flat = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
-    np.testing.assert_array_equal(gru.parameters, flat)
-
-
-@pytest.mark.parametrize("layers", LAYERS)
-@pytest.mark.parametrize("cell", ["classic", "implicit"])
-class TestTimeStepping:
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)])
-    def test_trajectory(self, cell, layers, dtype, tolerance):
-        gru = make(layers, cell, dtype)
-        x, (u,) = normal(BATCH, 20, FEATURES, dtype=dtype), states(gru, 1)
-        gru.set_inputs(x)
-        result = solvers(gru, 20)[0].solve(u)
-        expected = reference.trajectory(gru.weights, cell, x, u)
-        np.testing.assert_allclose(result.u, expected, rtol=0, atol=tolerance)
-
-    def test_gradients_against_complex_steps(self, cell, layers):
-        gru = make(layers, cell)
-        x, u, w = normal(BATCH, 4, FEATURES), *states(gru, 2)
-
-        def loss(named):
-            weights = {name: named[name] for name in gru.weights}
-            return np.sum(w * reference.trajectory(weights, cell, x, named["initial_state"])[-1])
-
-        expected = reference.gradients(loss, {**gru.weights, "initial_state": u})
-        assert_same_gradients(backpropagate(gru, x, u, w)[2], expected, 1e-13)
-
-    def test_gradients_against_central_differences(self, cell, layers):
-        gru = make(layers, cell)
-        x, u, w = normal(BATCH, 4, FEATURES), *states(gru, 2)
-        gradients = backpropagate(gru, x, u, w)[2]
-        solver = solvers(gru, 4)[0]
-
-        def loss():
-            gru.set_inputs(x)
-            return np.sum(w * solver.solve(u).final_state())
-
-        expected = central_differences(loss, {**gru.weights, "initial_state": u})
-        assert_same_gradients(gradients, expected, 1e-8)
-
-
-def central_differences(loss, tensors, width=1e-5):
-    """Gradient of loss() by each entry of the tensors, which it reads; they end as they began."""
-    gradients = {}
-    for name, tensor in tensors.items():
-        gradients[name] = np.empty_like(tensor)
-        for entry in np.ndindex(tensor.shape):
-            kept, sides = tensor[entry], []
-            for shift in (width, -width):
-                tensor[entry] = kept + shift
-                sides.append(loss())
-            tensor[entry] = kept
-            gradients[name][entry] = (sides[0] - sides[1]) / (2 * width)
-    return gradients
-
-
-@pytest.mark.parametrize(("cell", "kind"), KINDS)
+@pytest.mark.parametrize(("cell", "kind"), CASES)
 class TestCoarseSteps:
+    @pytest.mark.parametrize("masked", MASKS)
     @pytest.mark.parametrize("layers", LAYERS)
-    @pytest.mark.parametrize("substep", [1, 3, 4, 8])
-    @pytest.mark.parametrize("num_fine", [2, 3, 4, 7, 8, 16])
-    def test_against_the_reference(self, cell, kind, num_fine, substep, layers):
-        gru = make(layers, cell, coarse_step=kind, substep=substep)
-        x, u = normal(BATCH, 24, FEATURES), states(gru, 3)
-        gru.set_inputs(x)
-        step = stack([num_fine, 24, 20], num_fine, level=1)
-        expected = reference_step(gru, gru.weights, x, u, step)
-        np.testing.assert_allclose(gru.step(u, step), expected, rtol=0, atol=1e-14)
+    @pytest.mark.parametrize("substep", [1, 3, 8])
+    def test_against_the_reference(self, cell, kind, substep, layers, masked):
+        model, mask = make(layers, cell, coarse_step=kind, substep=substep), mask_of(masked, 24)
+        x, u = normal(BATCH, 24, FEATURES), states(model, 3)
+        model.set_inputs(x, EVERY_WINDOW, mask)
+        for num_fine in (2, 3, 4, 7, 16):
+            step = stack([num_fine, 24, 20], num_fine, level=1)
+            expected = reference_steps(model, x, mask, u, step)
+            np.testing.assert_allclose(model.step(u, step), expected, rtol=0, atol=2e-14)
 
-    def test_in_single_precision(self, cell, kind):
-        gru = make(2, cell, np.float32, coarse_step=kind)
-        x, u = normal(BATCH, 24, FEATURES, dtype=np.float32), states(gru, 3)
-        gru.set_inputs(x)
+    @pytest.mark.parametrize("masked", MASKS)
+    def test_in_single_precision(self, cell, kind, masked):
+        model, mask = make(2, cell, np.float32, coarse_step=kind), mask_of(masked, 24)
+        x, u = normal(BATCH, 24, FEATURES, dtype=np.float32), states(model, 3)
+        model.set_inputs(x, EVERY_WINDOW, mask)
         step = stack([16, 24, 20], 16, level=2)
-        expected = reference_step(gru, gru.weights, x, u, step)
-        assert gru.step(u, step).dtype == np.float32
-        np.testing.assert_allclose(gru.step(u, step), expected, rtol=0, atol=1e-5)
+        expected = reference_steps(model, x, mask, u, step)
+        assert model.step(u, step).dtype == np.float32
+        np.testing.assert_allclose(model.step(u, step), expected, rtol=0, atol=1e-5)
 
     def test_substep_of_each_level(self, cell, kind):
-        gru = make(1, cell, coarse_step=kind, substep=(4, 2))
-        x, u = normal(BATCH, 16, FEATURES), states(gru, 1)
-        gru.set_inputs(x)
+        model = make(1, cell, coarse_step=kind, substep=(4, 2))
+        x, u = normal(BATCH, 24, FEATURES), states(model, 1)
+        model.set_inputs(x, EVERY_WINDOW)
         for level, substep in ((1, 4), (2, 2), (3, 2)):
             same = make(1, cell, coarse_step=kind, substep=substep)
-            same.set_inputs(x)
+            same.set_inputs(x, EVERY_WINDOW)
             step = stack([16], 8, level)
-            np.testing.assert_array_equal(gru.step(u, step), same.step(u, step))
+            np.testing.assert_array_equal(model.step(u, step), same.step(u, step))
 
-    @pytest.mark.parametrize("layers", LAYERS)
+    @pytest.mark.parametrize("masked", MASKS)
     @pytest.mark.parametrize("num_fine", [2, 3, 7, 16])
-    def test_exact_while_gates_do_not_change(self, cell, kind, num_fine, layers):
-        gru = make(layers, cell, coarse_step=kind)
-        for name, tensor in gru.weights.items():
-            if name.startswith("weight") and name != "weight_ih_l0":
-                tensor[...] = 0
-        gru.set_inputs(np.repeat(normal(BATCH, 1, FEATURES), 20, axis=1))
-        u = states(gru, 2)
-        coarse = gru.step(u, stack([num_fine, 20], num_fine, level=1))
+    def test_exact_while_gates_do_not_change(self, cell, kind, num_fine, masked):
+        """A property of the coarse steps, and none of the implicit one, whatever the reference."""
+        model, mask = make(1, cell, coarse_step=kind), mask_of(masked, 24)
+        if mask is not None:
+            mask[:, 0] = True  # before its first element a sequence has another input
+        model.weights["weight_hh_l0"][...] = 0
+        model.set_inputs(np.repeat(normal(BATCH, 1, FEATURES), 24, axis=1), EVERY_WINDOW, mask)
+        u = states(model, 2)
+        coarse = model.step(u, stack([num_fine, 24], num_fine, level=1))
         fine = u
         for i in range(num_fine):
-            fine = gru.step(fine, stack([i + 1, 21 - num_fine + i], 1))
+            fine = model.step(fine, stack([i + 1, 25 - num_fine + i], 1))
         error = np.abs(coarse - fine).max()
         assert error > 1e-3 if kind == "implicit" else error < 1e-14
 
-
-@pytest.mark.parametrize(("cell", "kind"), KINDS)
-class TestAdjoint:
+    @pytest.mark.parametrize("with_g", [False, True])
     @pytest.mark.parametrize("layers", LAYERS)
-    @pytest.mark.parametrize("substep", [8, (3, 5)])
-    @pytest.mark.parametrize(("level", "num_fine"), [(0, 1), (1, 4), (2, 16)])
-    def test_identity(self, cell, kind, level, num_fine, substep, layers):
-        """<w, J v> = <adjoint_step(w, u), v>."""
-        gru = make(layers, cell, coarse_step=kind, substep=substep)
-        x = normal(BATCH, 20, FEATURES)
-        gru.set_inputs(x)
-        step = stack([num_fine, 20, 17], num_fine, level)
-        u, v, w = (states(gru, 3, seed) for seed in (2, 3, 4))
-        Jv = reference.derivative(lambda u: reference_step(gru, gru.weights, x, u, step), u, v)
-        left, right = w * Jv, gru.adjoint_step(w, u, step) * v
-        assert abs(left.sum() - right.sum()) < 1e-12 * np.abs(left).sum()
-        by_point = left.sum(axis=(1, 2, 3)) - right.sum(axis=(1, 2, 3))
-        assert np.abs(by_point).max() < 1e-12 * np.abs(left).sum()
-
-    @pytest.mark.parametrize(("level", "num_fine"), [(0, 1), (1, 4), (2, 16)])
-    def test_identity_in_single_precision(self, cell, kind, level, num_fine):
-        gru = make(2, cell, np.float32, coarse_step=kind)
-        x = normal(BATCH, 20, FEATURES, dtype=np.float32)
-        gru.set_inputs(x)
-        step = stack([num_fine, 20, 17], num_fine, level)
-        u, v, w = (states(gru, 3, seed) for seed in (2, 3, 4))
-        wide = {name: tensor.astype(np.float64) for name, tensor in gru.weights.items()}
-        Jv = reference.derivative(
-            lambda u: reference_step(gru, wide, x, u, step), u.astype(np.float64), v
-        )
-        adjoint = gru.adjoint_step(w, u, step)
-        assert adjoint.dtype == np.float32
-        assert abs((w * Jv).sum() - (adjoint * v).sum()) < 1e-5 * np.abs(w * Jv).sum()
-
-    @pytest.mark.parametrize("layers", LAYERS)
-    @pytest.mark.parametrize(("level", "num_fine"), [(0, 1), (1, 4), (2, 7)])
-    def test_parameter_gradient(self, cell, kind, level, num_fine, layers):
-        gru = make(layers, cell, coarse_step=kind, substep=4)
-        x = normal(BATCH, 9, FEATURES)
-        gru.set_inputs(x)
-        step = stack([9, num_fine], num_fine, level)
-        u, w = states(gru, 2, 2), states(gru, 2, 3)
-
-        def product(weights):
-            return np.sum(w * reference_step(gru, weights, x, u, step))
-
-        expected = reference.gradients(product, gru.weights)
-        flat = np.concatenate([tensor.ravel() for tensor in expected.values()])
-        assert list(expected) == list(gru.shapes)
-        np.testing.assert_allclose(gru.adjoint_gradient(w, u, step), flat, rtol=0, atol=1e-13)
-
-    @pytest.mark.parametrize("layers", LAYERS)
-    @pytest.mark.parametrize("rows", [slice(0, 1, 1), slice(2, 5, 1), slice(1, 6, 2)])
-    def test_rows_of_a_linearization(self, cell, kind, rows, layers):
-        gru = make(layers, cell, coarse_step=kind)
-        gru.set_inputs(normal(BATCH, 24, FEATURES))
-        step = stack([4, 8, 12, 16, 20, 24], 4, level=1)
-        u, w = states(gru, 6, 2), states(gru, 6, 3)
-        linearization = gru.linearize(u, step)
-        everything = linearization.adjoint(w, slice(0, 6, 1))
-        some = linearization.adjoint(w[rows], rows)
-        np.testing.assert_allclose(some, everything[rows], rtol=0, atol=1e-14)
-        again = linearization.adjoint(w, slice(0, 6, 1))
-        np.testing.assert_array_equal(again, everything)
-
-    def test_arguments_stay_unchanged(self, cell, kind):
-        gru = make(2, cell, coarse_step=kind)
-        x, u, w = normal(BATCH, 8, FEATURES), states(gru, 2, 2), states(gru, 2, 3)
-        before = [array.copy() for array in (x, u, w, gru.parameters)]
-        gru.set_inputs(x)
-        step = stack([4, 8], 4, level=1)
-        for new in (gru.step(u, step), gru.adjoint_step(w, u, step)):
-            assert new.shape == u.shape
-            new[...] = np.nan
-        gru.adjoint_gradient(w, u, step)
-        for array, old in zip((x, u, w, gru.parameters), before, strict=True):
-            np.testing.assert_array_equal(array, old)
+    @pytest.mark.parametrize("masked", MASKS)
+    def test_chain_equals_steps(self, cell, kind, masked, layers, with_g):
+        model, mask = make(layers, cell, coarse_step=kind), mask_of(masked, 24)
+        model.set_inputs(normal(BATCH, 24, FEATURES), EVERY_WINDOW, mask)
+        (u,), g = states(model, 1), states(model, 24, seed=3) if with_g else None
+        for num_fine in (1, 4):
+            steps = stack(np.arange(num_fine, 25, num_fine), num_fine, level=num_fine // 4)
+            out, expected = (np.full_like(states(model, 24 // num_fine), np.nan) for _ in range(2))
+            model.chain(u, steps, g, out)
+            Propagator.chain(model, u, steps, g, expected)
+            np.testing.assert_allclose(out, expected, rtol=0, atol=1e-13)
 
 
-def parallel(levels, coarsening, **stopping):
-    return MGRITOptions(levels=levels, coarsening=coarsening, relax=(0, 1), **stopping)
+@pytest.mark.parametrize("masked", ["padded", "holes"])
+@pytest.mark.parametrize(("cell", "kind"), CASES)
+def test_missing_elements_are_not_read(cell, kind, masked):
+    """NaN in their places changes nothing; steps over none of them keep the state's bits."""
+    model, mask = make(2, cell, coarse_step=kind), mask_of(masked, 24)
+    x, u = normal(BATCH, 24, FEATURES), states(model, 4)
+    steps = [stack([3, 9, 24, 20], 1), stack([6, 12, 20, 24], 6, level=1)]
+    model.set_inputs(x, EVERY_WINDOW, mask)
+    expected = [model.step(u, step) for step in steps]
+    x[~mask] = np.nan
+    model.set_inputs(x, EVERY_WINDOW, mask)
+    for step, old in zip(steps, expected, strict=True):
+        new = model.step(u, step)
+        np.testing.assert_array_equal(new, old)
+        for row, (first, last) in enumerate(zip(step.first, step.last, strict=True)):
+            empty = ~mask[:, first - 1 : last].any(axis=1)
+            np.testing.assert_array_equal(new[row][:, empty], u[row][:, empty])
 
 
-@pytest.mark.parametrize("levels", [2, 3, 4])
-@pytest.mark.parametrize("coarsening", [2, 4, 8])
-@pytest.mark.parametrize("num_steps", [24, 97, 128])
-class TestParallelInTime:
-    def test_equals_serial_backpropagation(self, num_steps, coarsening, levels):
-        gru = make_remembering(layers=2)
-        x, u, w = normal(BATCH, num_steps, FEATURES), *states(gru, 2)
-        serial, exact, expected = backpropagate(gru, x, u, w)
-        options = parallel(levels, coarsening, tolerance=1e-13)
-        result, adjoint, gradients = backpropagate(gru, x, u, w, options)
-        assert result.status is adjoint.status is Status.CONVERGED
-        np.testing.assert_allclose(result.u, serial.u, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(adjoint.w, exact.w, rtol=0, atol=1e-12)
-        assert_same_gradients(gradients, expected, 1e-10)
-
-    def test_in_single_precision(self, num_steps, coarsening, levels):
-        gru = make_remembering(layers=2, dtype=np.float32)
-        x, u, w = normal(BATCH, num_steps, FEATURES, dtype=np.float32), *states(gru, 2)
-        serial, _, expected = backpropagate(gru, x, u, w)
-        options = parallel(levels, coarsening, max_iterations=12)
-        result, _, gradients = backpropagate(gru, x, u, w, options)
-        np.testing.assert_allclose(result.u, serial.u, rtol=0, atol=1e-5)
-        assert_same_gradients(gradients, expected, 1e-4)
+@st.composite
+def problems(draw):
+    """A model, sequences with any mask, and a step of any kind."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    cell, kind = draw(st.sampled_from(CASES))
+    features, hidden, layers, batch = (draw(st.integers(1, most)) for most in (3, 6, 3, 4))
+    num_fine, substep, n = (draw(st.integers(1, most)) for most in (12, 12, 3))
+    options = RecurrenceOptions(
+        num_features=features, hidden=hidden, layers=layers, cell=cell, coarse_step=kind,
+        substep=substep, dtype=np.float64,
+    )  # fmt: skip
+    model = Recurrence(options, seed=draw(st.integers(0, 99)))
+    x = rng.standard_normal((batch, 20, features))
+    mask = rng.random((batch, 20)) < draw(st.sampled_from([0.2, 0.8, 1.1]))
+    step = stack(rng.integers(num_fine, 21, n), num_fine, level=min(num_fine - 1, 1))
+    model.set_inputs(x, model.input_windows(step), mask)
+    u, v, w = rng.standard_normal((3, n, *model.state_shape))
+    return model, x, mask, step, (u, v, w), rng.standard_normal(model.parameters.size)
 
 
-@pytest.mark.parametrize(("cell", "kind"), KINDS)
-def test_every_kind_of_coarse_step_converges_to_serial_backpropagation(cell, kind):
-    gru = make_remembering(layers=3, cell=cell, coarse_step=kind)
-    x, u, w = normal(BATCH, 37, FEATURES), *states(gru, 2)
-    _, _, expected = backpropagate(gru, x, u, w)
-    options = parallel(3, (4, 2), tolerance=1e-13)
-    result, adjoint, gradients = backpropagate(gru, x, u, w, options)
-    assert result.status is adjoint.status is Status.CONVERGED
-    assert_same_gradients(gradients, expected, 1e-10)
+@settings(max_examples=150, deadline=None)
+@given(problem=problems())
+def test_steps_and_derivatives_of_any_shape(problem):
+    model, x, mask, step, (u, v, w), direction = problem
+    expected = reference_steps(model, x, mask, u, step)
+    np.testing.assert_allclose(model.step(u, step), expected, rtol=0, atol=1e-13)
 
+    Jv = derivative(lambda u: reference_steps(model, x, mask, u, step), u, v)
+    size = np.abs(w * Jv).sum() + 1
+    assert abs((w * Jv - model.adjoint_step(w, u, step) * v).sum()) < 1e-12 * size
 
-@pytest.mark.parametrize("num_steps", [97, 128])
-class TestFewIterations:
-    """What 3 forward and 2 backward iterations reach where inputs vary smoothly."""
+    def at(flat):
+        ends = np.cumsum([tensor.size for tensor in model.weights.values()])[:-1]
+        pieces = zip(model.weights.items(), np.split(flat, ends), strict=True)
+        weights = {name: piece.reshape(tensor.shape) for (name, tensor), piece in pieces}
+        return reference_steps(model, x, mask, u, step, weights)
 
-    @staticmethod
-    def error(num_steps, **model):
-        gru = make_remembering(layers=2, **model)
-        t = np.arange(num_steps)[:, None]
-        x = 2 * np.sin(2 * np.pi * t / 32 + normal(BATCH, 1, FEATURES))
-        u, w = states(gru, 2)
-        _, _, expected = backpropagate(gru, x, u, w)
-        forward, backward = (parallel(3, 4, max_iterations=count) for count in (3, 2))
-        _, adjoint, gradients = backpropagate(gru, x, u, w, forward, backward)
-        assert adjoint.status is Status.COMPLETED
-        return max(
-            np.abs(gradients[name] - tensor).max() / np.abs(tensor).max()
-            for name, tensor in expected.items()
-        )
-
-    def test_midpoint(self, num_steps):
-        assert self.error(num_steps) < 0.06
-
-    def test_midpoint_with_substeps_of_two(self, num_steps):
-        assert self.error(num_steps, substep=2) < 0.006
-
-    def test_implicit(self, num_steps):
-        assert self.error(num_steps, coarse_step="implicit") > 0.08
-
-
-@pytest.mark.parametrize(("cell", "kind"), KINDS)
-@pytest.mark.parametrize(
-    ("level", "num_fine", "substep"), [(0, 1, 8), (1, 4, 8), (2, 16, 8), (1, 7, 3)]
-)
-class TestInputPoints:
-    def test_are_exactly_what_steps_read(self, cell, kind, level, num_fine, substep):
-        gru = make(1, cell, coarse_step=kind, substep=substep)
-        step, u = stack([num_fine, 30], num_fine, level), states(gru, 2)
-        points = gru.input_windows(step)
-        assert (np.diff(points) > 0).all()
-        x = np.full((BATCH, 32, FEATURES), np.nan)
-        x[:, points - 1] = normal(BATCH, points.size, FEATURES)
-        gru.set_inputs(x)
-        assert np.isfinite(gru.step(u, step)).all()
-        for point in points:
-            spoilt = x.copy()
-            spoilt[:, point - 1] = np.nan
-            gru.set_inputs(spoilt)
-            assert np.isnan(gru.step(u, step)).any()
-
-    def test_are_enough_to_bind(self, cell, kind, level, num_fine, substep):
-        gru = make(2, cell, coarse_step=kind, substep=substep)
-        step, u, w = stack([num_fine, 30], num_fine, level), states(gru, 2, 2), states(gru, 2, 3)
-        x = normal(BATCH, 32, FEATURES)
-        gru.set_inputs(x)
-        everything = gru.step(u, step), gru.adjoint_step(w, u, step)
-        gradient = gru.adjoint_gradient(w, u, step)
-        points = gru.input_windows(step)
-        gru.set_inputs(x, points)
-        assert gru.inputs.shape == (points.size, BATCH, FEATURES)
-        some = gru.step(u, step), gru.adjoint_step(w, u, step)
-        np.testing.assert_allclose(some, everything, rtol=0, atol=1e-14)
-        np.testing.assert_allclose(gru.adjoint_gradient(w, u, step), gradient, rtol=0, atol=1e-13)
-
-    def test_one_left_out_is_named(self, cell, kind, level, num_fine, substep):
-        gru = make(1, cell, coarse_step=kind, substep=substep)
-        step, u = stack([num_fine, 30], num_fine, level), states(gru, 2)
-        points = gru.input_windows(step)
-        for point in points:
-            gru.set_inputs(normal(BATCH, 32, FEATURES), points[points != point])
-            with pytest.raises(ValueError, match=rf"left out the input of finest step {point}$"):
-                gru.step(u, step)
-            with pytest.raises(ValueError, match=rf"left out the input of finest step {point}$"):
-                gru.linearize(u, step)
+    slope = (w * derivative(at, model.parameters, direction)).sum()
+    gradient = model.adjoint_gradient(w, u, step)
+    assert abs(slope - gradient @ direction) < 1e-12 * (np.abs(gradient * direction).sum() + 1)
 
 
 class TestSetInputs:
@@ -490,39 +178,94 @@ class TestSetInputs:
         with pytest.raises(ValueError, match=rf"\(batch, time, {FEATURES}\), got \({shape[0]}, "):
             make().set_inputs(np.zeros(shape))
 
-    def test_sets_the_shape_of_the_states(self):
-        gru = make(layers=3)
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_sets_the_shape_of_the_states(self, cell):
+        model = make(layers=3, cell=cell)
         for batch in (5, 2):
-            gru.set_inputs(np.zeros((batch, 4, FEATURES)))
-            assert gru.state_shape == (3, batch, HIDDEN)
-
-    def test_converts_to_the_models_type(self):
-        gru = make(dtype=np.float32)
-        gru.set_inputs(np.zeros((BATCH, 4, FEATURES), dtype=np.int64))
-        assert gru.inputs.dtype == np.float32
-        assert gru.step(states(gru, 1), stack([4], 1)).dtype == np.float32
+            model.set_inputs(np.zeros((batch, 4, FEATURES)))
+            assert model.state_shape == (3, batch, HIDDEN * (2 if cell == "lstm" else 1))
 
     @pytest.mark.parametrize("again", ["set_inputs", "refresh"])
-    def test_takes_changed_parameters(self, again):
-        gru, x, step = make(layers=2), normal(BATCH, 4, FEATURES), stack([3], 1)
-        u = states(gru, 1)
-        gru.set_inputs(x)
-        gru.parameters += 0.25
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_takes_changed_parameters(self, cell, again):
+        model, x, step = make(2, cell), normal(BATCH, 4, FEATURES), stack([3], 1)
+        u = states(model, 1)
+        model.set_inputs(x)
+        model.parameters += 0.25
         if again == "refresh":
-            gru.refresh()
+            model.refresh()
         else:
-            gru.set_inputs(x)
-        expected = reference_step(gru, gru.weights, x, u, step)
-        np.testing.assert_allclose(gru.step(u, step), expected, rtol=0, atol=1e-14)
+            model.set_inputs(x)
+        expected = reference_steps(model, x, None, u, step)
+        np.testing.assert_allclose(model.step(u, step), expected, rtol=0, atol=1e-14)
+
+    def test_bits_do_not_depend_on_what_else_is_bound(self):
+        """Ranks bind different inputs, and the same step gives the same bits on all of them."""
+        options = RecurrenceOptions(num_features=9, hidden=20)
+        model, x, step = Recurrence(options), normal(25, 24, 9), stack([8], 4, level=1)
+        model.set_inputs(x, model.input_windows(step))
+        u = normal(1, *model.state_shape, dtype=np.float32)
+        alone = model.step(u, step)
+        for count in (20, 24, len(EVERY_WINDOW)):
+            windows = np.concatenate([EVERY_WINDOW[:count], model.input_windows(step)])
+            model.set_inputs(x, windows)
+            np.testing.assert_array_equal(model.step(u, step), alone)
+
+    def test_what_is_missing_is_told(self):
+        model = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
+        grid = TimeGrid.uniform(0, 12, 12)
+        with pytest.raises(ValueError, match="set_inputs was not called"):
+            model.step(np.zeros((1, 1, 4, 3), np.float32), grid.steps(slice(1, 2, 1)))
+        model.set_inputs(np.zeros((4, 10, 2)))
+        with pytest.raises(ValueError, match="left out the input of finest step 11"):
+            model.step(np.zeros((2, 1, 4, 3), np.float32), grid.steps(slice(10, 12, 1)))
+        model.set_inputs(np.zeros((4, 10, 2)), np.array([[2, 2]]))
+        with pytest.raises(ValueError, match=r"left out the mean of the 2 inputs up to .* step 4$"):
+            model.step(np.zeros((1, 1, 4, 3), np.float32), stack([4], 4, level=1))
+
+
+@pytest.mark.parametrize(("cell", "kind"), CASES)
+@pytest.mark.parametrize(
+    ("level", "num_fine", "substep"), [(0, 1, 8), (1, 4, 8), (2, 16, 8), (1, 7, 3)]
+)
+class TestInputWindows:
+    def test_hold_exactly_what_steps_read(self, cell, kind, level, num_fine, substep):
+        model = make(1, cell, coarse_step=kind, substep=substep)
+        step, u = stack([num_fine, 30], num_fine, level), states(model, 2)
+        read = {i for last, length in model.input_windows(step) for i in range(last - length, last)}
+        points = np.array(sorted(read))
+        x = np.full((BATCH, 32, FEATURES), np.nan)
+        x[:, points] = normal(BATCH, points.size, FEATURES)
+        model.set_inputs(x, model.input_windows(step))
+        assert np.isfinite(model.step(u, step)).all()
+        for point in points:
+            spoilt = x.copy()
+            spoilt[:, point] = np.nan
+            model.set_inputs(spoilt, model.input_windows(step))
+            assert np.isnan(model.step(u, step)).any()
+
+    def test_one_left_out_is_named(self, cell, kind, level, num_fine, substep):
+        model = make(1, cell, coarse_step=kind, substep=substep)
+        step, u = stack([num_fine, 30], num_fine, level), states(model, 2)
+        windows = model.input_windows(step)
+        for i, (last, length) in enumerate(windows):
+            model.set_inputs(normal(BATCH, 32, FEATURES), np.delete(windows, i, axis=0))
+            what = "the input of" if length == 1 else f"the mean of the {length} inputs up to"
+            for method in (model.step, model.linearize):
+                with pytest.raises(ValueError, match=rf"left out {what} finest step {last}$"):
+                    method(u, step)
 
 
 class TestParameters:
-    def test_are_shared(self):
-        options = RecurrenceOptions(num_features=FEATURES, hidden=HIDDEN, dtype=np.float64)
-        flat = np.arange(3.0 * HIDDEN * (FEATURES + HIDDEN + 2))
-        gru = Recurrence(options, flat)
-        assert gru.parameters is flat
-        gru.weights["bias_hh_l0"][-1] = -1
+    @pytest.mark.parametrize(("cell", "gates"), [("implicit", 3), ("classic", 3), ("lstm", 4)])
+    def test_are_shared(self, cell, gates):
+        options = RecurrenceOptions(
+            num_features=FEATURES, hidden=HIDDEN, cell=cell, dtype=np.float64
+        )
+        flat = np.arange(gates * HIDDEN * (FEATURES + HIDDEN + 2.0))
+        model = Recurrence(options, flat)
+        assert model.parameters is flat
+        model.weights["bias_hh_l0"][-1] = -1
         assert flat[-1] == -1
 
     def test_are_drawn_by_seed(self):
@@ -532,6 +275,17 @@ class TestParameters:
         np.testing.assert_array_equal(first, same)
         assert (first != other).any()
         assert 0.24 < np.abs(first).max() <= 0.25  # 16^(-1/2)
+
+    @pytest.mark.parametrize("flat", [np.zeros(5, np.float32), np.zeros(63, np.float64)])
+    def test_must_fit(self, flat):
+        with pytest.raises(ValueError, match="parameters must be 63 numbers of float32"):
+            Recurrence(RecurrenceOptions(num_features=2, hidden=3), flat)
+
+
+def test_default_options():
+    options = RecurrenceOptions(num_features=1)
+    assert (options.cell, options.coarse_step, options.substep) == ("implicit", "averaged", 4)
+    assert (options.hidden, options.layers, options.dtype) == (100, 1, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -543,9 +297,10 @@ class TestParameters:
         ({"layers": 1.5}, "layers must be an integer, got 1.5"),
         ({"substep": 0}, "substep must be at least 1, got 0"),
         ({"substep": (8, 0)}, "substep must be at least 1, got 0"),
-        ({"cell": "lstm"}, "cell must be one of implicit, classic, got 'lstm'"),
-        ({"coarse_step": "exact"}, "coarse_step must be one of .*, got 'exact'"),
-        ({"cell": "classic", "coarse_step": "implicit"}, "needs cell 'implicit'; use 'midpoint'"),
+        ({"cell": "rnn"}, "cell must be one of implicit, classic, lstm, got 'rnn'"),
+        ({"coarse_step": "exact"}, "coarse_step must be one of averaged, .*, got 'exact'"),
+        ({"cell": "classic", "coarse_step": "implicit"}, "needs cell 'implicit'; use 'averaged'"),
+        ({"cell": "lstm", "coarse_step": "implicit"}, "needs cell 'implicit'; use 'averaged'"),
         ({"dtype": np.float16}, "dtype must be float32 or float64, got float16"),
         ({"dtype": np.complex128}, "dtype must be float32 or float64, got complex128"),
     ],
@@ -553,69 +308,3 @@ class TestParameters:
 def test_options_out_of_range(changes, message):
     with pytest.raises(ValueError, match=message):
         RecurrenceOptions(**{"num_features": FEATURES, **changes})
-
-
-def test_sequences_shorter_than_the_grid_are_told():
-    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
-    grid = TimeGrid.uniform(0, 12, 12)
-    with pytest.raises(ValueError, match="set_inputs was not called"):
-        gru.step(np.zeros((1, 1, 4, 3), np.float32), grid.steps(slice(1, 2, 1)))
-    gru.set_inputs(np.zeros((4, 10, 2)))
-    with pytest.raises(ValueError, match="left out the input of finest step 11"):
-        gru.step(np.zeros((2, 1, 4, 3), np.float32), grid.steps(slice(10, 12, 1)))
-
-
-@pytest.mark.parametrize("points", [[0, 1], [2, 1], [1, 1], [1, 11]])
-def test_points_must_be_steps_of_the_sequence(points):
-    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3))
-    with pytest.raises(ValueError, match=r"points must increase within 1\.\.10"):
-        gru.set_inputs(np.zeros((4, 10, 2)), np.array(points))
-
-
-@pytest.mark.parametrize("flat", [np.zeros(5, np.float32), np.zeros(63, np.float64)])
-def test_parameters_must_fit(flat):
-    with pytest.raises(ValueError, match="parameters must be 63 numbers of float32"):
-        Recurrence(RecurrenceOptions(num_features=2, hidden=3), flat)
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-def test_recorded_steps_are_not_evaluated_again_unless_states_changed(layers, monkeypatch):
-    """A linearisation after recording equals one from scratch, also where a state has moved."""
-    rng = np.random.default_rng(8)
-    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3, layers=layers, dtype=np.float64))
-    gru.set_inputs(rng.standard_normal((4, 6, 2)))
-    steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
-    u, w = rng.standard_normal((2, 6, *gru.state_shape))
-    gru.recording = True
-    gru.step(u[::2], steps.at(slice(0, 6, 2)))
-    gru.step(u[1::2], steps.at(slice(1, 6, 2)))
-    gru.recording = False
-    moved = u.copy()
-    moved[3] += 0.1
-    ran = []
-    run = gru._run
-    monkeypatch.setattr(gru, "_run", lambda *given: ran.append(len(given[0])) or run(*given))
-    recorded = gru.linearize(moved, steps)
-    assert sum(ran) == 1  # only the state that moved
-    fresh = gru.linearize(moved, steps)
-    assert sum(ran) == 1 + 6  # a linearisation takes what was recorded with it
-    every = slice(0, 6, 1)
-    np.testing.assert_array_equal(recorded.adjoint(w, every), fresh.adjoint(w, every))
-    np.testing.assert_array_equal(recorded.gradient(w), fresh.gradient(w))
-
-
-def test_new_inputs_drop_what_was_recorded():
-    rng = np.random.default_rng(8)
-    gru = Recurrence(RecurrenceOptions(num_features=2, hidden=3, dtype=np.float64))
-    steps = TimeGrid.uniform(0, 6, 6).steps(slice(1, 7, 1))
-    x = rng.standard_normal((2, 4, 6, 2))
-    gru.set_inputs(x[0])
-    u, w = rng.standard_normal((2, 6, *gru.state_shape))
-    gru.recording = True
-    gru.step(u, steps)
-    gru.recording = False
-    gru.set_inputs(x[1])
-    got = gru.linearize(u, steps).gradient(w)
-    other = Recurrence(gru.options, gru.parameters)
-    other.set_inputs(x[1])
-    np.testing.assert_array_equal(got, other.linearize(u, steps).gradient(w))

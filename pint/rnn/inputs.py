@@ -18,14 +18,15 @@ class BoundInputs:
     """The inputs that a rank needs, one row for each window of a sequence.
 
     A window of one is the input of a finest step; a longer one is a mean. Where a sequence has no
-    element its input is that of the element before, and means leave it out.
+    element its input is that of the element before, and means leave it out; a mean without any
+    element is that input too.
 
     Parameters
     ----------
     x : ndarray, shape (B, T, F)
         Sequences.
     windows : ndarray of int64, shape (k, 2), or None
-        Rows of (last finest step, length); None: every finest step.
+        Rows of (last finest step, length); None: every finest step. A repeated one counts once.
     mask : ndarray of bool, shape (B, T), or None
         Where sequences have elements; None: everywhere.
     dtype : dtype
@@ -53,8 +54,9 @@ class BoundInputs:
         if windows is None:
             last = np.arange(1, self.num_steps + 1)
             windows = np.stack([last, np.ones_like(last)], axis=1)
-        first = windows[:, 0] - windows[:, 1]
-        if windows.size and not (first.min() >= 0 and windows[:, 0].max() <= self.num_steps):
+        windows = np.unique(windows, axis=0)
+        last, length = windows.T
+        if np.any((length < 1) | (last < length) | (last > self.num_steps)):
             raise ValueError(f"windows must lie within 1..{self.num_steps}, got {windows}")
         self._counts = None if mask is None else _counts(mask, x.shape[:2])
         if mask is not None:
@@ -85,8 +87,10 @@ class BoundInputs:
         if mask is None:
             mean: Array = x[:, steps].mean(axis=1)
             return mean
-        weight = mask[:, steps] / np.maximum(mask[:, steps].sum(axis=1, keepdims=True), 1)
-        weighted: Array = np.einsum("bt,btf->bf", weight.astype(x.dtype), x[:, steps])
+        here = mask[:, steps].copy()
+        here[:, -1] |= ~here.any(axis=1)  # x is filled: the element before
+        weight = here / here.sum(axis=1, keepdims=True)
+        weighted: Array = np.einsum("bt,btf->bf", weight, x[:, steps])
         return weighted
 
     def rows_of(self, table: tuple[Phase, ...], step: Step) -> Indices:

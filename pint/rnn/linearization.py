@@ -81,8 +81,8 @@ class Tape:
         self._is_noted[slots], self._is_chained[slots] = True, False
 
     def note_chain(self, slots: Indices, u: Array, out: Array) -> None:
-        """Remember that consecutive steps are taken from u, and where their states will be."""
-        self._chain = int(slots[0]), u.copy(), out
+        """Remember that consecutive steps were taken from u, and their states."""
+        self._chain = int(slots[0]), u.copy(), out.copy()
         self._is_chained[:] = False
         self._is_chained[slots], self._is_noted[slots] = True, False
 
@@ -197,7 +197,7 @@ class RecurrenceLinearization(Linearization):
             w = out[part.stop - 1]
         if gradient is not None:
             self._to_torch_order(gradient)
-            self._chained = flat, first, out
+            self._chained = flat, first, out.copy()
 
     def _chain_part(
         self,
@@ -314,17 +314,30 @@ class RecurrenceLinearization(Linearization):
         return self.model.bound.rows
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
-    """Return a @ b for a of shape (n, B, K), as one matrix product, shape (n, B, M).
+def product(a: Array, b: Array) -> Array:
+    """Return a @ b for a of shape (n, B, K), as one matrix product; new, shape (n, B, M)."""
+    n, batch, width = a.shape
+    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
+    return (flat @ b).reshape(n, batch, b.shape[1])
 
-    The result is `out` if that has its shape, and new otherwise.
+
+def blocked_product(a: Array, b: Array, out: Array) -> Array:
+    """Return a @ b as `product` does, in blocks of `ROWS` rows, the last one filled up with zeros.
+
+    All products then have one shape, and a row's bits do not depend on which others it is among.
     """
     n, batch, width = a.shape
     shape = (n, batch, b.shape[1])
-    if out is None or out.shape != shape:
+    if out.shape != shape:
         out = np.empty(shape, dtype=a.dtype)
-    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    np.matmul(flat, b, out=out.reshape(n * batch, -1))
+    rows, results = a.reshape(n * batch, width), out.reshape(n * batch, -1)
+    whole = n * batch - n * batch % ROWS
+    for start in range(0, whole, ROWS):
+        np.matmul(rows[start : start + ROWS], b, out=results[start : start + ROWS])
+    if whole < n * batch:
+        filled = np.zeros((ROWS, width), dtype=a.dtype)
+        filled[: n * batch - whole] = rows[whole:]
+        results[whole:] = (filled @ b)[: n * batch - whole]
     return out
 
 

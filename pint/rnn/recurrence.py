@@ -13,7 +13,14 @@ from pint.propagator import Propagator, Step
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
-from pint.rnn.linearization import Layers, RecurrenceLinearization, Tape, parts, product
+from pint.rnn.linearization import (
+    Layers,
+    RecurrenceLinearization,
+    Tape,
+    blocked_product,
+    parts,
+    product,
+)
 from pint.rnn.parameters import layer_shapes, num_entries, uniform, views
 from pint.rnn.schedule import CoarseStep, Phase, phases
 
@@ -193,7 +200,9 @@ class Recurrence(Propagator):
             return  # nothing to multiply yet
         self._recorded = None
         layers, weights = range(self.options.layers), self.weights
-        self._projected = product(self.bound.rows, weights["weight_ih_l0"].T, self._projected)
+        self._projected = blocked_product(
+            self.bound.rows, weights["weight_ih_l0"].T, self._projected
+        )
         self._state_weights = [
             np.ascontiguousarray(weights[f"weight_hh_l{layer}"].T) for layer in layers
         ]
@@ -273,14 +282,15 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
-        tape = None
+        tape, start = None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
-            tape.note_chain(rows[:, 0], u, out)
         for part in parts(out.shape[0], self.batch * len(table)):
             right = None if g is None else g[part]
             self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
             u = out[part.stop - 1]
+        if tape is not None:
+            tape.note_chain(rows[:, 0], start, out)
 
     def _chain_part(
         self,
@@ -331,7 +341,7 @@ class Recurrence(Propagator):
         """Return the derivative of Phi at a stack of states, for a stack of steps.
 
         It holds 5 H numbers (6 H for LSTM) for each sequence, point, layer and gate evaluation, and
-        H more for all layers but the last. Finest steps that were taken from the same states while
+        H more. Finest steps that were taken from the same states while
         `recording` are not evaluated again.
         """
         table, bound = self._phases(step), self._bound()
