@@ -59,3 +59,18 @@ def test_training_script(tmp_path, ranks):
     exact = float(re.findall(r"([\d.]+)% exact", said)[-1])
     assert exact > 90
     assert (tmp_path / "frequencies.h5").exists()
+
+
+@pytest.mark.parametrize("way", ["numpy", "torch"])
+def test_own_cell_trains_alike_on_one_and_two_ranks(tmp_path, way):
+    numpy_script, torch_script = scripts("docs/own_cell.md")
+    script = numpy_script if way == "numpy" else torch_script
+    if way == "torch":
+        pytest.importorskip(
+            "torch", reason="torch is not installed: pip install 'pint-mgrit[torch]'"
+        )
+    said = start(script, tmp_path)
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", said)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.05 * losses[0]
+    assert start(script, tmp_path, *mpiexec(2)) == said
