@@ -5,7 +5,6 @@ torch is imported when a cell is made, and not before: pint does not need it.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -258,12 +257,13 @@ def _transposed(
 
 def _torch() -> Any:
     try:
-        return importlib.import_module("torch")
+        import torch
     except ImportError as error:
         raise ImportError(
             f"from_torch needs torch, which cannot be imported ({error}): "
             'pip install "pint-mgrit[torch]"'
         ) from error
+    return torch
 
 
 def _hidden(module: torch.nn.Module, hidden: int | tuple[int, ...] | None) -> tuple[int, ...]:
