@@ -260,7 +260,7 @@ class AdjointSolver:
             Solution of the forward solver.
         terminal_gradient : array_like, shape state_shape
             dJ/du_N. The value on the rank that owns the last point counts; others only need its
-            shape and dtype.
+            shape and dtype. Adjoint states are of the library of the forward states.
         sources : array, shape (number of own reversed points, ...state_shape), optional
             dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
             the last point is ignored); zero if left out.
@@ -274,7 +274,8 @@ class AdjointSolver:
         states = self._states(result)
         hierarchy = self.solver.hierarchy
         self.propagator.linearize_at(hierarchy, states)
-        solution = self.solver.solve(self._at_first(terminal_gradient), sources=sources)
+        begin = in_library_of(states, self._at_first(terminal_gradient))
+        solution = self.solver.solve(begin, sources=sources)
         own = _with_ghost(solution.u, hierarchy.levels[0])
         gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
@@ -304,7 +305,7 @@ class AdjointSolver:
         if source == target:
             return terminal_gradient
         return self.forward.comm.bcast(
-            np.array(terminal_gradient, dtype=self.propagator.dtype), source
+            np.asarray(terminal_gradient).astype(self.propagator.dtype), source
         )
 
     def _states(self, result: Result) -> State:

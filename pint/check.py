@@ -160,7 +160,7 @@ class _Check:
 
     def call(self, what: str, method: Callable[[State], State], u: State, like: State) -> bool:
         """Check what a method returns for `u`, and that it is pure; tell whether all is well."""
-        before = np.array(u)
+        before = np.asarray(u).copy()
         self.done.append(what)
         try:
             out = method(u)

@@ -77,3 +77,18 @@ state = load_file("weights.safetensors")
 head = state.pop("head.weight"), state.pop("head.bias")
 print(str(torch.nn.GRU(3, 16, 2).load_state_dict(state)) == "<All keys matched successfully>")
 """
+
+
+@pytest.mark.parametrize("way", ["numpy", "torch"])
+def test_own_cell_trains_alike_on_one_and_two_ranks(tmp_path, way):
+    numpy_script, torch_script = scripts("docs/own_cell.md")
+    script = numpy_script if way == "numpy" else torch_script
+    if way == "torch":
+        pytest.importorskip(
+            "torch", reason="torch is not installed: pip install 'pint-mgrit[torch]'"
+        )
+    said = start(script, tmp_path)
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", said)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.05 * losses[0]
+    assert start(script, tmp_path, *mpiexec(2)) == said

@@ -44,8 +44,7 @@ def exp_into(x, out):
 
 @njit
 def power_and_sum_into(f, power2, out):
-    for i in range(f.size):
-        out[0, i], out[1, i], out[2, i], out[3, i] = _power_and_sum(f[i], power2)
+    _power_and_sum(f, power2, out[0], out[1], out[2], out[3])
 
 
 @njit
