@@ -117,7 +117,8 @@ def _train(
             error = np.linalg.norm(gradient - exact) / np.linalg.norm(exact)
             if comm.rank == 0:
                 print(f"update {update:4d}  loss {loss:.6f}  gradient off by {error:.1e}")
-        optimizer.update(cell.parameters, gradient, state)
+        change, state = optimizer.update(gradient, state, cell.parameters)
+        cell.parameters += change
     return 0
 
 
