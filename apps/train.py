@@ -21,9 +21,10 @@ from rich.table import Table
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, check_target, write_run
-from pint.rnn.architecture import ARCHITECTURE, Architecture
-from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.architecture import ARCHITECTURE
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
 from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
@@ -93,7 +94,7 @@ def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
     return data
 
 
-def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> ClassifierSolver:
+def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> NetworkSolver:
     cell = RecurrenceOptions(
         num_features=data.num_features,
         hidden=args.hidden,
@@ -102,7 +103,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         substep=args.substep,
         dtype=args.dtype,
     )
-    model = Classifier(cell, data.num_classes, args.seed)
+    network = Network(cell, data.num_classes, seed=args.seed)
     forward = MGRITOptions(
         levels=1 if args.serial else args.levels,
         coarsening=args.coarsening,
@@ -111,7 +112,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         coarsest=args.coarsest,
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
-    return ClassifierSolver(model, data.num_steps, forward, backward, comm)
+    return NetworkSolver(network, data.num_steps, forward, backward, comm)
 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
@@ -131,7 +132,7 @@ class _Recorder:
         self,
         args: argparse.Namespace,
         arguments: Sequence[str],
-        solver: ClassifierSolver,
+        solver: NetworkSolver,
         comm: Communicator,
     ) -> None:
         self.args = args
@@ -139,9 +140,7 @@ class _Recorder:
         self.solver = solver
         self.comm = comm
         self.hosts = comm.num_hosts()
-        num_classes = solver.model.shapes["head.bias"][0]
-        architecture = Architecture.of(solver.model.options, num_classes)
-        self.describes = {ARCHITECTURE: dataclasses.asdict(architecture)}
+        self.describes = {ARCHITECTURE: dataclasses.asdict(solver.network.architecture)}
 
     def write(self, log: TrainingLog) -> None:
         """Replace the file; collective."""
@@ -155,15 +154,15 @@ class _Recorder:
             ranks=self.comm.size,
             hosts=self.hosts,
             options={**{name: _plain(value) for name, value in options.items()}, **self.describes},
-            times=self.solver.forward.grid.times,
-            coarsening=self.solver.forward.options.factors(self.solver.num_steps),
+            times=self.solver.sweep.forward.grid.times,
+            coarsening=self.solver.sweep.forward.options.factors(self.solver.num_steps),
             history={
                 "forward_residual": _table(log.forward_residuals),
                 "backward_residual": _table(log.backward_residuals),
             },
             timings=dict(zip(log.timings, timings.T, strict=True)),
             training={name: np.array([row[name] for row in log.epochs]) for name in COLUMNS},
-            model=self.solver.model.weights,
+            model=self.solver.network.weights,
             finished=log.finished,
         )
         write_run(self.args.output, record)
@@ -181,13 +180,13 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _headline(data: SequenceData, solver: ClassifierSolver, comm: Communicator) -> str:
-    levels = [str(level.grid.num_steps) for level in solver.forward.hierarchy.levels]
+def _headline(data: SequenceData, solver: NetworkSolver, comm: Communicator) -> str:
+    levels = [str(level.grid.num_steps) for level in solver.sweep.forward.hierarchy.levels]
     how = "serial stepping" if len(levels) == 1 else f"MGRIT on levels of {', '.join(levels)} steps"
     return (
         f"{data.name}: {len(data.y_train)} training and {len(data.y_test)} test sequences of "
         f"{data.num_steps} steps x {data.num_features}, {data.num_classes} classes; "
-        f"{solver.model.parameters.size} parameters; {how}; {comm.size} rank(s)"
+        f"{solver.network.parameters.size} parameters; {how}; {comm.size} rank(s)"
     )
 
 
@@ -301,12 +300,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--coarse-step",
-        choices=("midpoint", "matched", "implicit"),
-        default="midpoint",
+        choices=("averaged", "midpoint", "matched", "implicit"),
+        default="averaged",
         help="what a coarse step does; implicit is that of Moon & Cyr",
     )
     add(
-        "--substep", type=per_level_list, default=8, help="finest steps per part of a midpoint step"
+        "--substep",
+        type=per_level_list,
+        default=4,
+        help="finest steps per part of an averaged or midpoint step",
     )
     add(
         "--coarsest",

@@ -16,8 +16,10 @@ from rich.table import Table
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
+from pint.rnn.sweep import Sequences
 from pint.train.datasets import SequenceData, load_har
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingLog, TrainingOptions
@@ -39,7 +41,8 @@ class Setting(NamedTuple):
 
 def settings() -> Iterator[Setting]:
     """Yield what is compared."""
-    steps = [("implicit", 8), ("matched", 8), ("midpoint", 16), ("midpoint", 8), ("midpoint", 4)]
+    steps = [("implicit", 8), ("matched", 8)]
+    steps += [(kind, substep) for kind in ("midpoint", "averaged") for substep in (16, 8, 4, 3)]
     for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
         for forward, backward in ITERATIONS:
             yield Setting(coarse_step, substep, relax, forward, backward)
@@ -67,9 +70,9 @@ def main() -> int:
 def _rows(data: SequenceData, hidden: int, layers: int, epochs: list[int]) -> list[dict[str, Any]]:
     """Train a network of so many layers; return one row for each setting and moment."""
     cell = RecurrenceOptions(num_features=data.num_features, hidden=hidden, layers=layers)
-    model = Classifier(cell, data.num_classes)
+    network = Network(cell, data.num_classes)
     stepping = MGRITOptions(levels=1)
-    exact = ClassifierSolver(model, data.num_steps, stepping, stepping)
+    exact = NetworkSolver(network, data.num_steps, stepping, stepping)
     rows: list[dict[str, Any]] = []
 
     def compare(log: TrainingLog) -> None:
@@ -86,7 +89,7 @@ def _rows(data: SequenceData, hidden: int, layers: int, epochs: list[int]) -> li
 
 
 def _compare(
-    setting: Setting, exact: ClassifierSolver, data: SequenceData, epoch: int
+    setting: Setting, exact: NetworkSolver, data: SequenceData, epoch: int
 ) -> dict[str, Any]:
     """Return the errors of one setting at the present weights, on the first training sequences."""
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
@@ -94,19 +97,19 @@ def _compare(
         levels=3, coarsening=4, relax=setting.relax, max_iterations=setting.forward
     )
     backward = dataclasses.replace(forward, max_iterations=setting.backward)
-    model = exact.model
-    kept = model.options
-    model.options = dataclasses.replace(
+    network = exact.network
+    kept = network.options
+    network.options = dataclasses.replace(
         kept, coarse_step=setting.coarse_step, substep=setting.substep
     )
     try:
-        solver = ClassifierSolver(model, data.num_steps, forward, backward)
+        solver = NetworkSolver(network, data.num_steps, forward, backward)
     finally:
-        model.options = kept
+        network.options = kept
     g, g_exact = (s.loss_and_gradient(x, y).gradient for s in (solver, exact))
     u, u_exact = (_last_state(s, x) for s in (solver, exact))
     return {
-        "layers": model.options.layers,
+        "layers": network.options.layers,
         "epochs": epoch,
         **setting._asdict(),
         "state_error": float(np.linalg.norm(u - u_exact) / np.linalg.norm(u_exact)),
@@ -116,25 +119,26 @@ def _compare(
     }
 
 
-def _last_state(solver: ClassifierSolver, x: Any) -> Any:
+def _last_state(solver: NetworkSolver, x: Any) -> Any:
     """Return the last hidden state of all layers."""
-    solver.gru.set_inputs(x)
-    zero = np.zeros(solver.gru.state_shape, dtype=solver.gru.dtype)
-    return solver.forward.solve(zero).final_state()
+    sweep = solver.sweep
+    sweep.bind(Sequences(x=x), backward=False)
+    zero = np.zeros(sweep.model.state_shape, dtype=sweep.model.dtype)
+    return sweep.solve(zero, record=False).final_state()
 
 
-def critical_path(solver: ClassifierSolver, options: MGRITOptions) -> int:
+def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     """Count cell evaluations that must follow one another, with a rank for each finest interval.
 
     A sweep over the F-points of an interval is m - 1 steps in a row, a C-relaxation, a residual or
     a coarse right-hand side one, the coarsest level all of its steps; a step on level l counts the
     cell evaluations of its coarse step. The parameter gradient at the end is the same for all.
     """
-    levels = solver.forward.hierarchy.levels
+    levels = solver.sweep.forward.hierarchy.levels
     cost = []
     for level in levels:
         num_fine = int(level.grid.steps(1).num_fine)
-        cost.append(len(solver.gru.options.phases_of(level.index, num_fine)))
+        cost.append(len(solver.sweep.model.options.phases_of(level.index, num_fine)))
     coarsest = levels[-1].grid.num_steps * cost[-1]
     sweeps = [(level.m - 1) * cost[level.index] for level in levels[:-1]]
     cycle = coarsest

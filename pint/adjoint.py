@@ -183,7 +183,7 @@ class AdjointResult:
     initial_gradient : ndarray, shape state_shape
         dJ/du_0, on every rank.
     parameter_gradient : ndarray, shape (num_parameters,)
-        dJ/dtheta, summed over all ranks, on every rank.
+        dJ/dtheta, summed over all ranks, on every rank (unless `total` was False).
     w : array, shape (number of own reversed points, ...state_shape)
         Adjoint states of this rank in reversed order: row r belongs to forward point
         ``last - r``.
@@ -250,7 +250,12 @@ class AdjointSolver:
         return [self.propagator.forward_step(stack) for stack in stacks]
 
     def solve(
-        self, result: Result, terminal_gradient: State, sources: State | None = None
+        self,
+        result: Result,
+        terminal_gradient: State,
+        sources: State | None = None,
+        *,
+        total: bool = True,
     ) -> AdjointResult:
         """Solve for the gradient of J at a forward solution; collective.
 
@@ -263,7 +268,10 @@ class AdjointSolver:
             shape and dtype. Adjoint states are of the library of the forward states.
         sources : array, shape (number of own reversed points, ...state_shape), optional
             dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
-            the last point is ignored); zero if left out.
+            the last point is ignored); zero if left out. See `at_reversed_points`.
+        total : bool, default True
+            Sum the parameter gradient over the ranks; otherwise each rank gets the part of its own
+            steps, for those who have more to sum.
 
         Returns
         -------
@@ -271,7 +279,7 @@ class AdjointSolver:
             Gradients and adjoint states.
         """
         self.forward.comm.agree(self._misfit(result))
-        states = self._states(result)
+        states = self.at_reversed_points(result.u)
         hierarchy = self.solver.hierarchy
         self.propagator.linearize_at(hierarchy, states)
         begin = in_library_of(states, self._at_first(terminal_gradient))
@@ -281,7 +289,7 @@ class AdjointSolver:
         self.propagator.release()
         return AdjointResult(
             initial_gradient=solution.final_state(),
-            parameter_gradient=self.comm.sum(gradient) if gradient.size else gradient,
+            parameter_gradient=self.comm.sum(gradient) if total and gradient.size else gradient,
             w=solution.u,
             last=self.forward.grid.num_steps - solution.first,
             status=solution.status,
@@ -308,15 +316,27 @@ class AdjointSolver:
             np.asarray(terminal_gradient).astype(self.propagator.dtype), source
         )
 
-    def _states(self, result: Result) -> State:
-        """Return the forward states at the own reversed points, in reversed order."""
+    def at_reversed_points(self, u: State) -> State:
+        """Bring states from this rank's forward points to its reversed ones; collective.
+
+        Parameters
+        ----------
+        u : array, shape (number of own points, ...)
+            In the order of `Result.u`.
+
+        Returns
+        -------
+        array, shape (number of own reversed points, ...)
+            In the order of `AdjointResult.w`; may be a view.
+        """
         finest = self.forward.hierarchy.levels[0]
-        xp = array_api_compat.array_namespace(result.u)
+        xp = array_api_compat.array_namespace(u)
         own = self.solver.hierarchy.levels[0].block
-        after = _first_of_right(result.u, finest)
-        both = result.u if after is None else xp.concat([result.u, after])
+        after = _first_of_right(u, finest)
+        both = u if after is None else xp.concat([u, after])
         flipped = xp.flip(both, axis=0)
-        ahead = own.start - (self.forward.grid.num_steps - (result.first + both.shape[0] - 1))
+        last = finest.block.start + both.shape[0] - 1
+        ahead = own.start - (self.forward.grid.num_steps - last)
         return flipped[ahead : ahead + len(own)]
 
 

@@ -75,6 +75,10 @@ class Communicator(ABC):
         """Return the same ranks in reversed order."""
 
     @abstractmethod
+    def split(self, size: int) -> Communicator:
+        """Return this rank's group of `size` consecutive ranks; the last one may be smaller."""
+
+    @abstractmethod
     def abort(self) -> None:
         """End all processes with exit status 1."""
 
@@ -125,6 +129,9 @@ class SerialCommunicator(Communicator):
         return self
 
     def reversed(self) -> Communicator:  # noqa: D102
+        return self
+
+    def split(self, size: int) -> Communicator:  # noqa: D102
         return self
 
     def abort(self) -> None:  # noqa: D102
@@ -189,6 +196,9 @@ class MPICommunicator(Communicator):
 
     def reversed(self) -> Communicator:  # noqa: D102
         return self._derived("reversed", lambda: self.comm.Split(0, self.size - 1 - self.rank))
+
+    def split(self, size: int) -> Communicator:  # noqa: D102
+        return self._derived(f"split {size}", lambda: self.comm.Split(self.rank // size, self.rank))
 
     def _derived(self, name: str, make: Callable[[], Any]) -> MPICommunicator:
         """Return a communicator made from this one; made once and kept with it.

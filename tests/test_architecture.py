@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pint.rnn.architecture import Architecture
-from pint.rnn.network import Classifier
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 
 
@@ -37,9 +37,9 @@ def test_shapes_are_those_of_torch(kind, bidirectional, layers):
 @pytest.mark.parametrize("cell", ["implicit", "classic"])
 def test_belongs_to_a_classifier(cell):
     options = RecurrenceOptions(num_features=3, hidden=4, layers=2, cell=cell, dtype=np.float64)
-    model = Classifier(options, num_classes=5)
-    architecture = Architecture.of(options, num_classes=5)
-    assert architecture.shapes == model.shapes
+    model = Network(options, num_outputs=5)
+    architecture = Architecture.of(options, num_outputs=5)
+    assert architecture.shapes == model.architecture.shapes
     architecture.check(model.weights)
     assert architecture.recurrence_options() == RecurrenceOptions(
         num_features=3, hidden=4, layers=2, cell=cell, dtype="float64"
@@ -48,14 +48,14 @@ def test_belongs_to_a_classifier(cell):
 
 @pytest.mark.parametrize("cell", ["implicit", "classic", "lstm"])
 def test_is_inferred_from_names_and_shapes(cell):
-    for layers, bidirectional, num_classes in itertools.product([1, 2, 11], [False, True], [0, 3]):
+    for layers, bidirectional, num_outputs in itertools.product([1, 2, 11], [False, True], [0, 3]):
         architecture = Architecture(
             num_features=5,
             hidden=2,
             layers=layers,
             cell=cell,
             bidirectional=bidirectional,
-            num_classes=num_classes,
+            num_outputs=num_outputs,
             dtype="float64",
         )
         given = "classic" if cell == "lstm" else cell
@@ -90,7 +90,7 @@ def put(name, tensor):
     ],
 )
 def test_what_does_not_fit_is_told(change, message):
-    architecture = Architecture(num_features=3, hidden=4, layers=2, num_classes=5)
+    architecture = Architecture(num_features=3, hidden=4, layers=2, num_outputs=5)
     tensors = zeros(architecture)
     architecture.check(tensors)
     change(tensors)
@@ -128,7 +128,7 @@ def test_nothing_is_inferred_from_other_tensors(tensors, message):
         ({"hidden": 0}, "hidden must be at least 1, got 0"),
         ({"num_features": 0}, "num_features must be at least 1, got 0"),
         ({"layers": 0}, "layers must be at least 1, got 0"),
-        ({"num_classes": -1}, "num_classes must be at least 0, got -1"),
+        ({"num_outputs": -1}, "num_outputs must be at least 0, got -1"),
         ({"cell": "vanilla"}, "cell must be one of implicit, classic, lstm, got 'vanilla'"),
         ({"pooling": "max"}, "pooling must be one of last, every, mean, got 'max'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),

@@ -15,7 +15,7 @@ from pint._version import __version__
 from pint.cli import main
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import Architecture
-from pint.rnn.network import Classifier
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.weights import load, load_architecture
 from pint.train.trainer import exact_solver
@@ -125,7 +125,7 @@ class TestExport:
             np.testing.assert_array_equal(written[name], tensor)
         architecture = load_architecture(target)
         assert architecture.cell == "implicit"
-        assert (architecture.hidden, architecture.num_classes) == (3, 10)
+        assert (architecture.hidden, architecture.num_outputs) == (3, 10)
         assert capsys.readouterr().err == ""
 
     def test_onnx(self, trained):
@@ -134,7 +134,7 @@ class TestExport:
         target = trained.with_name("model.onnx")
         assert main(["export", str(trained), str(target)]) == 0
         x = np.random.default_rng(0).standard_normal((2, 64, 1)).astype(np.float32)
-        model = Classifier(RecurrenceOptions(num_features=1, hidden=3), 10)
+        model = Network(RecurrenceOptions(num_features=1, hidden=3), 10)
         model.load(open_run(trained).model)
         expected, _ = exact_solver(model, 64).predict(x)
         (got,) = runtime.InferenceSession(target).run(["logits"], {"x": x})
@@ -142,7 +142,7 @@ class TestExport:
 
     def test_options_reach_the_reader(self, tmp_path):
         weights = pytest.importorskip("safetensors.numpy", reason="an extra: pint[weights]")
-        shapes = Architecture(num_features=2, hidden=3, num_classes=4).shapes
+        shapes = Architecture(num_features=2, hidden=3, num_outputs=4).shapes
         tensors = {name: np.ones(shape) for name, shape in shapes.items()}
         heads = {f"fc.{part}": tensors.pop(f"head.{part}") for part in ("weight", "bias")}
         stacks = {f"{each}.{name}": x for each in "ab" for name, x in tensors.items()}
@@ -151,7 +151,7 @@ class TestExport:
         options = "--prefix a. --head fc. --cell implicit --pooling mean"
         assert main(["export", source, str(target), *options.split()]) == 0
         assert load_architecture(target) == Architecture(
-            num_features=2, hidden=3, num_classes=4, pooling="mean", dtype="float64"
+            num_features=2, hidden=3, num_outputs=4, pooling="mean", dtype="float64"
         )
 
     @pytest.mark.parametrize(

@@ -5,15 +5,16 @@ from itertools import product
 
 import numpy as np
 import pytest
+from tests.gru_reference import implicit_step, sigmoid
 
 from pint import MGRITOptions
 from pint.mgrit.solver import MGRIT
 from pint.rnn.architecture import Architecture
 from pint.rnn.export import export_onnx
-from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
 from pint.timegrid import TimeGrid
-from tests.gru_reference import implicit_step, sigmoid
 
 onnx = pytest.importorskip("onnx", reason="the export is an extra: pint[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="runs exported graphs: pint[test]")
@@ -53,14 +54,14 @@ def sequences(architecture, length, batch):
 def test_equals_exact_stepping(tmp_path, cell, layers, dtype):
     """One file for all lengths and batches; scores of the classifier, states of all its layers."""
     options = RecurrenceOptions(num_features=4, hidden=7, layers=layers, cell=cell, dtype=dtype)
-    model = Classifier(options, num_classes=5, seed=layers)
+    model = Network(options, num_outputs=5, seed=layers)
     model.parameters *= 3  # trained weights are greater than fresh ones, and gates farther from 1/2
-    architecture = Architecture.of(options, num_classes=5)
+    architecture = Architecture.of(options, num_outputs=5)
     run = exported(tmp_path / "model.onnx", model.weights, architecture)
     for length, batch in SIZES:
         x = sequences(architecture, length, batch)
         got = run(x)
-        expected, _ = ClassifierSolver(model, length, STEPPING, STEPPING).predict(x)
+        expected, _ = NetworkSolver(model, length, STEPPING, STEPPING).predict(x)
         assert list(got) == ["logits", "h_n"]
         assert got["logits"].dtype == got["h_n"].dtype == np.dtype(dtype)
         np.testing.assert_allclose(got["logits"], expected, rtol=0, atol=TOLERANCE[dtype])
@@ -70,7 +71,7 @@ def test_equals_exact_stepping(tmp_path, cell, layers, dtype):
 
 def last_states(model, x):
     """Return the states of all layers after serial stepping."""
-    gru = Recurrence(model.options, model.cell_parameters)
+    gru = Recurrence(model.options, model.parameters[model.stages()[0][0][1]])
     gru.set_inputs(x)
     grid = TimeGrid.uniform(0.0, 1.0, x.shape[1])
     zero = np.zeros(gru.state_shape, gru.dtype)
@@ -133,7 +134,7 @@ def test_pooling_of_the_head(tmp_path, cell, bidirectional, dtype):
     common = {"num_features": 3, "hidden": 5, "layers": 2, "cell": cell, "dtype": dtype}
     common["bidirectional"] = bidirectional
     bare = Architecture(**common)
-    weights = random_weights(Architecture(**common, num_classes=4))
+    weights = random_weights(Architecture(**common, num_outputs=4))
     layers = {name: weights[name] for name in bare.shapes}
     W, b = weights["head.weight"], weights["head.bias"]
     x = sequences(bare, 9, 2)
@@ -145,7 +146,7 @@ def test_pooling_of_the_head(tmp_path, cell, bidirectional, dtype):
         "mean": states.mean(axis=1),
     }
     for pooling, expected in features.items():
-        architecture = Architecture(**common, num_classes=4, pooling=pooling)
+        architecture = Architecture(**common, num_outputs=4, pooling=pooling)
         logits = exported(tmp_path / "model.onnx", weights, architecture)(x)["logits"]
         np.testing.assert_allclose(logits, expected @ W.T + b, rtol=0, atol=TOLERANCE[dtype])
 
@@ -162,7 +163,7 @@ def test_great_inputs_saturate(tmp_path):
 
 def test_standard_operators_and_description(tmp_path):
     """A classic network needs no loop in float32, and says what it is."""
-    architecture = Architecture(num_features=3, hidden=5, layers=3, cell="classic", num_classes=2)
+    architecture = Architecture(num_features=3, hidden=5, layers=3, cell="classic", num_outputs=2)
     export_onnx(tmp_path / "model.onnx", random_weights(architecture), architecture)
     model = onnx.load(tmp_path / "model.onnx")
     operators = [node.op_type for node in model.graph.node]

@@ -79,7 +79,7 @@ def moves(schedule):
     )
     progress = Watched()
     trainer = make_trainer(options, progress=progress)
-    progress.parameters = trainer.solver.model.parameters
+    progress.parameters = trainer.solver.network.parameters
     progress.states = [progress.parameters.copy()]
     log = trainer.train()
     lengths = [np.linalg.norm(after - before) for before, after in pairwise(progress.states)]

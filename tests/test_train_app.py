@@ -13,7 +13,7 @@ import pytest
 
 from apps.train import main
 from pint import open_run
-from pint.rnn.network import Classifier
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from tests.launcher import environment, mpiexec
 
@@ -85,7 +85,7 @@ def test_weight_decay_shrinks_by_its_part(tmp_path, optimizer):
         output = ["--output", str(tmp_path / "run.h5")]
         main([*SMALL, *arguments, "--batch", "9999", "--weight-decay", decay, *output])
         after.append(open_run(tmp_path / "run.h5").model["head.bias"])
-    before = Classifier(RecurrenceOptions(num_features=1, hidden=8), num_classes=10).weights[
+    before = Network(RecurrenceOptions(num_features=1, hidden=8), num_outputs=10).weights[
         "head.bias"
     ]
     np.testing.assert_allclose(after[1] - after[0], -0.01 * 0.9 * before, rtol=0, atol=1e-7)

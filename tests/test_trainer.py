@@ -10,8 +10,9 @@ from rich.console import Console
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
-from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
 from pint.train.datasets import SequenceData
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
@@ -43,8 +44,8 @@ def make_data():
 
 def make_trainer(options, data=None, mgrit=STEPPING, **arguments):
     data = make_data() if data is None else data
-    model = Classifier(RecurrenceOptions(num_features=1, hidden=8), 2)
-    solver = ClassifierSolver(model, data.num_steps, mgrit, mgrit)
+    model = Network(RecurrenceOptions(num_features=1, hidden=8), 2)
+    solver = NetworkSolver(model, data.num_steps, mgrit, mgrit)
     return Trainer(solver, data, options, SerialCommunicator(), **arguments)
 
 
@@ -85,7 +86,7 @@ def test_last_batch_takes_what_is_left_and_order_follows_the_seed():
 def test_one_full_batch_of_sgd_is_one_gradient_step():
     options = TrainingOptions(epochs=1, batch=50, optimizer=SGD(learning_rate=0.5))
     trainer = make_trainer(options)
-    data, model = trainer.data, trainer.solver.model
+    data, model = trainer.data, trainer.solver.network
     before = model.parameters.copy()
     expected = before - 0.5 * trainer.solver.loss_and_gradient(data.x_train, data.y_train).gradient
     trainer.train()
@@ -96,9 +97,11 @@ def test_one_full_batch_of_sgd_is_one_gradient_step():
 def test_clipping_bounds_the_update():
     options = TrainingOptions(epochs=1, batch=50, optimizer=SGD(learning_rate=1.0), clip=1e-3)
     trainer = make_trainer(options)
-    before = trainer.solver.model.parameters.copy()
+    before = trainer.solver.network.parameters.copy()
     log = trainer.train()
-    assert np.linalg.norm(trainer.solver.model.parameters - before) == pytest.approx(1e-3, rel=1e-2)
+    assert np.linalg.norm(trainer.solver.network.parameters - before) == pytest.approx(
+        1e-3, rel=1e-2
+    )
     assert log.epochs[0]["gradient_norm"] > 1e-3
 
 
@@ -166,12 +169,12 @@ def test_progress_shows_the_numbers(terminal):
 
 def test_data_must_fit_the_model():
     data = make_data()
-    model = Classifier(RecurrenceOptions(num_features=2, hidden=8), 2)
-    solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
+    model = Network(RecurrenceOptions(num_features=2, hidden=8), 2)
+    solver = NetworkSolver(model, 16, STEPPING, STEPPING)
     with pytest.raises(ValueError, match="takes 2 features, slopes has 1"):
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())
-    model = Classifier(RecurrenceOptions(num_features=1, hidden=8), 3)
-    solver = ClassifierSolver(model, 16, STEPPING, STEPPING)
+    model = Network(RecurrenceOptions(num_features=1, hidden=8), 3)
+    solver = NetworkSolver(model, 16, STEPPING, STEPPING)
     with pytest.raises(ValueError, match="has 3 classes, slopes 2"):
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())
 

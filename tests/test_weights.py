@@ -10,8 +10,9 @@ from pint import MGRITOptions, open_run
 from pint.results import RunRecord, write_run
 from pint.rnn import weights as weights_module
 from pint.rnn.architecture import Architecture
-from pint.rnn.network import Classifier, ClassifierSolver
+from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
 from pint.rnn.weights import load, load_architecture, save
 
 STEPPING = MGRITOptions(levels=1)
@@ -48,9 +49,9 @@ def make(**options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"num_classes": 5, "pooling": "mean"},
+        {"num_outputs": 5, "pooling": "mean"},
         {"cell": "classic", "dtype": "float64"},
-        {"cell": "lstm", "bidirectional": True, "num_classes": 2, "pooling": "every"},
+        {"cell": "lstm", "bidirectional": True, "num_outputs": 2, "pooling": "every"},
     ],
 )
 def test_file_gives_back_bits_and_architecture(path, options):
@@ -73,18 +74,18 @@ def test_transposed_views_are_written_as_they_look(path):
 
 def test_a_network_is_rebuilt_from_the_file_alone(path):
     options = RecurrenceOptions(num_features=3, hidden=4, layers=2, cell="classic")
-    model = Classifier(options, num_classes=5, seed=7)
-    save(path, model.weights, Architecture.of(options, num_classes=5))
+    model = Network(options, num_outputs=5, seed=7)
+    save(path, model.weights, Architecture.of(options, num_outputs=5))
     architecture = load_architecture(path)
-    again = Classifier(architecture.recurrence_options(), architecture.num_classes)
+    again = Network(architecture.recurrence_options(), architecture.num_outputs)
     again.load(load(path))
     x = np.random.default_rng(1).standard_normal((2, 9, 3)).astype(np.float32)
-    solvers = [ClassifierSolver(each, 9, STEPPING, STEPPING) for each in (model, again)]
+    solvers = [NetworkSolver(each, 9, STEPPING, STEPPING) for each in (model, again)]
     np.testing.assert_array_equal(solvers[0].predict(x)[0], solvers[1].predict(x)[0])
 
 
 def test_weights_in_hdf5_are_a_run_file(tmp_path):
-    weights, architecture = make(num_classes=2)
+    weights, architecture = make(num_outputs=2)
     save(tmp_path / "weights.h5", weights, architecture)
     run = open_run(tmp_path / "weights.h5")
     assert list(run.model) == list(weights)
@@ -117,10 +118,10 @@ def test_a_module_of_torch_becomes_a_classifier(tmp_path, layers, dtype):
     save_file(module.state_dict(), path)
     architecture = load_architecture(path, head="fc.")
     assert architecture.cell == "classic"
-    model = Classifier(architecture.recurrence_options(), architecture.num_classes)
+    model = Network(architecture.recurrence_options(), architecture.num_outputs)
     model.load(load(path, head="fc."))
     x = np.random.default_rng(2).standard_normal((4, 50, 3)).astype(dtype)
-    scores, _ = ClassifierSolver(model, 50, STEPPING, STEPPING).predict(x)
+    scores, _ = NetworkSolver(model, 50, STEPPING, STEPPING).predict(x)
     with torch.no_grad():
         expected = module(torch.tensor(x)).numpy()
     np.testing.assert_allclose(scores, expected, rtol=0, atol=TOLERANCE[dtype])
@@ -134,9 +135,9 @@ def test_torch_reads_what_pint_writes(tmp_path, dtype):
     from safetensors.torch import load_file
 
     options = RecurrenceOptions(num_features=3, hidden=6, layers=2, cell="classic", dtype=dtype)
-    model = Classifier(options, num_classes=5)
+    model = Network(options, num_outputs=5)
     path = tmp_path / "weights.safetensors"
-    save(path, model.weights, Architecture.of(options, num_classes=5))
+    save(path, model.weights, Architecture.of(options, num_outputs=5))
     state = load_file(path)
     head = {part: state.pop(f"head.{part}") for part in ("weight", "bias")}
     gru = torch.nn.GRU(3, 6, 2, batch_first=True, dtype=getattr(torch, dtype))
@@ -144,7 +145,7 @@ def test_torch_reads_what_pint_writes(tmp_path, dtype):
     x = np.random.default_rng(2).standard_normal((4, 50, 3)).astype(dtype)
     with torch.no_grad():
         expected = gru(torch.tensor(x))[0][:, -1] @ head["weight"].T + head["bias"]
-    scores, _ = ClassifierSolver(model, 50, STEPPING, STEPPING).predict(x)
+    scores, _ = NetworkSolver(model, 50, STEPPING, STEPPING).predict(x)
     np.testing.assert_allclose(scores, expected.numpy(), rtol=0, atol=TOLERANCE[dtype])
 
 
@@ -195,7 +196,7 @@ def test_a_head_that_is_named_must_be_there(tmp_path):
 @pytest.mark.parametrize("cell", ["implicit", "classic"])
 def test_an_undescribed_run_must_be_told_its_cell(tmp_path, cell):
     path = tmp_path / "run.h5"
-    weights, architecture = make(cell=cell, num_classes=3)
+    weights, architecture = make(cell=cell, num_outputs=3)
     write_run(path, RunRecord(command="demo", model=weights, finished=True))
     np.testing.assert_array_equal(load(path)["head.weight"], weights["head.weight"])
     assert load_architecture(path, cell=cell) == architecture

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.options import at_least, one_of
+from pint.rnn.cells import CELLS, CellName
 from pint.rnn.recurrence import RecurrenceOptions
 
 Array = NDArray[Any]
-Cell = Literal["implicit", "classic", "lstm"]
 Pooling = Literal["last", "every", "mean"]
 
 ARCHITECTURE = "architecture"
 """Group of a run file's options, and key of a safetensors file's metadata, that describes it."""
 
-CELLS = ("implicit", "classic", "lstm")
 POOLINGS = ("last", "every", "mean")
 
 
@@ -41,11 +40,14 @@ class Architecture:
     bidirectional : bool, default False
         Whether each layer also runs from the end of the sequence to its beginning; the next one
         takes both states, forward first.
-    num_classes : int, default 0
+    num_outputs : int, default 0
         Width of the head's output; 0 without a head.
     pooling : {"last", "every", "mean"}, default "last"
         What the head takes from the top layer: the state after the whole sequence (of both
         directions, each at its own end), that at every time, or their mean.
+    learned_start : bool, default False
+        Whether the initial state is a tensor, ``initial_state``, one row for each layer and
+        direction; it is zero otherwise.
     dtype : {"float32", "float64"}, default "float32"
         Of all tensors.
 
@@ -56,42 +58,43 @@ class Architecture:
 
     Examples
     --------
-    >>> Architecture(num_features=3, hidden=4, num_classes=2).shapes["head.weight"]
+    >>> Architecture(num_features=3, hidden=4, num_outputs=2).shapes["head.weight"]
     (2, 4)
     """
 
     num_features: int
     hidden: int
     layers: int = 1
-    cell: Cell = "implicit"
+    cell: CellName = "implicit"
     bidirectional: bool = False
-    num_classes: int = 0
+    num_outputs: int = 0
     pooling: Pooling = "last"
+    learned_start: bool = False
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name in ("num_features", "hidden", "layers"):
             at_least(name, getattr(self, name), 1)
-        at_least("num_classes", self.num_classes, 0)
-        one_of("cell", self.cell, CELLS)
+        at_least("num_outputs", self.num_outputs, 0)
+        one_of("cell", self.cell, tuple(CELLS))
         one_of("pooling", self.pooling, POOLINGS)
         one_of("dtype", self.dtype, ("float32", "float64"))
 
     @classmethod
-    def of(cls, options: RecurrenceOptions, num_classes: int = 0) -> Architecture:
-        """Return the architecture of a `Classifier`, or of a `Recurrence` alone."""
+    def of(cls, options: RecurrenceOptions, num_outputs: int = 0) -> Architecture:
+        """Return the architecture of a `Network`, or of a `Recurrence` alone."""
         return cls(
             num_features=options.num_features,
             hidden=options.hidden,
             layers=options.layers,
             cell=options.cell,
-            num_classes=num_classes,
+            num_outputs=num_outputs,
             dtype=str(np.dtype(options.dtype)),
         )
 
     @classmethod
     def infer(
-        cls, weights: Mapping[str, Array], cell: Cell, pooling: Pooling = "last"
+        cls, weights: Mapping[str, Array], cell: CellName, pooling: Pooling = "last"
     ) -> Architecture:
         """Return the architecture that tensors of these names and shapes belong to.
 
@@ -117,8 +120,9 @@ class Architecture:
             layers=_num_layers(weights),
             cell="lstm" if len(recurrent) == 4 * hidden else cell,
             bidirectional=any(name.endswith("_reverse") for name in weights),
-            num_classes=head.size,
+            num_outputs=head.size,
             pooling=pooling,
+            learned_start="initial_state" in weights,
             dtype=str(first.dtype),
         )
         architecture.check(weights)
@@ -148,6 +152,16 @@ class Architecture:
         return 2 if self.bidirectional else 1
 
     @property
+    def num_states(self) -> int:
+        """Number of layers times directions."""
+        return self.layers * self.num_directions
+
+    @property
+    def state_width(self) -> int:
+        """Width W of a layer's state: H, or 2 H for h and c of the long short-term memory."""
+        return CELLS[self.cell].num_states * self.hidden
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """What stands behind the names of a layer's tensors, for each direction."""
         return ("", "_reverse") if self.bidirectional else ("",)
@@ -164,9 +178,11 @@ class Architecture:
                 shapes[f"weight_hh_l{layer}{suffix}"] = (rows, self.hidden)
                 shapes[f"bias_ih_l{layer}{suffix}"] = (rows,)
                 shapes[f"bias_hh_l{layer}{suffix}"] = (rows,)
-        if self.num_classes:
-            shapes["head.weight"] = (self.num_classes, self.num_directions * self.hidden)
-            shapes["head.bias"] = (self.num_classes,)
+        if self.learned_start:
+            shapes["initial_state"] = (self.num_states, self.state_width)
+        if self.num_outputs:
+            shapes["head.weight"] = (self.num_outputs, self.num_directions * self.hidden)
+            shapes["head.bias"] = (self.num_outputs,)
         return shapes
 
     def check(self, weights: Mapping[str, Array]) -> None:

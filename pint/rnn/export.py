@@ -29,7 +29,7 @@ def export_onnx(path: str | os.PathLike[str], weights: Weights, architecture: Ar
     """Write a network as an ONNX model; a file of that name is replaced at once, or kept.
 
     Its input is ``x`` (batch, time, num_features), batch and time of any length. Its outputs are
-    ``logits``, (batch, num_classes) or (batch, time, num_classes) where `pooling` is "every"; or,
+    ``logits``, (batch, num_outputs) or (batch, time, num_outputs) where `pooling` is "every"; or,
     without a head, the top layer's ``states`` (batch, time, H), 2 H wide in two directions. Then
     the last states of all layers and directions, as torch orders them: ``h_n`` (layers, batch, H),
     and ``c_n`` of an lstm. All of them in the weights' dtype.
@@ -163,7 +163,7 @@ def _head(graph: _Graph, y: str, final: str, weights: Weights, a: Architecture) 
 
     y is (time, batch, width) and final (directions, batch, H), both of the top layer.
     """
-    every = a.pooling == "every" or not a.num_classes
+    every = a.pooling == "every" or not a.num_outputs
     if every:
         features = graph.add("Transpose", y, perm=[1, 0, 2])
     elif a.pooling == "mean":
@@ -172,8 +172,8 @@ def _head(graph: _Graph, y: str, final: str, weights: Weights, a: Architecture) 
         by_batch = graph.add("Transpose", final, perm=[1, 0, 2])
         features = graph.add("Reshape", by_batch, graph.constant([0, -1], indices=True))
     name, width = "states", a.num_directions * a.hidden
-    if a.num_classes:
-        name, width = "logits", a.num_classes
+    if a.num_outputs:
+        name, width = "logits", a.num_outputs
         scores = graph.add("MatMul", features, graph.constant(weights["head.weight"].T))
         features = graph.add("Add", scores, graph.constant(weights["head.bias"]))
     graph.rename(features, name)

@@ -17,7 +17,8 @@ from pint.results.atomic import check_folder, put_in_place, temporary_beside
 from pint.results.reader import open_run
 from pint.results.record import RunRecord
 from pint.results.writer import write_run
-from pint.rnn.architecture import ARCHITECTURE, Architecture, Cell, Pooling
+from pint.rnn.architecture import ARCHITECTURE, Architecture, Pooling
+from pint.rnn.cells import CellName
 
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -111,7 +112,7 @@ def load_architecture(
     *,
     prefix: str | None = None,
     head: str | None = None,
-    cell: Cell | None = None,
+    cell: CellName | None = None,
     pooling: Pooling | None = None,
 ) -> Architecture:
     """Read what the tensors of a file belong to.
@@ -139,7 +140,7 @@ def load_architecture(
         tensors, described = _read(Path(path))
         weights = _select(tensors, prefix, head)
         if described is None:
-            default: Cell | None = "classic" if Path(path).suffix == ".safetensors" else None
+            default: CellName | None = "classic" if Path(path).suffix == ".safetensors" else None
             return _inferred(weights, cell or default, pooling or "last")
         described.check(weights)
         for name, given in (("cell", cell), ("pooling", pooling)):
@@ -148,7 +149,9 @@ def load_architecture(
         return described
 
 
-def _inferred(weights: Mapping[str, Array], cell: Cell | None, pooling: Pooling) -> Architecture:
+def _inferred(
+    weights: Mapping[str, Array], cell: CellName | None, pooling: Pooling
+) -> Architecture:
     architecture = Architecture.infer(weights, cell or "classic", pooling)
     if cell is None and architecture.cell != "lstm":
         raise ValueError("does not say of which cell: give cell 'implicit' or 'classic'")

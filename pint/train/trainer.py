@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from pint.comm import as_communicator
 from pint.options import MGRITOptions, at_least, positive
-from pint.rnn.network import Classifier, ClassifierSolver, LossAndGradient
+from pint.rnn.network import Network
+from pint.rnn.solver import LossAndGradient, NetworkSolver
 from pint.train.datasets import SequenceData
 from pint.train.interrupt import Interrupt
 from pint.train.optimizers import Adam, Optimizer, Update, clip_by_norm
@@ -120,7 +121,7 @@ class Trainer:
 
     Parameters
     ----------
-    solver : ClassifierSolver
+    solver : NetworkSolver
         Gives losses and gradients, and the parallel test accuracy.
     data : SequenceData
         The same on every rank.
@@ -147,16 +148,16 @@ class Trainer:
 
     def __init__(
         self,
-        solver: ClassifierSolver,
+        solver: NetworkSolver,
         data: SequenceData,
         options: TrainingOptions,
         comm: Any = None,
         progress: Progress | None = None,
         on_epoch: Callable[[TrainingLog], None] | None = None,
     ) -> None:
-        _check_fit(solver.model, data)
+        _check_fit(solver.network, data)
         self.solver = solver
-        self.exact = exact_solver(solver.model, data.num_steps)
+        self.exact = exact_solver(solver.network, data.num_steps)
         self.data = data
         self.options = options
         self.comm = as_communicator(comm)
@@ -183,7 +184,7 @@ class Trainer:
         return self.log
 
     def _no_update(self) -> Update:
-        parameters = self.solver.model.parameters
+        parameters = self.solver.network.parameters
         return Update(np.zeros_like(parameters), self.options.optimizer.init(parameters))
 
     def _warm_up(self) -> None:
@@ -217,7 +218,7 @@ class Trainer:
 
     def _change_parameters(self, gradient: NDArray[Any], learning_rate: float) -> None:
         """Update the parameters in place; nothing of their size is allocated."""
-        parameters, last = self.solver.model.parameters, self.last_update
+        parameters, last = self.solver.network.parameters, self.last_update
         self.last_update = self.options.optimizer.update(
             gradient, last.state, parameters, learning_rate, out=last
         )
@@ -225,7 +226,7 @@ class Trainer:
 
     def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
         """Measure test accuracy in both ways, record the epoch, and tell of it."""
-        self.comm.bcast(self.solver.model.parameters, 0)  # in case ranks round differently
+        self.comm.bcast(self.solver.network.parameters, 0)  # in case ranks round differently
         with self.log.timed("parallel_test"):
             parallel = self._parallel_accuracy()
         with self.log.timed("exact_test"):
@@ -296,10 +297,10 @@ class EpochMeans:
         }
 
 
-def exact_solver(model: Classifier, num_steps: int) -> ClassifierSolver:
+def exact_solver(network: Network, num_steps: int) -> NetworkSolver:
     """Return a solver that steps serially, and backpropagates through time, on this rank alone."""
     stepping = MGRITOptions(levels=1)
-    return ClassifierSolver(model, num_steps, stepping, stepping)
+    return NetworkSolver(network, num_steps, stepping, stepping)
 
 
 def num_correct(scores: NDArray[Any], y: NDArray[np.int64]) -> int:
@@ -312,12 +313,12 @@ def last_residual(residuals: NDArray[np.float64]) -> float:
     return float(residuals[-1])
 
 
-def _check_fit(model: Classifier, data: SequenceData) -> None:
-    if data.num_features != model.options.num_features:
+def _check_fit(network: Network, data: SequenceData) -> None:
+    if data.num_features != network.options.num_features:
         raise ValueError(
-            f"the model takes {model.options.num_features} features, {data.name} has "
+            f"the network takes {network.options.num_features} features, {data.name} has "
             f"{data.num_features}"
         )
-    num_classes = model.shapes["head.bias"][0]
+    num_classes = network.architecture.num_outputs
     if data.num_classes != num_classes:
-        raise ValueError(f"the model has {num_classes} classes, {data.name} {data.num_classes}")
+        raise ValueError(f"the network has {num_classes} classes, {data.name} {data.num_classes}")

@@ -1,0 +1,165 @@
+"""Recurrent layers in one direction of time, with their forward and adjoint solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.adjoint import AdjointResult, AdjointSolver
+from pint.comm import Communicator
+from pint.mgrit.solver import MGRIT, Result
+from pint.options import MGRITOptions
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.timegrid import TimeGrid
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sequences:
+    """A batch as the layers take it.
+
+    Attributes
+    ----------
+    x : ndarray, shape (B, T, F)
+        Elements.
+    mask : ndarray of bool, shape (B, T), or None
+        Where sequences have elements; None: everywhere.
+    """
+
+    x: Array
+    mask: NDArray[np.bool_] | None = None
+
+    def backwards(self) -> Sequences:
+        """Return them from their end to their beginning; views."""
+        return Sequences(x=self.x[:, ::-1], mask=None if self.mask is None else self.mask[:, ::-1])
+
+
+class Sweep:
+    """Solves a stack of recurrent layers along time, and its adjoint.
+
+    Parameters
+    ----------
+    options : RecurrenceOptions
+        The layers.
+    parameters : ndarray, shape (num_parameters,)
+        Of these layers; shared.
+    num_steps : int
+        Length T of the sequences.
+    forward, backward : MGRITOptions
+        How both problems are solved.
+    comm : Communicator
+        The ranks that share the time axis.
+    is_reverse : bool, default False
+        Go from the end of the sequences to their beginning.
+    """
+
+    def __init__(
+        self,
+        options: RecurrenceOptions,
+        parameters: Array,
+        num_steps: int,
+        forward: MGRITOptions,
+        backward: MGRITOptions,
+        comm: Communicator,
+        is_reverse: bool = False,
+    ) -> None:
+        self.model = Recurrence(options, parameters)
+        self.comm, self.is_reverse, self.num_steps = comm, is_reverse, num_steps
+        grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
+        self.forward = MGRIT(self.model, grid, forward, comm)
+        self.backward = AdjointSolver(self.forward, backward)
+        self._windows = {wanted: self._read(backward=wanted) for wanted in (False, True)}
+
+    def _read(self, *, backward: bool) -> NDArray[np.int64]:
+        """Return the inputs that this rank reads, see `Recurrence.input_windows`."""
+        stacks = self.forward.hierarchy.own_steps()
+        if backward:
+            stacks = stacks + self.backward.own_steps()
+        read = [self.model.input_windows(stack) for stack in stacks if np.size(stack.last)]
+        none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
+        return np.unique(np.concatenate([none, *read]), axis=0)
+
+    def iterate(self, forward: int, backward: int) -> None:
+        """Do so many cycles from now on, in either solve."""
+        for solver, count in ((self.forward, forward), (self.backward.solver, backward)):
+            solver.options = replace(solver.options, max_iterations=count)
+            solver.hierarchy.options = solver.options
+
+    def bind(self, sequences: Sequences, *, backward: bool) -> None:
+        """Bind sequences, so that `solve` can step, and `transpose` too if `backward`."""
+        bound = sequences.backwards() if self.is_reverse else sequences
+        self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
+
+    def solve(self, start: Array, *, record: bool, guess: Any = None) -> Result:
+        """Solve for the states of the bound sequences; collective.
+
+        Parameters
+        ----------
+        start : ndarray, shape (layers, B, W)
+            Initial state.
+        record : bool
+            Keep derivatives of the last cycle for `transpose`.
+        guess : optional
+            As in `MGRIT.solve`.
+        """
+        last = self.forward.options.max_iterations - 1
+
+        def before_last(iteration: int, residual: float) -> None:
+            self.model.recording = record and iteration == last - 1
+
+        self.model.recording = record and (last == 0 or len(self.forward.hierarchy.levels) == 1)
+        try:
+            return self.forward.solve(start, guess, on_iteration=before_last)
+        finally:
+            self.model.recording = False
+
+    def times(self, result: Result) -> NDArray[np.int64]:
+        """Return the elements, counted from 1, whose outputs this rank owns."""
+        own = np.arange(max(result.first, 1), result.first + result.u.shape[0])
+        return self.num_steps + 1 - own if self.is_reverse else own
+
+    def outputs(self, result: Result) -> Array:
+        """Return the top layer's h at `times`, shape (number of them, B, H); a view."""
+        own: Array = result.u[1 if result.first == 0 else 0 :]
+        return own[:, -1, :, : self.model.options.hidden]
+
+    def final(self, result: Result) -> Array:
+        """Return the top layer's h at the end of the sweep, (B, H), on every rank; collective."""
+        final: Array = result.final_state()[-1][:, : self.model.options.hidden]
+        return final
+
+    def transpose(
+        self, result: Result, d_final: Array | None, d_outputs: Array | None
+    ) -> AdjointResult:
+        """Solve the adjoint problem; gradients are of this rank's steps alone; collective.
+
+        Parameters
+        ----------
+        result : Result
+            Of `solve`.
+        d_final : ndarray, shape (B, H), or None
+            Derivative by `final`; None is zero.
+        d_outputs : ndarray, shape (number of `times`, B, H), or None
+            Derivative by `outputs`; None is zero.
+        """
+        hidden, shape = self.model.options.hidden, self.model.state_shape
+        terminal = np.zeros(shape, dtype=self.model.dtype)
+        if d_final is not None:
+            terminal[-1, :, :hidden] = d_final
+        sources = None
+        if d_outputs is not None:
+            own = np.zeros((result.u.shape[0], *shape), dtype=self.model.dtype)
+            own[own.shape[0] - d_outputs.shape[0] :, -1, :, :hidden] = d_outputs
+            terminal = terminal + self._at_end(own)
+            sources = self.backward.at_reversed_points(own)
+        return self.backward.solve(result, terminal, sources, total=False)
+
+    def _at_end(self, own: Array) -> Array:
+        """Return the last point's row of states given at the own points, on every rank."""
+        last = self.forward.layout.owner(self.num_steps)
+        row = own[-1].copy() if self.comm.rank == last else np.empty(own.shape[1:], own.dtype)
+        return self.comm.bcast(row, last)
