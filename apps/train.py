@@ -25,6 +25,7 @@ from pint.rnn.architecture import ARCHITECTURE
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
+from pint.train.accuracy import AccuracyOptions
 from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
@@ -54,6 +55,9 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
             schedule=Schedule(kind=args.schedule, warm_up=args.warm_up),
             clip=args.clip,
             seed=args.seed,
+            accuracy=AccuracyOptions(
+                mode=args.accuracy, bound=args.bound, check_every=args.check_every
+            ),
         )
     except (ValueError, OSError, ImportError) as error:
         return _refuse(error, comm)
@@ -99,6 +103,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         num_features=data.num_features,
         hidden=args.hidden,
         layers=args.layers,
+        cell=args.cell,
         coarse_step=args.coarse_step,
         substep=args.substep,
         dtype=args.dtype,
@@ -112,7 +117,9 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         coarsest=args.coarsest,
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
-    return NetworkSolver(network, data.num_steps, forward, backward, comm)
+    return NetworkSolver(
+        network, data.num_steps, forward, backward, comm, time_ranks=args.time_ranks
+    )
 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
@@ -159,6 +166,7 @@ class _Recorder:
             history={
                 "forward_residual": _table(log.forward_residuals),
                 "backward_residual": _table(log.backward_residuals),
+                **log.accuracy.columns(),
             },
             timings=dict(zip(log.timings, timings.T, strict=True)),
             training={name: np.array([row[name] for row in log.epochs]) for name in COLUMNS},
@@ -315,6 +323,21 @@ def _parser() -> argparse.ArgumentParser:
         choices=("in_turn", "gather", "relaxation"),
         default="in_turn",
         help="how the coarsest level is solved",
+    )
+    add("--cell", choices=("implicit", "classic", "lstm"), default="implicit", help="kind of layer")
+    add("--time-ranks", type=count, help="ranks that share the time axis; all if left out")
+    add(
+        "--accuracy",
+        choices=("fixed", "adaptive"),
+        default="fixed",
+        help="the given iterations, or as many as keep the gradient's error below --bound",
+    )
+    add("--bound", type=float, default=0.05, help="relative error of gradients, if adaptive")
+    add(
+        "--check-every",
+        type=int,
+        default=0,
+        help="compare every so many gradients with the exact one; 0 is never, or 25 if adaptive",
     )
     add("--serial", action="store_true", help="exact serial stepping instead of MGRIT")
     add("--dtype", choices=("float32", "float64"), default="float32", help="precision")

@@ -104,7 +104,7 @@ def test_help_gives_every_option_with_its_default(capsys):
     for name in names.split():
         option = f"--{name} "
         assert option in text
-    assert "default: midpoint" in text
+    assert "default: averaged" in text
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from pint.stepping import make_driver
 from pint.timegrid import TimeGrid, as_grid
 
 Guess = Any
-"""None (zero), a number, an array of a state's shape, or a callable t -> state."""
+"""None (zero), a number, an array of a state's shape, one state for each own point, or a callable
+t -> state."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -183,8 +184,9 @@ class MGRIT:
             u_0. The value on the rank that owns point 0 counts (rank 0 unless a layout is given);
             others only need its shape and dtype.
         guess : None, float, array, or callable, optional
-            States to begin with at the points after point 0: zero, a constant, one state, or a
-            function of time that returns a state. `skip_first_down` makes no use of it.
+            States to begin with at the points after point 0: zero, a constant, one state, an array
+            of one state for each own point (as `Result.u`), or a function of time that returns a
+            state. `skip_first_down` makes no use of it.
         sources : array, shape (number of own points, ...state_shape), optional
             Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
         on_iteration : callable, optional
@@ -303,8 +305,9 @@ class MGRIT:
                 finest.u[slot, ...] = guess(float(self.grid.times[point]))
         elif guess is not None:
             shape = tuple(np.shape(guess))
-            if shape not in ((), tuple(first.shape)):
-                raise ValueError(f"guess has shape {shape}, expected () or {tuple(first.shape)}")
+            one, every = tuple(first.shape), (len(finest.block), *first.shape)
+            if shape not in ((), one, every):
+                raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
             finest.u[1:] = guess
         if 0 in finest.block:
             finest.u[1, ...] = first

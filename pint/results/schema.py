@@ -38,6 +38,11 @@ def _per_epoch(unit: str, description: str) -> Quantity:
 
 _TIMING = Quantity(unit="s", description="wall time each rank spent in this phase", axes=("rank",))
 
+
+def _per_batch(description: str) -> Quantity:
+    return Quantity(unit="1", description=description, axes=("batch",))
+
+
 # Forward and backward solves differ in their number of iterations, so their axes differ in name.
 _HISTORY = {
     "residual": Quantity(
@@ -54,6 +59,13 @@ _HISTORY = {
         description="norm of the adjoint residual, NaN where not recorded",
         axes=("batch", "backward_iteration"),
     ),
+    "forward_iterations": _per_batch("forward cycles, 0 where it was stepped exactly"),
+    "backward_iterations": _per_batch("backward cycles, 0 where it was stepped exactly"),
+    "forward_relative": _per_batch("forward residual of the last cycle over norm of the states"),
+    "backward_relative": _per_batch("adjoint residual of the last cycle over norm of the states"),
+    "estimated_error": _per_batch("estimated relative error of the gradient, NaN where unknown"),
+    "measured_error": _per_batch("relative error of the gradient, NaN where not measured"),
+    "cosine": _per_batch("cosine between gradient and exact one, NaN where not measured"),
 }
 
 _TRAINING = {

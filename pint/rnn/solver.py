@@ -155,7 +155,7 @@ class NetworkSolver:
         shape = (len(x), self.num_steps) if every else (len(x),)
         scores = np.zeros((*shape, self.network.weights["head.bias"].size), self._dtype)
         own, error = self._own(len(x)), None
-        residuals = np.zeros(self.sweep.forward.options.max_iterations)
+        residuals = np.zeros(0)
         try:
             if own.size:
                 solved = self._solve(x[own], _rows(mask, own), _columns(start, own), record=False)
@@ -413,7 +413,7 @@ class NetworkSolver:
         loss, correct = self.comm.sum(np.array([part.loss, part.num_correct]))
         if not np.isfinite(gradient).all():
             raise FloatingPointError("the gradient is not finite; " + _REMEDY)
-        residuals = [self._shared(r) for r in part.residuals(self.sweep)]
+        residuals = [self._shared(r) for r in part.residuals()]
         return LossAndGradient(
             loss=float(loss),
             num_correct=int(correct),
@@ -430,8 +430,11 @@ class NetworkSolver:
         """Join the residual norms of all groups."""
         if self.num_groups == 1:
             return residuals
-        lead = self.time.rank == 0
-        squares = self.comm.sum(residuals**2 if lead else np.zeros_like(residuals))
+        lengths = self.comm.allgather_blocks(np.array([residuals.size]))  # a group may have none
+        squares = np.zeros(int(lengths.max()))
+        if self.time.rank == 0:
+            squares[: residuals.size] = residuals**2
+        squares = self.comm.sum(squares)
         return np.asarray(np.sqrt(squares), dtype=np.float64)
 
     def _relative(self, residuals: NDArray[np.float64], part: _Part, which: str) -> float:
@@ -504,12 +507,10 @@ class _Part:
         self.d_x: Array | None = None
         self.d_start: Array | None = None
 
-    def residuals(self, sweep: Sweep) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def residuals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the residual norms of the forward and of the backward solves."""
         if self.solved is None:
-            counts = (s.options.max_iterations for s in (sweep.forward, sweep.backward.solver))
-            forward, backward = (np.zeros(count) for count in counts)
-            return forward, backward
+            return np.zeros(0), np.zeros(0)
         return self.solved.residuals(), _root_of_squares([a.residuals for a in self.adjoints])
 
     def square(self, which: str) -> float:

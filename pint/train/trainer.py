@@ -12,9 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import as_communicator
-from pint.options import MGRITOptions, at_least, positive
+from pint.options import at_least, positive
 from pint.rnn.network import Network
 from pint.rnn.solver import LossAndGradient, NetworkSolver
+from pint.train.accuracy import (
+    AccuracyControl,
+    AccuracyLog,
+    AccuracyOptions,
+)
 from pint.train.datasets import SequenceData
 from pint.train.interrupt import Interrupt
 from pint.train.optimizers import Adam, Optimizer, Update, clip_by_norm
@@ -52,6 +57,8 @@ class TrainingOptions:
         Greatest 2-norm of a gradient; longer ones are scaled down to it.
     seed : int, default 0
         Seed of the order of the training data.
+    accuracy : AccuracyOptions, default AccuracyOptions()
+        How exact gradients are to be, and how often that is measured.
 
     Raises
     ------
@@ -65,6 +72,7 @@ class TrainingOptions:
     schedule: Schedule = field(default_factory=Schedule)
     clip: float | None = None
     seed: int = 0
+    accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
@@ -83,6 +91,8 @@ class TrainingLog:
         One row per finished epoch, with the names in `COLUMNS`.
     forward_residuals, backward_residuals : list of ndarray of float64
         Residual norms of each batch, by iteration; NaN where none was measured.
+    accuracy : AccuracyLog
+        Iterations and accuracy of each batch.
     timings : dict of str to float
         Seconds of this rank by phase: compile, training, parallel_test, exact_test.
     finished : bool
@@ -92,6 +102,7 @@ class TrainingLog:
     epochs: list[dict[str, float]] = field(default_factory=list)
     forward_residuals: list[NDArray[np.float64]] = field(default_factory=list)
     backward_residuals: list[NDArray[np.float64]] = field(default_factory=list)
+    accuracy: AccuracyLog = field(default_factory=AccuracyLog)
     timings: dict[str, float] = field(default_factory=dict)
     finished: bool = False
 
@@ -157,13 +168,14 @@ class Trainer:
     ) -> None:
         _check_fit(solver.network, data)
         self.solver = solver
-        self.exact = exact_solver(solver.network, data.num_steps)
+        self.control = AccuracyControl(solver, options.accuracy)
+        self.exact = self.control.exact
         self.data = data
         self.options = options
         self.comm = as_communicator(comm)
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
-        self.log = TrainingLog()
+        self.log = TrainingLog(accuracy=self.control.log)
         self.last_update = self._no_update()
 
     def train(self) -> TrainingLog:
@@ -191,6 +203,7 @@ class Trainer:
         """Have all kernels compiled, so that compilation is not counted as training."""
         x, y = self.data.x_train[:1], self.data.y_train[:1]
         self.solver.loss_and_gradient(x, y)
+        self.exact.loss_and_gradient(x, y)
         self.exact.predict(x)
 
     def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans | None:
@@ -199,6 +212,7 @@ class Trainer:
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
         batches = np.split(order, range(options.batch, order.size, options.batch))
         means = EpochMeans()
+        self.control.start_epoch()
         for index, chosen in enumerate(batches):
             if interrupt.requested():
                 return None
@@ -207,7 +221,7 @@ class Trainer:
             factor = options.schedule.factor(num_updates, options.epochs * len(batches))
             means.learning_rate = factor * options.optimizer.learning_rate
             with self.log.timed("training"):
-                got = self.solver.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
+                got = self.control.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
                 gradient, norm = clip_by_norm(got.gradient, options.clip)
                 self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
@@ -248,10 +262,9 @@ class Trainer:
         return correct / len(self.data.y_test)
 
     def _exact_accuracy(self) -> float:
-        """Return the test accuracy by serial stepping; the ranks take turns with batches."""
-        own = list(self._test_batches())[self.comm.rank :: self.comm.size]
-        correct = sum(num_correct(self.exact.predict(x)[0], y) for x, y in own)
-        return int(self.comm.sum(np.array([correct]))[0]) / len(self.data.y_test)
+        """Return the test accuracy by serial stepping; the ranks share each batch."""
+        correct = sum(num_correct(self.exact.predict(x)[0], y) for x, y in self._test_batches())
+        return correct / len(self.data.y_test)
 
     def _test_batches(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
         for start in range(0, len(self.data.y_test), self.options.batch):
@@ -295,12 +308,6 @@ class EpochMeans:
             "gradient_norm": self.gradient_norm / self.num_batches,
             "learning_rate": self.learning_rate,
         }
-
-
-def exact_solver(network: Network, num_steps: int) -> NetworkSolver:
-    """Return a solver that steps serially, and backpropagates through time, on this rank alone."""
-    stepping = MGRITOptions(levels=1)
-    return NetworkSolver(network, num_steps, stepping, stepping)
 
 
 def num_correct(scores: NDArray[Any], y: NDArray[np.int64]) -> int:

@@ -1,0 +1,282 @@
+"""Accuracy control: how exact the gradient of each batch is, and how many iterations that takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.comm import Communicator
+from pint.options import MGRITOptions, at_least, one_of, positive
+from pint.rnn.losses import Loss
+from pint.rnn.network import Network
+from pint.rnn.solver import LossAndGradient, NetworkSolver
+
+BATCHES_BETWEEN_CHECKS = 25
+CALM_BATCHES = 10
+"""So many batches far below the bound, and fewer iterations are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyOptions:
+    """How the accuracy of gradients is controlled.
+
+    Parameters
+    ----------
+    mode : {"fixed", "adaptive"}, default "fixed"
+        "fixed": the solver's iterations, always. "adaptive": iterations are chosen so that the
+        estimated relative error of the gradient stays below `bound`; where that takes longer than
+        exact stepping, batches are stepped exactly, their sequences split over the ranks.
+    bound : float, default 0.05
+        Greatest relative error of a gradient, in the 2-norm.
+    check_every : int, default 0
+        Compare the gradient of every so many batches with the exact one; 0 is never if "fixed", and
+        every 25 batches if "adaptive", which calibrates its estimate by them.
+    most_iterations : int, default 6
+        Greatest number of cycles of a solve that "adaptive" tries.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    mode: Literal["fixed", "adaptive"] = "fixed"
+    bound: float = 0.05
+    check_every: int = 0
+    most_iterations: int = 6
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, ("fixed", "adaptive"))
+        positive("bound", self.bound)
+        at_least("check_every", self.check_every, 0)
+        at_least("most_iterations", self.most_iterations, 2)
+
+    @property
+    def batches_between_checks(self) -> int:
+        """Number of batches from one comparison to the next; 0 is never."""
+        return self.check_every or (BATCHES_BETWEEN_CHECKS if self.mode == "adaptive" else 0)
+
+
+class Iterations(NamedTuple):
+    """Cycles of both solves; zero of either means exact stepping."""
+
+    forward: int
+    backward: int
+
+    @property
+    def are_exact(self) -> bool:
+        """Tell whether no cycle is done at all."""
+        return self.forward == 0
+
+
+EXACT = Iterations(0, 0)
+
+
+@dataclass(eq=False)
+class AccuracyLog:
+    """What was done for each batch, and how exact it was; lists of one entry for each batch.
+
+    Attributes
+    ----------
+    forward_iterations, backward_iterations : list of float
+        Cycles of both solves; 0 where the batch was stepped exactly.
+    forward_relative, backward_relative : list of float
+        Residual of the last cycle before its correction, divided by the norm of the solution; NaN
+        where none was measured.
+    estimated_error : list of float
+        Estimated relative error of the gradient; NaN before the first comparison.
+    measured_error, cosine : list of float
+        Relative error of the gradient, and cosine of its angle with the exact one; NaN where they
+        were not compared.
+    """
+
+    forward_iterations: list[float] = field(default_factory=list)
+    backward_iterations: list[float] = field(default_factory=list)
+    forward_relative: list[float] = field(default_factory=list)
+    backward_relative: list[float] = field(default_factory=list)
+    estimated_error: list[float] = field(default_factory=list)
+    measured_error: list[float] = field(default_factory=list)
+    cosine: list[float] = field(default_factory=list)
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return all lists as arrays, by name."""
+        return {name: np.array(values, dtype=np.float64) for name, values in vars(self).items()}
+
+
+class AccuracyControl:
+    """Evaluates batches, with as many iterations as the wanted accuracy takes.
+
+    The error of a gradient is estimated as a factor times the sum of the relative residuals of both
+    solves. The factor is the greatest that the last comparisons with exact gradients gave, one for
+    each pair of iteration counts; a pair without any is compared at its first batch.
+
+    Parameters
+    ----------
+    solver : NetworkSolver
+        The parallel solver; in mode "adaptive" its numbers of iterations are changed.
+    options : AccuracyOptions
+        What is wanted.
+
+    Attributes
+    ----------
+    log : AccuracyLog
+        What was done so far.
+    exact : NetworkSolver
+        Steps exactly; the ranks share the sequences of a batch.
+    """
+
+    def __init__(self, solver: NetworkSolver, options: AccuracyOptions) -> None:
+        self.solver, self.options, self.log = solver, options, AccuracyLog()
+        self.comm: Communicator = solver.comm
+        self.exact = exact_solver(solver.network, solver.num_steps, solver.loss, solver.comm)
+        self._before_exact = 0
+        sweep = solver.sweep
+        self.is_serial = len(sweep.forward.hierarchy.levels) == 1
+        self.ladder = self._ladder(
+            sweep.forward.options.max_iterations, sweep.backward.solver.options.max_iterations
+        )
+        self.rung, self._calm, self._since_check = 0, 0, 0
+        self._factors: dict[Iterations, float] = {}
+        self._seconds: dict[Iterations, float] = {}
+
+    def _ladder(self, forward: int, backward: int) -> list[Iterations]:
+        """Return the pairs of iteration counts that are tried, cheapest first."""
+        if self.options.mode == "fixed" or self.is_serial:
+            return [Iterations(forward, backward)]
+        rungs = [Iterations(2, 1)]
+        while rungs[-1].backward < self.options.most_iterations:
+            last = rungs[-1]
+            grows_forward = last.forward == last.backward
+            rungs.append(
+                Iterations(last.forward + grows_forward, last.backward + (not grows_forward))
+            )
+        return [*(r for r in rungs if r.forward <= self.options.most_iterations), EXACT]
+
+    @property
+    def iterations(self) -> Iterations:
+        """What the next batch will be solved with."""
+        return self.ladder[self.rung]
+
+    def loss_and_gradient(
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        mask: NDArray[np.bool_] | None = None,
+    ) -> LossAndGradient:
+        """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
+        used = self.iterations
+        if used.are_exact:
+            got = self._timed(EXACT, self.exact, x, y, mask)
+            self._note(used, got, 0.0)
+            return got
+        if self.options.mode == "adaptive":
+            self.solver.iterate(*used)
+        got = self._timed(used, self.solver, x, y, mask)
+        self._note(used, got, self._estimate(used, got))
+        if self._is_due(used):
+            got = self._check(used, got, x, y, mask)
+        if self.options.mode == "adaptive":
+            self._choose(used)
+        return got
+
+    def _timed(
+        self, used: Iterations, solver: NetworkSolver, x: NDArray[Any],
+        y: NDArray[Any], mask: NDArray[np.bool_] | None,
+    ) -> LossAndGradient:  # fmt: skip
+        """Evaluate a batch, and keep the shortest time per sequence that it took."""
+        begin = time.perf_counter()
+        got = solver.loss_and_gradient(x, y, mask)
+        seconds = (time.perf_counter() - begin) / len(x)
+        self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
+        return got
+
+    def _note(self, used: Iterations, got: LossAndGradient, estimate: float) -> None:
+        log = self.log
+        log.forward_iterations.append(used.forward)
+        log.backward_iterations.append(used.backward)
+        log.forward_relative.append(got.forward_relative)
+        log.backward_relative.append(got.backward_relative)
+        log.estimated_error.append(0.0 if self.is_serial else estimate)
+        log.measured_error.append(np.nan)
+        log.cosine.append(np.nan)
+
+    def _estimate(self, used: Iterations, got: LossAndGradient) -> float:
+        return self._factors.get(used, np.nan) * _sum_of_residuals(got)
+
+    def _is_due(self, used: Iterations) -> bool:
+        """Tell whether this batch is compared with its exact gradient."""
+        every = self.options.batches_between_checks
+        self._since_check += 1
+        if every == 0 or self.is_serial:
+            return False
+        return used not in self._factors or self._since_check >= every
+
+    def _check(
+        self, used: Iterations, got: LossAndGradient, x: NDArray[Any],
+        y: NDArray[Any], mask: NDArray[np.bool_] | None,
+    ) -> LossAndGradient:  # fmt: skip
+        """Compare with the exact gradient; in mode "adaptive", return it if the bound is broken."""
+        self._since_check = 0
+        exact = self._timed(EXACT, self.exact, x, y, mask)
+        a, b = got.gradient.astype(np.float64), exact.gradient.astype(np.float64)
+        error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-300)
+        lengths = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300)
+        self.log.measured_error[-1], self.log.cosine[-1] = error, float(a @ b) / lengths
+        residuals = _sum_of_residuals(got)
+        if residuals > 0:
+            self._factors[used] = max(error / residuals, 0.5 * self._factors.get(used, 0.0))
+        self.log.estimated_error[-1] = self._estimate(used, got)
+        exceeds = self.options.mode == "adaptive" and error > self.options.bound
+        return exact if exceeds else got
+
+    def _choose(self, used: Iterations) -> None:
+        """Choose the iterations of the next batch; the same on every rank."""
+        measured, estimate = self.log.measured_error[-1], self.log.estimated_error[-1]
+        error = estimate if np.isnan(measured) else measured
+        top = len(self.ladder) - 1
+        if not error <= self.options.bound:  # also if it is not known
+            self.rung, self._calm = min(self.rung + 1, top), 0
+        elif error < 0.2 * self.options.bound:
+            self._calm += 1
+        else:
+            self._calm = 0
+        if self._calm >= CALM_BATCHES and self.rung > 0:
+            self.rung, self._calm = self.rung - 1, 0
+        if self.rung < top:
+            self._before_exact = self.rung
+        if self._takes_longer_than_stepping(used):
+            self.rung = top
+
+    def _takes_longer_than_stepping(self, used: Iterations) -> bool:
+        """Tell whether the iterations took longer than exact stepping did, on the slowest rank."""
+        if EXACT not in self._seconds or self.iterations.are_exact:
+            return False
+        own = np.array([[self._seconds[used], self._seconds[EXACT]]])
+        slowest = self.comm.allgather_blocks(own).max(axis=0)
+        return bool(slowest[0] > slowest[1])
+
+    def start_epoch(self) -> None:
+        """Try iterations again where batches were stepped exactly."""
+        if self.options.mode == "adaptive" and self.iterations.are_exact and self.rung > 0:
+            self.rung = self._before_exact
+            self._seconds.clear()
+
+
+def exact_solver(
+    network: Network, num_steps: int, loss: Loss | None = None, comm: Any = None
+) -> NetworkSolver:
+    """Return a solver that steps serially, and backpropagates through time.
+
+    Of several ranks, each takes its part of a batch.
+    """
+    stepping = MGRITOptions(levels=1)
+    return NetworkSolver(network, num_steps, stepping, stepping, comm, loss, time_ranks=1)
+
+
+def _sum_of_residuals(got: LossAndGradient) -> float:
+    """Return the sum of the relative residuals that were measured."""
+    return float(np.nansum([got.forward_relative, got.backward_relative]))
