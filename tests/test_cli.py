@@ -18,7 +18,7 @@ from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.weights import load, load_architecture
-from pint.train.trainer import exact_solver
+from pint.train.accuracy import exact_solver
 
 
 @pytest.fixture

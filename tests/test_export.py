@@ -5,7 +5,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from tests.gru_reference import implicit_step, sigmoid
 
 from pint import MGRITOptions
 from pint.mgrit.solver import MGRIT
@@ -15,6 +14,7 @@ from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timegrid import TimeGrid
+from tests.recurrent_reference import one_step, sigmoid
 
 onnx = pytest.importorskip("onnx", reason="the export is an extra: pint[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="runs exported graphs: pint[test]")
@@ -118,7 +118,7 @@ def test_implicit_layers_in_both_directions(tmp_path, dtype):
             }
             states = [np.zeros((1, 4, 5))]
             for t in range(12)[::turn]:
-                states.append(implicit_step(single, y[:, t], states[-1], 1))
+                states.append(one_step(single, "implicit", 0, y[:, t], states[-1][0])[None])
             directions.append(np.stack([state[0] for state in states[1:]], axis=1)[:, ::turn])
             last.append(states[-1][0])
         y = np.concatenate(directions, axis=2)
