@@ -71,7 +71,7 @@ def test_equals_exact_stepping(tmp_path, cell, layers, dtype):
 
 def last_states(model, x):
     """Return the states of all layers after serial stepping."""
-    gru = Recurrence(model.options, model.parameters[model.stages()[0][0][1]])
+    gru = Recurrence(model.options, model.parameters[model.stages()[0][0].part])
     gru.set_inputs(x)
     grid = TimeGrid.uniform(0.0, 1.0, x.shape[1])
     zero = np.zeros(gru.state_shape, gru.dtype)
@@ -116,11 +116,11 @@ def test_implicit_layers_in_both_directions(tmp_path, dtype):
                 f"{kind}_l0": weights[f"{kind}_l{layer}{suffix}"].astype(np.float64)
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             }
-            states = [np.zeros((1, 4, 5))]
+            states = [np.zeros((4, 5))]
             for t in range(12)[::turn]:
-                states.append(one_step(single, "implicit", 0, y[:, t], states[-1][0])[None])
-            directions.append(np.stack([state[0] for state in states[1:]], axis=1)[:, ::turn])
-            last.append(states[-1][0])
+                states.append(one_step(single, "implicit", 0, y[:, t], states[-1]))
+            directions.append(np.stack(states[1:], axis=1)[:, ::turn])
+            last.append(states[-1])
         y = np.concatenate(directions, axis=2)
     np.testing.assert_allclose(got["states"], y, rtol=0, atol=TOLERANCE[dtype])
     np.testing.assert_allclose(got["h_n"], last, rtol=0, atol=TOLERANCE[dtype])
@@ -149,6 +149,27 @@ def test_pooling_of_the_head(tmp_path, cell, bidirectional, dtype):
         architecture = Architecture(**common, num_outputs=4, pooling=pooling)
         logits = exported(tmp_path / "model.onnx", weights, architecture)(x)["logits"]
         np.testing.assert_allclose(logits, expected @ W.T + b, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("learned_start", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", ["implicit", "classic", "lstm"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_kind_of_network_predicts_alike(tmp_path, dtype, cell, bidirectional, learned_start):
+    for pooling in ("last", "every", "mean"):
+        options = RecurrenceOptions(num_features=4, hidden=5, layers=2, cell=cell, dtype=dtype)
+        kind = {"bidirectional": bidirectional, "learned_start": learned_start}
+        network = Network(options, 3, pooling=pooling, seed=1, **kind)
+        network.parameters *= 2
+        if learned_start:
+            start = network.weights["initial_state"]
+            start[...] = np.random.default_rng(2).standard_normal(start.shape)
+        run = exported(tmp_path / "model.onnx", network.weights, network.architecture)
+        for length, batch in ((1, 1), (9, 4)):
+            x = sequences(network.architecture, length, batch)
+            expected, _ = NetworkSolver(network, length, STEPPING, STEPPING).predict(x)
+            assert np.ptp(expected) > 0.1
+            np.testing.assert_allclose(run(x)["logits"], expected, rtol=0, atol=TOLERANCE[dtype])
 
 
 def test_great_inputs_saturate(tmp_path):

@@ -36,7 +36,7 @@ def export_onnx(path: str | os.PathLike[str], weights: Weights, architecture: Ar
 
     In float32 a layer of the classic unit or an lstm is ONNX's own GRU or LSTM operator. The
     implicit unit, and all in float64, which onnxruntime lacks for those operators, are a Scan over
-    time with the cell's formulas.
+    time with the cell's formulas. The initial state is zero, or the learned one.
 
     Parameters
     ----------
@@ -217,6 +217,9 @@ def _operator(
         )
 
     inputs = [x, stacked("weight_ih"), stacked("weight_hh"), stacked("bias_ih", "bias_hh")]
+    if a.learned_start:
+        start = np.split(weights["initial_state"], a.layers)[layer]
+        inputs += ["", *_initial(graph, x, start, a)]  # "": sequences of full length
     direction = "bidirectional" if a.bidirectional else "forward"
     attributes: dict[str, Any] = {"hidden_size": a.hidden, "direction": direction}
     if a.cell == "lstm":
@@ -225,6 +228,15 @@ def _operator(
         y, *finals = graph.add_many("GRU", inputs, 2, linear_before_reset=1, **attributes)
     side_by_side = graph.add("Transpose", y, perm=[0, 2, 1, 3])
     return graph.add("Reshape", side_by_side, graph.constant([0, 0, -1], indices=True)), finals
+
+
+def _initial(graph: _Graph, x: str, state: Array, a: Architecture) -> list[str]:
+    """Add initial states for every sequence, (directions, batch, H): h, or h and c of an lstm."""
+    batch = graph.add("Shape", x, start=1, end=2)
+    around = [graph.constant([n], indices=True) for n in (len(state), a.hidden)]
+    shape = graph.add("Concat", around[0], batch, around[1], axis=0)
+    parts = np.split(state, a.state_width // a.hidden, axis=1)
+    return [graph.add("Expand", graph.constant(part[:, None]), shape) for part in parts]
 
 
 def _reordered(tensor: Array, cell: str) -> Array:
@@ -248,23 +260,20 @@ def _scan(
     projected = graph.add(
         "Add", graph.add("MatMul", x, graph.constant(W_ih.T)), graph.constant(b_ih)
     )
-    batch = graph.add("Shape", x, start=1, end=2)
-    shape = graph.add("Concat", batch, graph.constant([a.hidden], indices=True), axis=0)
-    zero = graph.add(
-        "ConstantOfShape", shape, value=graph.onnx.numpy_helper.from_array(np.zeros(1, graph.dtype))
-    )
-    num_states = 2 if a.cell == "lstm" else 1
     backward = int(suffix == "_reverse")
+    row = layer * a.num_directions + backward
+    start = weights["initial_state"][row] if a.learned_start else np.zeros(a.state_width)
+    axis = graph.constant([0], indices=True)
+    starts = [graph.add("Squeeze", state, axis) for state in _initial(graph, x, start[None], a)]
     *finals, states = graph.add_many(
         "Scan",
-        [*[zero] * num_states, projected],
-        num_states + 1,
+        [*starts, projected],
+        len(starts) + 1,
         body=_body(graph, W_hh, b_hh, a, f"l{layer}{suffix}/"),
         num_scan_inputs=1,
         scan_input_directions=[backward],
         scan_output_directions=[backward],
     )
-    axis = graph.constant([0], indices=True)
     return states, [graph.add("Unsqueeze", final, axis) for final in finals]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,24 @@ from pint.rnn.parameters import num_entries, uniform, views
 from pint.rnn.recurrence import RecurrenceOptions
 
 Array = NDArray[Any]
+
+
+class LayerStack(NamedTuple):
+    """Layers that are solved together, in one sweep along time.
+
+    Attributes
+    ----------
+    options : RecurrenceOptions
+        Their shapes.
+    part : slice
+        Their part of the network's flat parameters.
+    rows : slice
+        Their rows among the states of all layers and directions, in torch's order.
+    """
+
+    options: RecurrenceOptions
+    part: slice
+    rows: slice
 
 
 class Network:
@@ -75,6 +93,31 @@ class Network:
         if learned_start:
             self.weights["initial_state"][...] = 0
 
+    @classmethod
+    def of(cls, architecture: Architecture, seed: int = 0) -> Network:
+        """Return a network of an architecture, with default coarse steps.
+
+        Parameters
+        ----------
+        architecture : Architecture
+            For example ``pint.rnn.weights.load_architecture("weights.safetensors")``.
+        seed : int, default 0
+            Of its parameters, which `load` replaces.
+
+        Raises
+        ------
+        ValueError
+            If it has no head.
+        """
+        return cls(
+            replace(architecture, bidirectional=False).recurrence_options(),
+            architecture.num_outputs,
+            pooling=architecture.pooling,
+            bidirectional=architecture.bidirectional,
+            learned_start=architecture.learned_start,
+            seed=seed,
+        )
+
     def load(self, weights: Mapping[str, Array]) -> None:
         """Copy tensors into the parameters, for example ``pint.open_run("run.h5").model``.
 
@@ -101,20 +144,21 @@ class Network:
         out: Array = features @ self.weights["head.weight"].T + self.weights["head.bias"]
         return out
 
-    def stages(self) -> list[list[tuple[RecurrenceOptions, slice]]]:
-        """Return the sweeps along time: those of a stage, one for each direction, run side by side.
+    def stages(self) -> list[list[LayerStack]]:
+        """Return what is solved along time: stage after stage, one stack for each direction.
 
-        Each is given by its layers and its part of `parameters`. In one direction all layers make
-        one stage; in two, each layer does, because the next one needs both directions.
+        In one direction all layers make one stage; in two, each layer does, because the next one
+        needs both directions.
         """
         if not self.architecture.bidirectional:
-            return [[(self.options, slice(0, num_entries(self.options.shapes())))]]
+            part = slice(0, num_entries(self.options.shapes()))
+            return [[LayerStack(self.options, part, slice(0, self.options.layers))]]
         stages, begin, width = [], 0, self.options.num_features
-        for _ in range(self.options.layers):
+        for row in range(0, self.architecture.num_states, 2):
             layer = replace(self.options, layers=1, num_features=width)
             size, width = num_entries(layer.shapes()), 2 * self.options.hidden
-            stages.append(
-                [(layer, slice(begin + d * size, begin + (d + 1) * size)) for d in (0, 1)]
-            )
+            forward = LayerStack(layer, slice(begin, begin + size), slice(row, row + 1))
             begin += 2 * size
+            reverse = LayerStack(layer, slice(begin - size, begin), slice(row + 1, row + 2))
+            stages.append([forward, reverse])
         return stages

@@ -133,7 +133,11 @@ class Sweep:
         return final
 
     def transpose(
-        self, result: Result, d_final: Array | None, d_outputs: Array | None
+        self,
+        result: Result,
+        d_final: Array | None,
+        d_outputs: Array | None,
+        d_x: Array | None = None,
     ) -> AdjointResult:
         """Solve the adjoint problem; gradients are of this rank's steps alone; collective.
 
@@ -145,18 +149,29 @@ class Sweep:
             Derivative by `final`; None is zero.
         d_outputs : ndarray, shape (number of `times`, B, H), or None
             Derivative by `outputs`; None is zero.
+        d_x : ndarray, shape (B, T, F), or None
+            Where to put the derivative by the sequences, at this rank's steps; None: nowhere.
         """
+        terminal, sources = self._sources(result, d_final, d_outputs)
+        self.model.input_gradient = d_x[:, ::-1] if d_x is not None and self.is_reverse else d_x
+        try:
+            return self.backward.solve(result, terminal, sources, total=False)
+        finally:
+            self.model.input_gradient = None
+
+    def _sources(
+        self, result: Result, d_final: Array | None, d_outputs: Array | None
+    ) -> tuple[Array, Array | None]:
+        """Return dJ/du_N, and what each of this rank's reversed points adds; collective."""
         hidden, shape = self.model.options.hidden, self.model.state_shape
         terminal = np.zeros(shape, dtype=self.model.dtype)
         if d_final is not None:
             terminal[-1, :, :hidden] = d_final
-        sources = None
-        if d_outputs is not None:
-            own = np.zeros((result.u.shape[0], *shape), dtype=self.model.dtype)
-            own[own.shape[0] - d_outputs.shape[0] :, -1, :, :hidden] = d_outputs
-            terminal = terminal + self._at_end(own)
-            sources = self.backward.at_reversed_points(own)
-        return self.backward.solve(result, terminal, sources, total=False)
+        if d_outputs is None:
+            return terminal, None
+        own = np.zeros((result.u.shape[0], *shape), dtype=self.model.dtype)
+        own[own.shape[0] - d_outputs.shape[0] :, -1, :, :hidden] = d_outputs
+        return terminal + self._at_end(own), self.backward.at_reversed_points(own)
 
     def _at_end(self, own: Array) -> Array:
         """Return the last point's row of states given at the own points, on every rank."""

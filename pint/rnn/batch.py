@@ -1,0 +1,116 @@
+"""A batch as a network takes it, with its checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.rnn.architecture import Architecture
+from pint.rnn.losses import Loss
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Sequences with their masks and initial states.
+
+    Attributes
+    ----------
+    x : ndarray, shape (B, T, num_features)
+        Sequences.
+    mask : ndarray of bool, shape (B, T), or None
+        Where they have elements; None: everywhere.
+    start : ndarray, shape (layers * directions, B, W), or None
+        Initial state; None: that of the network.
+    """
+
+    x: Array
+    mask: NDArray[np.bool_] | None = None
+    start: Array | None = None
+
+    def check(self, a: Architecture, num_steps: int) -> None:
+        """Raise ValueError unless it fits a network and a number of steps."""
+        x, mask, start = self.x, self.mask, self.start
+        if x.ndim != 3 or x.shape[1:] != (num_steps, a.num_features) or len(x) == 0:
+            raise ValueError(
+                f"sequences must have shape (batch, {num_steps}, {a.num_features}), batch at "
+                f"least 1, got {x.shape}"
+            )
+        if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != bool):
+            raise ValueError(f"mask must be bool {x.shape[:2]}, got {mask.dtype} {mask.shape}")
+        if mask is not None and not mask.any(axis=1).all():
+            raise ValueError("mask leaves a sequence without any element")
+        if not np.isfinite(x if mask is None else x[mask]).all():
+            raise ValueError("sequences must not hold NaN or inf, but where mask is False")
+        shape = (a.num_states, len(x), a.state_width)
+        if start is not None and start.shape != shape:
+            raise ValueError(f"start must have shape {shape}, got {start.shape}")
+        if start is not None and not np.isfinite(start).all():
+            raise ValueError("start must not hold NaN or inf")
+
+    def initial_state(self, a: Architecture, learned: Array | None) -> Array:
+        """Return the initial state, shape (layers * directions, B, W); new."""
+        state = np.zeros((a.num_states, len(self.x), a.state_width), dtype=np.dtype(a.dtype))
+        if self.start is not None:
+            state[...] = self.start
+        elif learned is not None:
+            state[...] = learned[:, None]
+        return state
+
+    def rows(self, own: NDArray[np.int64]) -> Batch:
+        """Return some of the sequences."""
+        mask = None if self.mask is None else self.mask[own]
+        start = None if self.start is None else self.start[:, own]
+        return Batch(x=self.x[own], mask=mask, start=start)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Targets:
+    """What the scores of a batch are to be.
+
+    Attributes
+    ----------
+    y : ndarray, shape (B, ...)
+        One for each element: a sequence, or with pooling "every" a time of a sequence.
+    weights : ndarray of float64, shape (B,) or (B, T)
+        Of the elements in the loss of the whole batch; their sum is 1.
+    """
+
+    y: Array
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, y: Array, batch: Batch, loss: Loss, a: Architecture) -> Targets:
+        """Return checked targets of a whole batch; those of missing elements do not matter.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit, or no element has a weight.
+        """
+        elements = batch.x.shape[:2] if a.pooling == "every" else batch.x.shape[:1]
+        mask = batch.mask if a.pooling == "every" else None
+        if mask is not None and y.shape[:2] == elements:
+            y = np.where(mask.reshape(*mask.shape, *(1 for _ in y.shape[2:])), y, 0)
+        loss.check(y, (*elements, a.num_outputs))
+        weights = loss.weights(y) * (1.0 if mask is None else mask)
+        total = weights.sum()
+        if not total > 0:
+            raise ValueError("no element of the batch has a weight: the loss is not defined")
+        return cls(y=y, weights=weights / total)
+
+    def rows(self, own: NDArray[np.int64]) -> Targets:
+        """Return those of some of the sequences."""
+        return Targets(y=self.y[own], weights=self.weights[own])
+
+    def at(self, times: NDArray[np.int64] | None) -> Targets:
+        """Return those of some elements, counted from 1, with time as the first axis."""
+        if times is None:
+            return self
+        return Targets(
+            y=self.y[:, times - 1].swapaxes(0, 1), weights=self.weights[:, times - 1].swapaxes(0, 1)
+        )
