@@ -118,7 +118,13 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
     return NetworkSolver(
-        network, data.num_steps, forward, backward, comm, time_ranks=args.time_ranks
+        network,
+        data.num_steps,
+        forward,
+        backward,
+        comm,
+        time_ranks=args.time_ranks,
+        num_remembered=len(data.y_train) if args.warm_start else 0,
     )
 
 
@@ -326,6 +332,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--cell", choices=("implicit", "classic", "lstm"), default="implicit", help="kind of layer")
     add("--time-ranks", type=count, help="ranks that share the time axis; all if left out")
+    add(
+        "--warm-start",
+        action="store_true",
+        help="begin with the states that each sequence had an epoch ago; they are kept at C-points",
+    )
     add(
         "--accuracy",
         choices=("fixed", "adaptive"),

@@ -14,7 +14,7 @@ from pint.rnn.losses import Loss
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Sequences with their masks and initial states.
 
@@ -26,14 +26,17 @@ class Batch:
         Where they have elements; None: everywhere.
     start : ndarray, shape (layers * directions, B, W), or None
         Initial state; None: that of the network.
+    numbers : ndarray of int64, shape (B,), or None
+        Which of the remembered sequences they are; None: none of them.
     """
 
     x: Array
     mask: NDArray[np.bool_] | None = None
     start: Array | None = None
+    numbers: NDArray[np.int64] | None = None
 
-    def check(self, a: Architecture, num_steps: int) -> None:
-        """Raise ValueError unless it fits a network and a number of steps."""
+    def check(self, a: Architecture, num_steps: int, num_remembered: int) -> None:
+        """Raise ValueError unless it fits a network, its steps and what is remembered."""
         x, mask, start = self.x, self.mask, self.start
         if x.ndim != 3 or x.shape[1:] != (num_steps, a.num_features) or len(x) == 0:
             raise ValueError(
@@ -51,6 +54,8 @@ class Batch:
             raise ValueError(f"start must have shape {shape}, got {start.shape}")
         if start is not None and not np.isfinite(start).all():
             raise ValueError("start must not hold NaN or inf")
+        if self.numbers is not None:
+            _check_numbers(self.numbers, len(x), num_remembered)
 
     def initial_state(self, a: Architecture, learned: Array | None) -> Array:
         """Return the initial state, shape (layers * directions, B, W); new."""
@@ -65,7 +70,18 @@ class Batch:
         """Return some of the sequences."""
         mask = None if self.mask is None else self.mask[own]
         start = None if self.start is None else self.start[:, own]
-        return Batch(x=self.x[own], mask=mask, start=start)
+        numbers = None if self.numbers is None else self.numbers[own]
+        return Batch(x=self.x[own], mask=mask, start=start, numbers=numbers)
+
+
+def _check_numbers(numbers: NDArray[np.int64], count: int, num_remembered: int) -> None:
+    if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
+        raise ValueError(f"numbers must be {count} integers, got {numbers.shape} {numbers.dtype}")
+    if not (numbers.min() >= 0 and numbers.max() < num_remembered):
+        raise ValueError(
+            f"numbers must be below num_remembered, {num_remembered}, and at least 0, got "
+            f"{numbers.min()}..{numbers.max()}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -109,6 +109,8 @@ class Evaluation:
         How both problems are solved.
     comm : Communicator
         These ranks.
+    num_remembered : int, default 0
+        See `Sweep`.
     """
 
     def __init__(
@@ -119,15 +121,17 @@ class Evaluation:
         forward: MGRITOptions,
         backward: MGRITOptions,
         comm: Communicator,
+        num_remembered: int = 0,
     ) -> None:
         self.network, self.loss, self.comm = network, loss, comm
-        self.stages = Stages(network, num_steps, forward, backward, comm)
+        self.stages = Stages(network, num_steps, forward, backward, comm, num_remembered)
 
     def solve(self, batch: Batch, *, record: bool = False) -> Solved:
         """Solve for the states; `record` what `loss_and_gradient` needs; collective."""
         a = self.network.architecture
         start = batch.initial_state(a, self.network.weights.get("initial_state"))
-        results = self.stages.solve(Sequences(x=batch.x, mask=batch.mask), start, record=record)
+        sequences = Sequences(x=batch.x, mask=batch.mask, numbers=batch.numbers)
+        results = self.stages.solve(sequences, start, record=record)
         return Solved(results, pool(a.pooling, self.stages.top, results[-1], batch.mask))
 
     def loss_and_gradient(self, batch: Batch, targets: Targets, *, inputs: bool) -> Part:

@@ -75,11 +75,15 @@ class NetworkSolver:
     time_ranks : int, optional
         Number of ranks that share the time axis of a sequence; it must divide their number, and the
         groups share the sequences of a batch. All ranks share the time axis if left out.
+    num_remembered : int, default 0
+        Warm starts for so many sequences: where all sequences of a batch were solved before, cycles
+        begin with their states at that time. Each rank keeps those at its C-points.
 
     Raises
     ------
     ValueError
-        If the number of ranks is no multiple of `time_ranks`.
+        If the number of ranks is no multiple of `time_ranks`, or sequences are to be remembered
+        by several groups, which would meet ever others of them.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class NetworkSolver:
         comm: Any = None,
         loss: Loss | None = None,
         time_ranks: int | None = None,
+        num_remembered: int = 0,
     ) -> None:
         self.network, self.num_steps = network, num_steps
         self.loss = CrossEntropy() if loss is None else loss
@@ -101,7 +106,15 @@ class NetworkSolver:
             raise ValueError(f"time_ranks {size} does not divide the {self.comm.size} ranks")
         self.group, self.num_groups = self.comm.rank // size, self.comm.size // size
         self.time: Communicator = self.comm if self.num_groups == 1 else self.comm.split(size)
-        self.evaluation = Evaluation(network, self.loss, num_steps, forward, backward, self.time)
+        at_least("num_remembered", num_remembered, 0)
+        if num_remembered and self.num_groups > 1:
+            raise ValueError(
+                f"warm starts need one group of ranks, got {self.num_groups}: leave out time_ranks"
+            )
+        self.num_remembered = num_remembered
+        self.evaluation = Evaluation(
+            network, self.loss, num_steps, forward, backward, self.time, num_remembered
+        )
 
     @property
     def sweep(self) -> Sweep:
@@ -157,6 +170,7 @@ class NetworkSolver:
         start: Array | None = None,
         *,
         inputs: bool = False,
+        numbers: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient; collective.
 
@@ -170,6 +184,8 @@ class NetworkSolver:
             of missing elements do not matter.
         inputs : bool, default False
             Also return the gradients with respect to the sequences and the initial state.
+        numbers : ndarray of int64, shape (B,), optional
+            Which sequences they are, 0..num_remembered - 1, for a warm start.
 
         Raises
         ------
@@ -178,22 +194,19 @@ class NetworkSolver:
         FloatingPointError
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
-        batch, targets = agreed(self.comm, lambda: self._targets(x, y, mask, start))
+        batch = agreed(self.comm, lambda: self._batch(x, mask, start, numbers))
+        a = self.network.architecture
+        targets = agreed(self.comm, lambda: Targets.of(np.asarray(y), batch, self.loss, a))
         own = self._own(batch)
         part = agreed(self.comm, lambda: self._part(batch, targets, own, inputs))
         return self._total(part, own, batch, int((targets.weights > 0).sum()), inputs)
 
-    def _batch(self, x: Any, mask: Any, start: Any) -> Batch:
+    def _batch(self, x: Any, mask: Any, start: Any, numbers: Any = None) -> Batch:
         """Return a batch that fits."""
-        mask, start = (None if each is None else np.asarray(each) for each in (mask, start))
-        batch = Batch(x=np.asarray(x), mask=mask, start=start)
-        batch.check(self.network.architecture, self.num_steps)
+        given = (None if each is None else np.asarray(each) for each in (mask, start, numbers))
+        batch = Batch(np.asarray(x), *given)
+        batch.check(self.network.architecture, self.num_steps, self.num_remembered)
         return batch
-
-    def _targets(self, x: Any, y: Any, mask: Any, start: Any) -> tuple[Batch, Targets]:
-        """Return a batch that fits, and its targets."""
-        batch = self._batch(x, mask, start)
-        return batch, Targets.of(np.asarray(y), batch, self.loss, self.network.architecture)
 
     def _own(self, batch: Batch) -> NDArray[np.int64]:
         """Return which sequences of a batch this rank's group works on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,8 @@ class Stages:
         How both problems are solved.
     comm : Communicator
         The ranks that share the time axis.
+    num_remembered : int, default 0
+        See `Sweep`.
     """
 
     def __init__(
@@ -155,10 +157,14 @@ class Stages:
         forward: MGRITOptions,
         backward: MGRITOptions,
         comm: Communicator,
+        num_remembered: int = 0,
     ) -> None:
         def sweep(stack: LayerStack, is_reverse: bool) -> Sweep:
             parameters = network.parameters[stack.part]
-            return Sweep(stack.options, parameters, num_steps, forward, backward, comm, is_reverse)
+            return Sweep(
+                stack.options, parameters, num_steps, forward, backward, comm, is_reverse,
+                num_remembered,
+            )  # fmt: skip
 
         self.network, self.comm = network, comm
         self.stages = [
@@ -190,7 +196,7 @@ class Stages:
         """
         results = [self.stages[0].solve(sequences, start, record=record)]
         for below, stage in zip(self.stages, self.stages[1:], strict=False):
-            above = Sequences(x=below.outputs(results[-1]), mask=sequences.mask)
+            above = replace(sequences, x=below.outputs(results[-1]))
             results.append(stage.solve(above, start, record=record))
         return results
 

@@ -12,6 +12,7 @@ from pint.adjoint import AdjointResult, AdjointSolver
 from pint.comm import Communicator
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions
+from pint.rnn.memory import Memory
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.timegrid import TimeGrid
 
@@ -28,14 +29,18 @@ class Sequences:
         Elements.
     mask : ndarray of bool, shape (B, T), or None
         Where sequences have elements; None: everywhere.
+    numbers : ndarray of int64, shape (B,), or None
+        Which of the remembered sequences they are; None: none of them.
     """
 
     x: Array
     mask: NDArray[np.bool_] | None = None
+    numbers: NDArray[np.int64] | None = None
 
     def backwards(self) -> Sequences:
         """Return them from their end to their beginning; views."""
-        return Sequences(x=self.x[:, ::-1], mask=None if self.mask is None else self.mask[:, ::-1])
+        mask = None if self.mask is None else self.mask[:, ::-1]
+        return replace(self, x=self.x[:, ::-1], mask=mask)
 
 
 class Sweep:
@@ -55,6 +60,8 @@ class Sweep:
         The ranks that share the time axis.
     is_reverse : bool, default False
         Go from the end of the sequences to their beginning.
+    num_remembered : int, default 0
+        So many sequences are remembered, see `Memory`.
     """
 
     def __init__(
@@ -66,12 +73,17 @@ class Sweep:
         backward: MGRITOptions,
         comm: Communicator,
         is_reverse: bool = False,
+        num_remembered: int = 0,
     ) -> None:
         self.model = Recurrence(options, parameters)
         self.comm, self.is_reverse, self.num_steps = comm, is_reverse, num_steps
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
         self.forward = MGRIT(self.model, grid, forward, comm)
         self.backward = AdjointSolver(self.forward, backward)
+        self._skips = forward.skip_first_down
+        self._numbers: NDArray[np.int64] | None = None
+        finest = self.forward.hierarchy.levels[0]
+        self.memory = Memory(num_remembered, finest) if num_remembered else None
         self._windows = {wanted: self._read(backward=wanted) for wanted in (False, True)}
 
     def _read(self, *, backward: bool) -> NDArray[np.int64]:
@@ -85,17 +97,19 @@ class Sweep:
 
     def iterate(self, forward: int, backward: int) -> None:
         """Do so many cycles from now on, in either solve."""
-        for solver, count in ((self.forward, forward), (self.backward.solver, backward)):
-            solver.options = replace(solver.options, max_iterations=count)
-            solver.hierarchy.options = solver.options
+        _change(self.forward, max_iterations=forward)
+        _change(self.backward.solver, max_iterations=backward)
 
     def bind(self, sequences: Sequences, *, backward: bool) -> None:
         """Bind sequences, so that `solve` can step, and `transpose` too if `backward`."""
         bound = sequences.backwards() if self.is_reverse else sequences
         self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
+        self._numbers = sequences.numbers
 
-    def solve(self, start: Array, *, record: bool, guess: Any = None) -> Result:
+    def solve(self, start: Array, *, record: bool) -> Result:
         """Solve for the states of the bound sequences; collective.
+
+        If all of them are remembered, begin with their states; remember them.
 
         Parameters
         ----------
@@ -103,9 +117,11 @@ class Sweep:
             Initial state.
         record : bool
             Keep derivatives of the last cycle for `transpose`.
-        guess : optional
-            As in `MGRIT.solve`.
         """
+        guess = None
+        if self.memory is not None:
+            guess = None if self._numbers is None else self.memory.guess(self._numbers)
+            _change(self.forward, skip_first_down=self._skips and guess is None)
         last = self.forward.options.max_iterations - 1
 
         def before_last(iteration: int, residual: float) -> None:
@@ -113,9 +129,12 @@ class Sweep:
 
         self.model.recording = record and (last == 0 or len(self.forward.hierarchy.levels) == 1)
         try:
-            return self.forward.solve(start, guess, on_iteration=before_last)
+            result = self.forward.solve(start, guess, on_iteration=before_last)
         finally:
             self.model.recording = False
+        if self.memory is not None and self._numbers is not None:
+            self.memory.keep(self._numbers, result.u)
+        return result
 
     def times(self, result: Result) -> NDArray[np.int64]:
         """Return the elements, counted from 1, whose outputs this rank owns."""
@@ -178,3 +197,8 @@ class Sweep:
         last = self.forward.layout.owner(self.num_steps)
         row = own[-1].copy() if self.comm.rank == last else np.empty(own.shape[1:], own.dtype)
         return self.comm.bcast(row, last)
+
+
+def _change(solver: MGRIT, **changes: Any) -> None:
+    """Change options that take effect in the next solve."""
+    solver.options = solver.hierarchy.options = replace(solver.options, **changes)

@@ -166,6 +166,7 @@ class AccuracyControl:
         x: NDArray[Any],
         y: NDArray[Any],
         mask: NDArray[np.bool_] | None = None,
+        numbers: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
         used = self.iterations
@@ -175,7 +176,7 @@ class AccuracyControl:
             return got
         if self.options.mode == "adaptive":
             self.solver.iterate(*used)
-        got = self._timed(used, self.solver, x, y, mask)
+        got = self._timed(used, self.solver, x, y, mask, numbers)
         self._note(used, got, self._estimate(used, got))
         if self._is_due(used):
             got = self._check(used, got, x, y, mask)
@@ -186,10 +187,11 @@ class AccuracyControl:
     def _timed(
         self, used: Iterations, solver: NetworkSolver, x: NDArray[Any],
         y: NDArray[Any], mask: NDArray[np.bool_] | None,
+        numbers: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:  # fmt: skip
         """Evaluate a batch, and keep the shortest time per sequence that it took."""
         begin = time.perf_counter()
-        got = solver.loss_and_gradient(x, y, mask)
+        got = solver.loss_and_gradient(x, y, mask, numbers=numbers)
         seconds = (time.perf_counter() - begin) / len(x)
         self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
         return got

@@ -221,7 +221,10 @@ class Trainer:
             factor = options.schedule.factor(num_updates, options.epochs * len(batches))
             means.learning_rate = factor * options.optimizer.learning_rate
             with self.log.timed("training"):
-                got = self.control.loss_and_gradient(data.x_train[chosen], data.y_train[chosen])
+                numbers = chosen if self.solver.num_remembered else None
+                got = self.control.loss_and_gradient(
+                    data.x_train[chosen], data.y_train[chosen], numbers=numbers
+                )
                 gradient, norm = clip_by_norm(got.gradient, options.clip)
                 self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
