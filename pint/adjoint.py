@@ -17,8 +17,8 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.coarsest import in_library_of, whole
-from pint.mgrit.hierarchy import Hierarchy, Level, wait
+from pint.mgrit.coarsest import in_library_of
+from pint.mgrit.hierarchy import Hierarchy, Level, wait, whole
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions

@@ -52,7 +52,7 @@ def test_nine_cases_need_no_more_than_v_cycles():
     assert len(CASES) == 9
 
 
-@pytest.mark.parametrize("driver", ["stack", "loop"])
+@pytest.mark.parametrize("driver", ["compiled", "stack", "loop"])
 @pytest.mark.parametrize("name", CASES)
 def test_residuals(name, driver):
     case = CASES[name]
@@ -76,11 +76,13 @@ def test_number_of_levels():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_stack_and_loop_give_the_same_bits(name):
-    """A division and a multiplication round alike in a stack and alone."""
-    stack, loop = solve(CASES[name], "stack"), solve(CASES[name], "loop")
-    assert np.array_equal(stack.u, loop.u)
-    assert np.array_equal(stack.residuals, loop.residuals, equal_nan=True)
+def test_all_drivers_give_the_same_bits(name):
+    """A division and a multiplication round alike in a stack, alone and in a kernel."""
+    loop = solve(CASES[name], "loop")
+    for driver in ("stack", "compiled"):
+        other = solve(CASES[name], driver)
+        assert np.array_equal(other.u, loop.u)
+        assert np.array_equal(other.residuals, loop.residuals, equal_nan=True)
 
 
 def test_solution_of_scalar_10():

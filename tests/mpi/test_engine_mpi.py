@@ -13,7 +13,7 @@ from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGri
 from pint.comm import world
 from pint.layout import Layout
 from pint.models.dahlquist import Dahlquist
-from tests.engine_models import Drift, Swirl, backpropagated, stepped, uneven_times
+from tests.engine_models import CompiledSwirl, Drift, Swirl, backpropagated, stepped, uneven_times
 
 COMM = world()
 START = np.array([0.5, -0.3, 0.8])
@@ -79,7 +79,8 @@ def test_serial_trajectory(num_steps, m, levels, relax):
 
 @pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
 @pytest.mark.parametrize("num_steps", NUM_STEPS)
-def test_loop_drivers_give_the_bits_of_one_process(num_steps, coarsest):
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_loop_and_compiled_drivers_give_the_bits_of_one_process(num_steps, coarsest, driver):
     times = uneven_times(num_steps)
     for m in (2, 4, 8):
         for levels in (2, 3, 4):
@@ -90,9 +91,12 @@ def test_loop_drivers_give_the_bits_of_one_process(num_steps, coarsest):
                 max_iterations=2,
                 skip_first_down=m == 4,
                 coarsest=coarsest,
-                driver="loop",
+                driver=driver,
             )
-            propagator = Swirl(1.0, batched=levels == 3)
+            if driver == "loop":
+                propagator = Swirl(1.0, batched=levels == 3)
+            else:
+                propagator = CompiledSwirl(1.0, coarsening=(m,) * (levels - 1))
             serial = MGRIT(propagator, times, options).solve(START)
             same_bits(MGRIT(propagator, times, options, COMM).solve(START), serial)
 
