@@ -3,13 +3,17 @@
 Numba keeps a closure under the pickled contents of its cells, and a compiled function among them
 pickles otherwise in every process, so that nothing would be found again. Here the key is what a
 kernel consists of: its bytecode and constants, and those of all that it calls, in any file.
+
+Symbols in the machine code are made of a function's qualified name and a counter that begins anew
+in every process. Functions of one name, as closures are, would be taken for each other when one
+comes from the disk and the other does not; so the fingerprint is made part of their names.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +36,35 @@ def cached(dispatcher: Any) -> Any:
     """Let a jitted function, not called yet, keep its machine code on disk; return it."""
     dispatcher._cache = _KernelCache(dispatcher.py_func)
     return dispatcher
+
+
+def named(function: Callable[..., Any], tag: str) -> Callable[..., Any]:
+    """Add a tag to the name that a function has in machine code; return it."""
+    function.__qualname__ += f"_{tag}"
+    return function
+
+
+def named_by_content(dispatcher: Any) -> Any:
+    """Return a jitted function once more, named by its fingerprint, as are those in its cells."""
+    function = dispatcher.py_func
+    cells = [
+        CellType(named_by_content(cell.cell_contents)) if _is_jitted(cell) else cell
+        for cell in function.__closure__ or ()
+    ]
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(cells),
+    )
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    function = named(copy, fingerprint(dispatcher)[:16])
+    return CPUDispatcher(function, dispatcher.locals, dispatcher.targetoptions)
+
+
+def _is_jitted(cell: Any) -> bool:
+    return isinstance(cell.cell_contents, CPUDispatcher)
 
 
 def fingerprint(function: Callable[..., Any]) -> str:

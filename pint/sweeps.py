@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-from pint.kernel_cache import cached
+from pint.kernel_cache import cached, fingerprint, named, named_by_content
 from pint.mgrit.norms import NUM_DIGITS
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
@@ -53,10 +53,6 @@ _pointer: Any = intrinsic(_typed_pointer)
 _with_entry: Any = tuple_setitem
 
 
-def _jit(function: Callable[..., Any]) -> Any:
-    return njit(nogil=True, error_model="numpy")(function)
-
-
 def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     """Return the function that runs programs of operations with the steps of a kernel.
 
@@ -74,10 +70,15 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     callable
         ``run(program, table, params)``; it releases the GIL.
     """
+    tag = f"{fingerprint(kernel)[:16]}_{dtype}_{ndim}"
+    kernel = named_by_content(kernel)
     is_number = ndim == 0
     template = (0,) * (1 + max(ndim, 1))
 
-    @_jit
+    def jit(function: Callable[..., Any]) -> Any:
+        return njit(nogil=True, error_model="numpy")(named(function, tag))
+
+    @jit
     def states(address: Any, num: Any, row: Any) -> Any:
         """Return an array of states of the level, as the kernel sees them."""
         shape = _with_entry(template, 0, num)
@@ -85,17 +86,17 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
             shape = _with_entry(shape, axis, row[SHAPE + axis - 1])
         return carray(_pointer(address, dtype), shape)
 
-    @_jit
+    @jit
     def flat(address: Any, num: Any, row: Any) -> Any:
         """Return the same as one row of numbers for each state."""
         size = 1 if is_number else row[SIZE]
         return carray(_pointer(address, dtype), (num, size))
 
-    @_jit
+    @jit
     def time_array(row: Any) -> Any:
         return carray(_pointer(row[TIMES], np.float64), (row[NUM_SLOTS],))
 
-    @_jit
+    @jit
     def chain(row: Any, params: Any, begin: Any, end: Any) -> None:
         """Set u_i = Phi(u_{i-1}) + g_i at the slots begin + 1, ..., end, one after another."""
         num, level = row[NUM_SLOTS], row[INDEX]
@@ -108,7 +109,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 for k in range(numbers.shape[1]):
                     numbers[i, k] += g[i, k]
 
-    @_jit
+    @jit
     def sweep(row: Any, params: Any, begin: Any, end: Any, stride: Any, length: Any) -> None:
         """From each of the slots begin, begin + stride, ... < end take `length` steps.
 
@@ -129,7 +130,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                         for j in range(numbers.shape[1]):
                             numbers[i, j] += g[i, j]
 
-    @_jit
+    @jit
     def residual(row: Any, params: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
         """Set r = Phi(u_{i-1}) - u_i + g_i at the slots begin, begin + stride, ... < end."""
         num, level = row[NUM_SLOTS], row[INDEX]
@@ -145,7 +146,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                     r_numbers[slot, k] += g[i, k]
             slot += 1
 
-    @_jit
+    @jit
     def norm(row: Any, begin: Any, end: Any) -> None:
         """Set the squared 2-norms of the residuals at the coarse slots begin..end-1."""
         r = flat(row[RESIDUAL], end, row)
@@ -157,7 +158,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 total += size * size
             norms[slot] = total
 
-    @_jit
+    @jit
     def restrict(row: Any, coarse: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
         """Copy the states at the slots begin, begin + stride, ... to the coarse level."""
         u, v = flat(row[U], row[NUM_SLOTS], row), flat(coarse[U], coarse[NUM_SLOTS], row)
@@ -166,7 +167,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 v[slot, k] = u[i, k]
             slot += 1
 
-    @_jit
+    @jit
     def coarse_rhs(row: Any, params: Any, begin: Any, end: Any) -> None:
         """Set g_i = g_i + u_i - Phi(u_{i-1}), where g_i is the restricted residual."""
         num, level = row[NUM_SLOTS], row[INDEX]
@@ -180,7 +181,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
             for k in range(numbers.shape[1]):
                 g[i, k] = (g[i, k] + numbers[i, k]) - new_numbers[k]
 
-    @_jit
+    @jit
     def correct(row: Any, coarse: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
         """Add the change of the coarse states to the states they came from."""
         u, v = flat(row[U], row[NUM_SLOTS], row), flat(coarse[U], coarse[NUM_SLOTS], row)
@@ -208,7 +209,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
             elif code == CORRECT:
                 correct(row, table[at + 1], begin, end, stride, more)
 
-    run_cached: Run = cached(_jit(run))
+    run_cached: Run = cached(jit(run))
     return run_cached
 
 

@@ -233,6 +233,50 @@ def test_machine_code_is_kept_until_a_kernel_or_what_it_calls_is_edited(tmp_path
     assert run_decay(tmp_path) == (1, 4.0**-3)
 
 
+MADE = """
+import sys
+import numba
+import numpy as np
+from pint import MGRIT, MGRITOptions, Propagator
+
+def make(rate):
+    @numba.njit
+    def divided(x):
+        return x / rate
+
+    @numba.njit
+    def kernel(u, start, stop, level, params, out):
+        out[0] = divided(u[0])
+
+    return kernel
+
+class Decay(Propagator):
+    state_shape, dtype = (), np.dtype(float)
+
+    def step(self, u, step):
+        return u
+
+for rate in sys.argv[1:]:
+    Decay.kernel = make(float(rate))
+    print(MGRIT(Decay(), np.arange(3.0), MGRITOptions(levels=1)).solve(1.0).u.tolist()[-1])
+"""
+
+
+def test_kernels_of_one_name_are_told_apart(tmp_path):
+    """One comes from the disk, the other is compiled here, and Numba counts both as its first."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    for rates in (["2"], ["4", "2"], ["8", "4", "2"]):
+        done = subprocess.run(
+            [sys.executable, "-c", MADE, *rates],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        assert done.stdout.split() == [str(float(rate) ** -2) for rate in rates]
+
+
 FACTOR = 2.0
 TABLE = np.array([1.0, 2.0])
 
