@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,10 @@ from numpy.typing import NDArray
 from pint import sweeps
 from pint.propagator import Propagator, State, changes_space
 from pint.stepping import Driver, LoopDriver, StackDriver
+from pint.tiling import Line, items, num_items, tiled
 
 if TYPE_CHECKING:
     from pint.mgrit.hierarchy import Hierarchy, Level
-
-Line = tuple[int, int, int, int, int, int]
 
 SPLIT = 1 << 15
 """Numbers that an operation must set before it is worth several threads."""
@@ -35,15 +35,12 @@ class _Tape:
     relaxed: tuple[bool, ...] = ()
     complete: bool = True
 
-    def program(self) -> NDArray[np.int64]:
-        """Return the operations as an array."""
-        return np.array(self.lines, dtype=np.int64).reshape(-1, sweeps.NUM_FIELDS)
-
 
 class CompiledDriver(Driver):
     """Runs whole sweeps in one compiled loop, with the propagator's kernel inlined.
 
-    On one rank, a cycle is noted down the first time and is a single call from then on.
+    On one rank and thread, a cycle is noted down the first time, and is a single call from then on
+    in which operations follow each other closely through the memory (`pint.tiling`).
 
     Parameters
     ----------
@@ -71,6 +68,7 @@ class CompiledDriver(Driver):
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._in_python = (StackDriver if propagator.batched else LoopDriver)(propagator)
         self._copies = not changes_space(propagator)
+        self._dtype = np.dtype(propagator.dtype)
         self._table = np.zeros((1, sweeps.SHAPE + 1), dtype=np.int64)
         self._line = np.zeros((1, sweeps.NUM_FIELDS), dtype=np.int64)
         self._tape: _Tape | None = None
@@ -78,7 +76,7 @@ class CompiledDriver(Driver):
 
     def compile(self) -> None:  # noqa: D102
         ndim = len(self.propagator.state_shape)
-        self._run = _sweeps_of(self.kernel, np.dtype(self.propagator.dtype), ndim)
+        self._run = _sweeps_of(self.kernel, self._dtype, ndim)
         self._params = [self.propagator.kernel_params() for _ in range(self.threads)]
         self._run(self._line[:0], self._table, self._params[0])
 
@@ -167,20 +165,28 @@ class CompiledDriver(Driver):
             self._run(program, self._table, self._params[0])
             for level, relaxed in zip(levels, tape.relaxed, strict=True):
                 level.relaxed = relaxed
-                self._count(level, tape.num_steps.get(level.index, 0))
-            return
-        before = self.num_steps
-        self.num_steps, self._tape = {}, _Tape(complete=hierarchy.comm.size == self.threads == 1)
+        else:
+            tape = self._note_down(cycle, hierarchy)
+            if tape.complete:
+                self._kept[key] = tape, self._program(tape)
+        for level in levels:
+            self._count(level, tape.num_steps.get(level.index, 0))
+
+    def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
+        """Go through a cycle operation by operation, and return what it did."""
+        tape = _Tape(complete=hierarchy.comm.size == self.threads == 1)
+        before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
         try:
             cycle(hierarchy)
         finally:
-            tape, self._tape = self._tape, None
-            tape.num_steps, self.num_steps = self.num_steps, before
-        for level in levels:
-            self._count(level, tape.num_steps.get(level.index, 0))
-        if tape.complete:
-            tape.relaxed = tuple(level.relaxed for level in levels)
-            self._kept[key] = tape, tape.program()
+            self.num_steps, self._tape = before, None
+        tape.relaxed = tuple(level.relaxed for level in hierarchy.levels)
+        return tape
+
+    def _program(self, tape: _Tape) -> NDArray[np.int64]:
+        bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
+        lines = tiled(tape.lines, bytes_per_state + 8)  # and the time
+        return np.array(lines, dtype=np.int64).reshape(-1, sweeps.NUM_FIELDS)
 
     def _leave_tape(self) -> None:
         """Hear that Python does something that no tape holds."""
@@ -229,12 +235,7 @@ def _address(array: Any) -> int:
 
 
 def _split(line: Line, parts: int) -> list[NDArray[np.int64]]:
-    """Split an operation into programs of about as many places each; some may be empty."""
-    code, row, begin, end, stride, more = line
-    num = len(range(begin, end, stride))
-    counts = code in (sweeps.RESIDUAL_AT, sweeps.RESTRICT, sweeps.CORRECT)
-    lines = []
-    for first, last in ((num * p // parts, num * (p + 1) // parts) for p in range(parts)):
-        start, stop = begin + first * stride, min(begin + last * stride, end)
-        lines.append((code, row, start, stop, stride, more + first if counts else more))
-    return [np.array([part], dtype=np.int64) for part in lines]
+    """Split an operation into programs of about as many items each; some may be empty."""
+    num = num_items(line)
+    bounds = [num * part // parts for part in range(parts + 1)]
+    return [np.array([items(line, *pair)], dtype=np.int64) for pair in pairwise(bounds)]
