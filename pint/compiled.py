@@ -46,8 +46,8 @@ class CompiledDriver(Driver):
     ----------
     propagator : Propagator
         The model, with a kernel.
-    threads : int
-        Threads that work on intervals side by side.
+    threads : int or None
+        Threads that work on intervals side by side; None is one.
 
     Raises
     ------
@@ -55,17 +55,17 @@ class CompiledDriver(Driver):
         If the kernel is not a function compiled by Numba.
     """
 
-    def __init__(self, propagator: Propagator, threads: int) -> None:
+    def __init__(self, propagator: Propagator, threads: int | None = None) -> None:
         # Threads of a library inside threads of ours would be more than the user asked for.
-        super().__init__(propagator, blas_threads=1 if threads > 1 else None)
+        super().__init__(propagator, blas_threads=None if threads is None else 1)
         # A compiled function that is a class attribute comes back as a bound method.
         self.kernel = getattr(propagator.kernel, "__func__", propagator.kernel)
         if not isinstance(self.kernel, CPUDispatcher):
             raise TypeError(
                 f"kernel must be a function compiled by numba.njit, got {self.kernel!r}"
             )
-        self.threads = threads
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.threads = threads or 1
+        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self._in_python = (StackDriver if propagator.batched else LoopDriver)(propagator)
         self._copies = not changes_space(propagator)
         self._dtype = np.dtype(propagator.dtype)
@@ -79,6 +79,7 @@ class CompiledDriver(Driver):
         self._run = _sweeps_of(self.kernel, self._dtype, ndim)
         self._params = [self.propagator.kernel_params() for _ in range(self.threads)]
         self._run(self._line[:0], self._table, self._params[0])
+        sweeps.integer_digits(np.zeros(0))
 
     def bind(self, hierarchy: Hierarchy) -> None:
         """Note the addresses of the levels' arrays, and get the kernel's parameters.

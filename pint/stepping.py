@@ -248,7 +248,7 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
         if propagator.kernel is not None:
             from pint.compiled import CompiledDriver  # Numba, only where it is needed
 
-            return CompiledDriver(propagator, threads or 1)
+            return CompiledDriver(propagator, threads)
         if options.driver == "compiled":
             raise ValueError(
                 f"driver 'compiled' needs a propagator with a kernel, and {name} has none: "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 
@@ -14,14 +15,13 @@ def limited_blas(threads: int | None) -> Iterator[None]:
     if threads is None:
         yield
     else:
-        with _controller().limit(limits=threads, user_api="blas"):
+        with _controller(len(sys.modules)).limit(limits=threads, user_api="blas"):
             yield
 
 
-@cache
-def _controller() -> Any:
-    """Return the threading libraries that are loaded; looked for once, which takes milliseconds."""
-    import numpy.linalg  # noqa: F401 - its library is loaded with it
+@lru_cache(maxsize=1)
+def _controller(num_modules: int) -> Any:
+    """Return the threading libraries; looked for, which takes milliseconds, after imports only."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import array_api_compat
+import array_api_compat.numpy  # now, so that the first solve need not wait for it
 import numpy as np
 from numpy.typing import NDArray
 

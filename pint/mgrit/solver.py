@@ -19,7 +19,7 @@ from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.iteration import Iteration, Status
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State
-from pint.stepping import make_driver
+from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
 
@@ -148,9 +148,9 @@ class MGRIT:
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
         layout.check(self.grid.num_steps, self.comm.size)
-        driver = make_driver(propagator, self.options)
+        driver, seconds = self._make_driver()
+        self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
-        self.compile_seconds = self._compile()
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
 
@@ -164,15 +164,16 @@ class MGRIT:
         if np.unique(self.comm.allgather_blocks(np.array([key]))).size > 1:
             raise ValueError("the ranks differ in their times or options: give all the same")
 
-    def _compile(self) -> float:
-        """Compile what the solves will call, or load it; return the seconds; collective."""
+    def _make_driver(self) -> tuple[Driver, float]:
+        """Return the driver, and how long it took to compile it, or to load it; collective."""
         begin, error = time.perf_counter(), None
         try:
-            self.hierarchy.driver.compile()
+            driver = make_driver(self.propagator, self.options)
+            driver.compile()
         except Exception as caught:  # every rank must hear of it
             error = caught
         self.comm.agree(error)
-        return time.perf_counter() - begin
+        return driver, time.perf_counter() - begin
 
     @property
     def layout(self) -> Layout:
