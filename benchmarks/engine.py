@@ -13,8 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case, scalar
-from benchmarks.measure import extra_megabytes, in_new_process, medians, save
+from benchmarks._cases import CASES, Case, scalar
+from benchmarks._measure import extra_megabytes, in_new_process, medians, save
 from pint import MGRIT, MGRITOptions, Propagator, Result, Step, TimeGrid
 
 DRIVERS = ("sequential", "loop", "stack", "compiled")

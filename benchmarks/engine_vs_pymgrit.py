@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import Case, heat, scalar
-from benchmarks.measure import in_new_process, save
+from benchmarks._cases import Case, heat, scalar
+from benchmarks._measure import in_new_process, save
 from pint import MGRIT, MGRITOptions, TimeGrid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def _compare(name: str, python: str, rounds: int) -> dict[str, Any]:
     """Run both in turn, each time in a new process."""
     theirs, ours = [], []
     for _ in range(rounds):
-        command = [python, str(Path(__file__).with_name("pymgrit_worker.py")), name]
+        command = [python, str(Path(__file__).with_name("_pymgrit_worker.py")), name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         theirs.append(json.loads(done.stdout.splitlines()[-1]))
         # Nested iteration comes before their first cycle, and is the first one of ours.

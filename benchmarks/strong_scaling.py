@@ -13,8 +13,8 @@ from mpi4py import MPI
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case
-from benchmarks.measure import save
+from benchmarks._cases import CASES, Case
+from benchmarks._measure import save
 
 
 def main() -> int:

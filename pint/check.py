@@ -9,7 +9,7 @@ import array_api_compat
 import numpy as np
 
 from pint.options import at_least
-from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.propagator import Linearization, Propagator, State, Step, changes_space, kernel_of
 from pint.timegrid import TimeGrid, as_grid
 
 NUM_STACKED = 3
@@ -238,8 +238,7 @@ class _Check:
     def kernel(self, u: State, step: Step) -> None:
         """Check that the kernel gives what `step` gives, sets all entries, and spares its input."""
         self.done.append(f"kernel on level {step.level}")
-        kernel = getattr(self.p.kernel, "__func__", self.p.kernel)
-        params = self.p.kernel_params()
+        kernel, params = kernel_of(self.p), self.p.kernel_params()
         given, expected = np.array(u), np.asarray(self.p.step(u, step))
         starts, stops = np.atleast_1d(step.start), np.atleast_1d(step.stop)
         shape = given.shape[given.ndim - len(self.p.state_shape) :] or (1,)

@@ -15,7 +15,7 @@ from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
 from pint import sweeps
-from pint.propagator import Propagator, State, changes_space
+from pint.propagator import Propagator, State, changes_space, kernel_of
 from pint.stepping import Driver, LoopDriver, StackDriver
 from pint.tiling import Line, items, num_items, tiled
 
@@ -58,8 +58,7 @@ class CompiledDriver(Driver):
     def __init__(self, propagator: Propagator, threads: int | None = None) -> None:
         # Threads of a library inside threads of ours would be more than the user asked for.
         super().__init__(propagator, blas_threads=None if threads is None else 1)
-        # A compiled function that is a class attribute comes back as a bound method.
-        self.kernel = getattr(propagator.kernel, "__func__", propagator.kernel)
+        self.kernel = kernel_of(propagator)
         if not isinstance(self.kernel, CPUDispatcher):
             raise TypeError(
                 f"kernel must be a function compiled by numba.njit, got {self.kernel!r}"

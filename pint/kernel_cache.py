@@ -95,6 +95,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
         if id(value) in seen:  # recursion
             return
         seen.add(id(value))
+        yield f"{value.__module__}.{value.__qualname__}"  # machine code refers to its module
         yield from _parts_of_code(value.__code__)
         yield repr(value.__defaults__)
         for cell in value.__closure__ or ():

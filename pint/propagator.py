@@ -244,6 +244,12 @@ class Propagator(ABC):
         return Linearization(self, u, step)
 
 
+def kernel_of(propagator: Propagator) -> Any:
+    """Return the propagator's kernel; None where it has none."""
+    # A compiled function that is a class attribute comes back as a bound method.
+    return getattr(propagator.kernel, "__func__", propagator.kernel)
+
+
 def changes_space(propagator: Propagator) -> bool:
     """Tell whether the propagator's levels differ in space."""
     kind = type(propagator)
