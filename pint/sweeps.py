@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit, types
+from numba.core import cgutils
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
@@ -49,7 +50,19 @@ def _typed_pointer(typing_context: Any, address: Any, dtype: Any) -> Any:
     return kind(dtype.dtype)(types.int64, dtype), codegen
 
 
+def _typed_register(typing_context: Any, dtype: Any) -> Any:
+    """Return a pointer to one number on the stack, which the compiler turns into a register."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = context.get_data_type(signature.return_type.dtype)
+        return cgutils.alloca_once(builder, kind)  # type: ignore[no-untyped-call]
+
+    kind: Any = types.CPointer
+    return kind(dtype.dtype)(dtype), codegen
+
+
 _pointer: Any = intrinsic(_typed_pointer)
+_register: Any = intrinsic(_typed_register)
 _with_entry: Any = tuple_setitem
 
 
@@ -108,6 +121,18 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
             if has_g:
                 for k in range(numbers.shape[1]):
                     numbers[i, k] += g[i, k]
+
+    @jit
+    def chain_of_numbers(row: Any, params: Any, begin: Any, end: Any) -> None:
+        """Do as `chain` for numbers: the next step need not wait for the memory."""
+        level, times = row[INDEX], time_array(row)
+        u, g, has_g = flat(row[U], row[NUM_SLOTS], row), flat(row[G], row[NUM_SLOTS], row), row[G]
+        state, new = carray(_register(dtype), (1,)), carray(_register(dtype), (1,))
+        state[0] = u[begin, 0]
+        for i in range(begin + 1, end + 1):
+            kernel(state, times[i - 1], times[i], level, params, new)
+            state[0] = new[0] if has_g == 0 else new[0] + g[i, 0]
+            u[i, 0] = state[0]
 
     @jit
     def sweep(row: Any, params: Any, begin: Any, end: Any, stride: Any, length: Any) -> None:
@@ -190,12 +215,14 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 u[i, k] += v[slot, k] - u[i, k]
             slot += 1
 
+    step_on = chain_of_numbers if is_number else chain
+
     def run(program: Any, table: Any, params: Any) -> None:
         for line in range(program.shape[0]):
             code, at, begin, end, stride, more = program[line]
             row = table[at]
             if code == CHAIN:
-                chain(row, params, begin, end)
+                step_on(row, params, begin, end)
             elif code == SWEEP:
                 sweep(row, params, begin, end, stride, more)
             elif code == RESIDUAL_AT:
