@@ -1,5 +1,6 @@
 """The examples of README and docs run as they stand."""
 
+import math
 import re
 import subprocess
 import sys
@@ -59,3 +60,11 @@ def test_training_script(tmp_path, ranks):
     exact = float(re.findall(r"([\d.]+)% exact", said)[-1])
     assert exact > 90
     assert (tmp_path / "frequencies.h5").exists()
+
+
+def test_kernel_of_the_logistic_equation(tmp_path):
+    """u = 1 / (1 + 9 exp(-2 t)), to the error of 1000 explicit Euler steps."""
+    (script,) = scripts("docs/performance.md")
+    status, value = start(script, tmp_path).split()
+    assert status == "CONVERGED"
+    assert abs(float(value) - 1 / (1 + 9 * math.exp(-2))) < 1e-3
