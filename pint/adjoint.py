@@ -10,7 +10,7 @@ and dJ/du_0 = w_0, dJ/dtheta = sum_i (dPhi_i/dtheta)^T w_i, both derivatives tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat
@@ -214,7 +214,8 @@ class AdjointSolver:
     forward : MGRIT
         The forward solver.
     options : MGRITOptions, optional
-        How to iterate backwards; those of the forward solver if left out.
+        How to iterate backwards; those of the forward solver if left out, with driver "auto" in
+        place of "compiled", because the adjoint has no kernel.
 
     Examples
     --------
@@ -232,10 +233,13 @@ class AdjointSolver:
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
+        if options is None:
+            options = forward.options
+            options = replace(options, driver="auto") if options.driver == "compiled" else options
         self.solver = MGRIT(
             self.propagator,
             forward.grid.reversed(),
-            forward.options if options is None else options,
+            options,
             self.comm,
             forward.layout.reversed(),
         )
