@@ -10,15 +10,15 @@ and dJ/du_0 = w_0, dJ/dtheta = sum_i (dPhi_i/dtheta)^T w_i, both derivatives tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.coarsest import in_library_of, whole
-from pint.mgrit.hierarchy import Hierarchy, Level, wait
+from pint.mgrit.coarsest import in_library_of
+from pint.mgrit.hierarchy import Hierarchy, Level, wait, whole
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions
@@ -217,7 +217,8 @@ class AdjointSolver:
     forward : MGRIT
         The forward solver.
     options : MGRITOptions, optional
-        How to iterate backwards; those of the forward solver if left out.
+        How to iterate backwards; those of the forward solver if left out, with driver "auto" in
+        place of "compiled", because the adjoint has no kernel.
 
     Examples
     --------
@@ -235,10 +236,13 @@ class AdjointSolver:
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
+        if options is None:
+            options = forward.options
+            options = replace(options, driver="auto") if options.driver == "compiled" else options
         self.solver = MGRIT(
             self.propagator,
             forward.grid.reversed(),
-            forward.options if options is None else options,
+            options,
             self.comm,
             forward.layout.reversed(),
         )

@@ -9,7 +9,7 @@ import array_api_compat
 import numpy as np
 
 from pint.options import at_least
-from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.propagator import Linearization, Propagator, State, Step, changes_space, kernel_of
 from pint.timegrid import TimeGrid, as_grid
 
 NUM_STACKED = 3
@@ -31,9 +31,10 @@ def check_propagator(
 
     Checked are: shapes, dtype and finiteness of what `step`, `restrict` and `interpolate` return;
     that the same input gives the same output and stays unchanged; that a stack gives what its
-    members give one by one, and a chain what its steps give; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter
-    gradient, against central differences; that `linearize` agrees with both. Methods that are not
-    overridden are left out.
+    members give one by one, and a chain what its steps give; that `step_into` and the kernel do as
+    `step`; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter gradient, against
+    central differences; that `linearize` agrees with both. Methods that are not overridden are left
+    out.
 
     Parameters
     ----------
@@ -66,8 +67,9 @@ def check_propagator(
     --------
     >>> from pint.models.dahlquist import Dahlquist
     >>> check_propagator(Dahlquist(), levels=1)
-    ['step on level 0', 'stack on level 0', 'adjoint_step on level 0', 'adjoint_gradient on level 0']
-    """  # noqa: E501
+    ['step on level 0', 'stack on level 0', 'kernel on level 0', 'adjoint_step on level 0', \
+'adjoint_gradient on level 0']
+    """
     if not isinstance(propagator, Propagator):
         raise TypeError(f"propagator must be an instance of Propagator, got {propagator!r}")
     at_least("levels", levels, 1)
@@ -151,6 +153,10 @@ class _Check:
             self.stack(u, step)
         if type(self.p).chain is not Propagator.chain:
             self.chain(u, step)
+        if batched and type(self.p).step_into is not Propagator.step_into:
+            self.step_into(u, step)
+        if self.p.kernel is not None:
+            self.kernel(u, step)
         if type(self.p).adjoint_step is not Propagator.adjoint_step:
             self.adjoint(u, step)
         if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
@@ -218,6 +224,31 @@ class _Check:
             Propagator.chain(self.p, u[0], step, g, expected)
             message = f"differs from single steps {'without' if g is None else 'with'} g"
             self.close(self.done[-1], message, np.asarray(got), np.asarray(expected), 1e3)
+
+    def step_into(self, u: State, step: Step) -> None:
+        """Check that `step_into` gives what `step` gives, with and without right-hand side."""
+        self.done.append(f"step_into on level {step.level}")
+        for g in (None, 0.1 * self.random_like(u)):
+            got, expected = u * 0, u * 0
+            self.p.step_into(u, step, g, got)
+            Propagator.step_into(self.p, u, step, g, expected)
+            message = f"differs from step {'without' if g is None else 'with'} g"
+            self.close(self.done[-1], message, np.asarray(got), np.asarray(expected), 1e3)
+
+    def kernel(self, u: State, step: Step) -> None:
+        """Check that the kernel gives what `step` gives, sets all entries, and spares its input."""
+        self.done.append(f"kernel on level {step.level}")
+        kernel, params = kernel_of(self.p), self.p.kernel_params()
+        given, expected = np.array(u), np.asarray(self.p.step(u, step))
+        starts, stops = np.atleast_1d(step.start), np.atleast_1d(step.stop)
+        shape = given.shape[given.ndim - len(self.p.state_shape) :] or (1,)
+        stack = given.reshape(starts.size, *shape)
+        expected = expected.reshape(stack.shape)
+        states, got = stack.copy(), np.full_like(stack, np.nan)
+        for v, new, start, stop in zip(states, got, starts, stops, strict=True):
+            kernel(v, start, stop, step.level, params, new)
+        self.close(self.done[-1], "differs from step", got, expected, 1e3)
+        self.same(self.done[-1], "changed its input", stack, states)
 
     def close(self, what: str, message: str, a: Any, b: Any, slack: float) -> bool:
         """Note the relative difference unless it is below `slack` roundoffs."""

@@ -47,8 +47,13 @@ class Communicator(ABC):
         """Receive into `array` from rank `source`."""
 
     @abstractmethod
-    def allgather_blocks(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the ranks' arrays joined along axis 0 in rank order, on every rank; new."""
+    def allgather_blocks(
+        self, array: NDArray[Any], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[Any]:
+        """Return the ranks' arrays joined along axis 0 in rank order, on every rank; new.
+
+        Where every rank knows the number of rows of all, `rows`, it is one message, else two.
+        """
 
     @abstractmethod
     def gather_blocks(self, array: NDArray[Any], root: int = 0) -> NDArray[Any] | None:
@@ -56,7 +61,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the sum of the ranks' arrays, with the same bits on every rank; new."""
+        """Return the sum of the ranks' arrays, with the same bits on every rank; new.
+
+        Integers are summed exactly, in one message.
+        """
 
     @abstractmethod
     def bcast(self, array: NDArray[Any], root: int) -> NDArray[Any]:
@@ -110,7 +118,9 @@ class SerialCommunicator(Communicator):
     def irecv(self, array: Any, source: int) -> Request:  # noqa: D102
         raise RuntimeError("one process has nobody to receive from")
 
-    def allgather_blocks(self, array: NDArray[Any]) -> NDArray[Any]:  # noqa: D102
+    def allgather_blocks(  # noqa: D102
+        self, array: NDArray[Any], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[Any]:
         return array.copy()
 
     def gather_blocks(self, array: NDArray[Any], root: int = 0) -> NDArray[Any] | None:  # noqa: D102
@@ -141,8 +151,8 @@ class SerialCommunicator(Communicator):
 class MPICommunicator(Communicator):
     """An MPI communicator; upper-case calls on buffers only.
 
-    Sums are reduced and then broadcast: MPI does not promise that Allreduce rounds alike on all
-    ranks, and replicas of parameters must not drift apart.
+    Sums of floating-point numbers are reduced and then broadcast: MPI does not promise that
+    Allreduce rounds alike on all ranks, and replicas of parameters must not drift apart.
 
     Parameters
     ----------
@@ -161,9 +171,14 @@ class MPICommunicator(Communicator):
     def irecv(self, array: Any, source: int) -> Request:  # noqa: D102
         return _Pending(self.comm.Irecv(array, source))
 
-    def allgather_blocks(self, array: NDArray[Any]) -> NDArray[Any]:  # noqa: D102
-        counts = np.empty(self.size, dtype=np.int64)
-        self.comm.Allgather(np.array([array.size], dtype=np.int64), counts)
+    def allgather_blocks(  # noqa: D102
+        self, array: NDArray[Any], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[Any]:
+        if rows is not None:
+            counts = rows * int(np.prod(array.shape[1:]))
+        else:
+            counts = np.empty(self.size, dtype=np.int64)
+            self.comm.Allgather(np.array([array.size], dtype=np.int64), counts)
         joined = np.empty((_num_rows(counts, array), *array.shape[1:]), dtype=array.dtype)
         self.comm.Allgatherv(np.ascontiguousarray(array), (joined, counts))
         return joined
@@ -180,6 +195,9 @@ class MPICommunicator(Communicator):
 
     def sum(self, array: NDArray[Any]) -> NDArray[Any]:  # noqa: D102
         total = np.empty_like(array, order="C")
+        if array.dtype.kind in "iu":
+            self.comm.Allreduce(np.ascontiguousarray(array), total)
+            return total
         self.comm.Reduce(np.ascontiguousarray(array), total, root=0)
         self.comm.Bcast(total, root=0)
         return total

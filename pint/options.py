@@ -39,9 +39,14 @@ class MGRITOptions:
     coarsest : {"gather", "in_turn", "relaxation"}, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
         through their blocks one after another; or it is only relaxed, with its `relax` sweeps.
-    driver : {"auto", "loop", "stack"}, default "auto"
-        How the propagator is called: once per point, or once for all intervals of a rank. "auto"
-        is "stack" where the propagator is batched.
+    driver : {"auto", "loop", "stack", "compiled"}, default "auto"
+        How the propagator is called: once per point; once for all intervals of a rank; or not at
+        all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
+        propagator has a kernel, else "stack" where it is batched.
+    threads : int, optional
+        Greatest number of threads of a rank: those of the compiled driver, which work on intervals
+        side by side, or those of the BLAS library inside a step. If left out, sweeps take one
+        thread and the library keeps its own setting.
     divergence_factor : float, default 1e8
         Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
         the first one is smaller.
@@ -71,11 +76,12 @@ class MGRITOptions:
     relative_tolerance: float | None = None
     skip_first_down: bool = True
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
-    driver: Literal["auto", "loop", "stack"] = "auto"
+    driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
+    threads: int | None = None
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
-        for name in ("levels", "min_coarse", "max_iterations"):
+        for name in ("levels", "min_coarse", "max_iterations", "threads"):
             if isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
         at_least("levels", self.levels, 1)
@@ -87,7 +93,9 @@ class MGRITOptions:
         positive("relative_tolerance", self.relative_tolerance)
         positive("divergence_factor", self.divergence_factor)
         one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
-        one_of("driver", self.driver, ("auto", "loop", "stack"))
+        one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
+        if self.threads is not None:
+            at_least("threads", self.threads, 1)
 
     def coarsening_of(self, level: int) -> int:
         """Return the factor between `level` and the next."""

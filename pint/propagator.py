@@ -126,6 +126,11 @@ class Propagator(ABC):
     parameters : ndarray, shape (num_parameters,), or None
         Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
         place calls `refresh`.
+    kernel : function compiled by Numba, or None
+        The step once more, for the compiled driver: ``kernel(u, start, stop, level, params, out)``
+        sets ``out`` to Phi(u), all entries, and changes nothing else. `u` and `out` are arrays of
+        shape `state_shape` that do not overlap, of one entry where that is (); `params` is what
+        `kernel_params` returns.
 
     Examples
     --------
@@ -139,6 +144,7 @@ class Propagator(ABC):
     dtype: np.dtype[Any]
     batched: bool = False
     parameters: NDArray[Any] | None = None
+    kernel: Any = None
 
     @abstractmethod
     def step(self, u: State, step: Step) -> State:
@@ -164,6 +170,37 @@ class Propagator(ABC):
         for j in range(out.shape[0]):
             new = self.step(u[None, ...], step.at(slice(j, j + 1)))
             out[j, ...] = u = new[0, ...] if g is None else new[0, ...] + g[j, ...]
+
+    def step_into(self, u: State, step: Step, g: State | None, out: State) -> None:
+        """Take a stack of steps at once: out = Phi(u) + g.
+
+        Only called when `batched`; the default calls `step`. A model that can write its result
+        where it belongs overrides it, and saves a copy.
+
+        Parameters
+        ----------
+        u : array, shape (n, ...state_shape)
+            States to begin with.
+        step : Step
+            Stack of n steps.
+        g : array, shape (n, ...state_shape), or None
+            Right-hand side; None is zero.
+        out : array, shape (n, ...state_shape)
+            Overwritten; it does not overlap `u`.
+        """
+        new = self.step(u, step)
+        if g is not None and isinstance(out, np.ndarray):
+            np.add(new, g, out=out)
+        else:
+            out[...] = new if g is None else new + g
+
+    def kernel_params(self) -> Any:
+        """Return what `kernel` gets as `params`: numbers, arrays, or a tuple of them.
+
+        Called once for each thread at the begin of every solve, so that a kernel may keep scratch
+        arrays of its own in it.
+        """
+        return ()
 
     def restrict(self, u: State, level: int) -> State:
         """Bring a state from `level` to `level` + 1 in space; `u` itself unless overridden."""
@@ -208,6 +245,12 @@ class Propagator(ABC):
         Only called when `batched`; the default applies `adjoint_step` and `adjoint_gradient`.
         """
         return Linearization(self, u, step)
+
+
+def kernel_of(propagator: Propagator) -> Any:
+    """Return the propagator's kernel; None where it has none."""
+    # A compiled function that is a class attribute comes back as a bound method.
+    return getattr(propagator.kernel, "__func__", propagator.kernel)
 
 
 def changes_space(propagator: Propagator) -> bool:

@@ -1,129 +1,232 @@
-"""How a propagator is driven: one point at a time, or a stack of points in one call."""
+"""How a propagator is driven: one point at a time, a stack of points, or compiled sweeps.
+
+A driver does the arithmetic of a level, for all points of this rank at once; it knows nothing of
+cycles and messages. Points are given as slots of `Level.u`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import array_api_compat
 import numpy as np
+from numpy.typing import NDArray
 
+from pint.mgrit.norms import integer_digits, squared_norms
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, Step
 
 if TYPE_CHECKING:
-    from pint.mgrit.hierarchy import Level
+    from pint.mgrit.hierarchy import Hierarchy, Level
 
 
 class Driver(ABC):
-    """Evaluates Phi on the points of a level. Points are given as slots of `Level.u`.
+    """Does the arithmetic of the levels with the steps of a propagator.
 
     Parameters
     ----------
     propagator : Propagator
         The model.
+
+    Attributes
+    ----------
+    num_steps : dict of int to int
+        Evaluations of Phi since the arrays were bound, by level.
+    blas_threads : int or None
+        What the BLAS library is limited to during a solve; None leaves it alone.
     """
 
-    def __init__(self, propagator: Propagator) -> None:
+    def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
         self.propagator = propagator
+        self.blas_threads = blas_threads
         self.num_steps: dict[int, int] = {}
 
     @abstractmethod
-    def phi(self, u: State, step: Step) -> State:
-        """Return Phi of a stack of states, shape (n, ...); a new array."""
+    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:
+        """From each of the slots begin, begin + stride, ... take `length` steps to the right.
+
+        A step sets u_i = Phi(u_{i-1}) + g_i; the last interval may end with the block.
+        """
+
+    @abstractmethod
+    def chain(self, level: Level, begin: int, length: int) -> None:
+        """From the slot `begin` take `length` steps to the right."""
+
+    @abstractmethod
+    def residual(self, level: Level, coarse: Level) -> None:
+        """Set r = Phi(u_{i-1}) - u_i + g_i at the own C-points but point 0."""
+
+    @abstractmethod
+    def coarse_rhs(self, coarse: Level) -> None:
+        """Set g_i = g_i + u_i - Phi(u_{i-1}), where g holds the restricted residual."""
 
     @abstractmethod
     def restrict(self, u: State, level: int) -> State:
-        """Restrict a stack of states in space."""
+        """Restrict a stack of states in space; `u` itself where space stays as it is."""
 
     @abstractmethod
     def interpolate(self, u: State, level: int) -> State:
-        """Interpolate a stack of states in space."""
+        """Interpolate a stack of states in space; `u` itself where space stays as it is."""
 
-    def evaluate(self, level: Level, slots: slice) -> State:
-        """Return Phi(u_{i-1}) for the points i in `slots`."""
-        before = level.u[slots.start - 1 : slots.stop - 1 : slots.step]
-        n = before.shape[0]
-        if n == 0:
-            return before
-        self._count(level, n)
-        return self.phi(before, level.steps(slots))
+    def restrict_state(self, level: Level, coarse: Level) -> None:
+        """Set the coarse states to the restricted C-points."""
+        coarse.u[coarse.owned] = self.restrict(level.u[level.c_points], level.index)
+
+    def restrict_residual(self, level: Level, coarse: Level) -> None:
+        """Set the coarse right-hand side to the restricted residual."""
+        r = level.r[coarse.targets]
+        restricted = self.restrict(r, level.index) if r.shape[0] else r
+        if not (restricted is r and level.r is coarse.g):
+            coarse.g[coarse.targets] = restricted
+
+    def measure(self, level: Level, coarse: Level) -> None:
+        """Set the squared norms of the residuals, shape (number of C-points,)."""
+        level.norms[coarse.targets] = squared_norms(level.r[coarse.targets])
+
+    def correct(self, level: Level, coarse: Level) -> None:
+        """Add the interpolated change of the coarse states to the C-points.
+
+        The C-points are what the coarse states were restricted from, so that no copy of the coarse
+        start is kept. The coarse states are lost.
+        """
+        change = coarse.u[coarse.owned]
+        change -= self.restrict(level.u[level.c_points], level.index)
+        level.u[level.c_points] += self.interpolate(change, level.index)
+
+    def digits(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the exact sum of numbers >= 0, see `pint.mgrit.norms.integer_digits`."""
+        return integer_digits(values)
+
+    def compile(self) -> None:  # noqa: B027
+        """Compile what will be called, so that no solve waits for it."""
+
+    def bind(self, hierarchy: Hierarchy) -> None:
+        """Hear that the levels have their arrays for the next solve."""
+        self.num_steps = {}
+
+    def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
+        """Go through a cycle, which does the same every time that it begins at the same state."""
+        cycle(hierarchy)
 
     def _count(self, level: Level, n: int) -> None:
-        self.num_steps[level.index] = self.num_steps.get(level.index, 0) + n
-
-    def update(self, level: Level, slots: slice) -> None:
-        """Set u_i = Phi(u_{i-1}) + g_i for the points i in `slots`, all at once."""
-        new = self.evaluate(level, slots)
-        level.u[slots] = new if level.g is None else new + level.g[slots]
-
-    def chain(self, level: Level, slots: range) -> None:
-        """Set u_i = Phi(u_{i-1}) + g_i for the points i in `slots`, one after another."""
-        for slot in slots:
-            self.update(level, slice(slot, slot + 1, 1))
+        if n:
+            self.num_steps[level.index] = self.num_steps.get(level.index, 0) + n
 
 
 class LoopDriver(Driver):
     """Calls the propagator once per point: the honest default for a user's own code."""
 
-    def phi(self, u: State, step: Step) -> State:
-        """Return Phi of a stack of states, one call for each."""
-        out = array_api_compat.array_namespace(u).empty_like(u)
-        singles = zip(*(np.asarray(field).tolist() for field in step[1:]), strict=True)
-        for i, fields in enumerate(singles):
-            out[i, ...] = self._one(u[i, ...], Step(step.level, *fields))
-        return out
+    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:  # noqa: D102
+        for k in range(1, length + 1):
+            self._update(level, range(begin + k, level.num_slots, stride))
 
-    def _one(self, u: State, step: Step) -> State:
-        return self.propagator.step(u, step)
+    def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
+        self._update(level, range(begin + 1, begin + 1 + length))
 
-    def restrict(self, u: State, level: int) -> State:
-        """Restrict a stack of states, one call for each."""
+    def _update(self, level: Level, slots: range) -> None:
+        u, g = level.u, level.g
+        for slot, new in self._evaluate(level, slots):
+            u[slot, ...] = new if g is None else new + g[slot, ...]
+
+    def residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
+        u, g, r = level.u, level.g, level.r
+        slots = range(*level.c_steps.indices(level.num_slots))
+        for row, (slot, new) in enumerate(self._evaluate(level, slots), coarse.targets.start):
+            r[row, ...] = new - u[slot, ...]
+            if g is not None:
+                r[row, ...] += g[slot, ...]
+
+    def coarse_rhs(self, coarse: Level) -> None:  # noqa: D102
+        u, g = coarse.u, coarse.g
+        for slot, new in self._evaluate(coarse, range(coarse.targets.start, coarse.num_slots)):
+            g[slot, ...] = (g[slot, ...] + u[slot, ...]) - new
+
+    def _evaluate(self, level: Level, slots: range) -> Iterator[tuple[int, State]]:
+        """Yield each slot with Phi of the state before it, evaluated when its turn comes."""
+        self._count(level, len(slots))
+        u, phi = level.u, self._phi
+        for slot, step in zip(slots, level.single_steps(slots), strict=True):
+            yield slot, phi(u, slot - 1, step)
+
+    def _phi(self, u: State, slot: int, step: Step) -> State:
+        return self.propagator.step(u[slot, ...], step)
+
+    def restrict(self, u: State, level: int) -> State:  # noqa: D102
         return _stacked(self.propagator.restrict, u, level)
 
-    def interpolate(self, u: State, level: int) -> State:
-        """Interpolate a stack of states, one call for each."""
+    def interpolate(self, u: State, level: int) -> State:  # noqa: D102
         return _stacked(self.propagator.interpolate, u, level)
+
+
+class SingleStackDriver(LoopDriver):
+    """Calls a batched propagator with stacks of one: the same bits on any number of ranks."""
+
+    def _phi(self, u: State, slot: int, step: Step) -> State:
+        stack = Step(step.level, *(np.array([field]) for field in step[1:]))
+        return self.propagator.step(u[slot : slot + 1, ...], stack)[0, ...]
+
+    def restrict(self, u: State, level: int) -> State:  # noqa: D102
+        return self.propagator.restrict(u, level)
+
+    def interpolate(self, u: State, level: int) -> State:  # noqa: D102
+        return self.propagator.interpolate(u, level)
 
 
 class StackDriver(Driver):
     """Calls a batched propagator once for all points that can be done at once."""
 
-    def chain(self, level: Level, slots: range) -> None:
-        """Set u_i = Phi(u_{i-1}) + g_i for the points i in `slots`, one after another."""
-        if not slots:
+    def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
+        super().__init__(propagator, blas_threads)
+        self._stacks: dict[tuple[int, int, int, int], Step] = {}
+
+    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:  # noqa: D102
+        if begin + stride >= level.num_slots:  # not more than one interval
+            self.chain(level, begin, min(length, level.num_slots - 1 - begin))
             return
-        self._count(level, len(slots))
-        points = slice(slots.start, slots.stop, 1)
-        g = None if level.g is None else level.g[points]
-        before = level.u[slots.start - 1, ...]
-        self.propagator.chain(before, level.steps(points), g, level.u[points])
+        for k in range(1, length + 1):
+            slots = slice(begin + k, level.num_slots, stride)
+            g = None if level.g is None else level.g[slots]
+            before, steps = self._before(level, slots)
+            self.propagator.step_into(before, steps, g, level.u[slots])
 
-    def phi(self, u: State, step: Step) -> State:
-        """Return Phi of a stack of states in one call."""
-        return self.propagator.step(u, step)
+    def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
+        if length > 0:
+            slots = slice(begin + 1, begin + 1 + length, 1)
+            g = None if level.g is None else level.g[slots]
+            _, steps = self._before(level, slots)
+            self.propagator.chain(level.u[begin, ...], steps, g, level.u[slots])
 
-    def restrict(self, u: State, level: int) -> State:
-        """Restrict a stack of states in one call."""
+    def residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
+        r, slots = level.r[coarse.targets], level.c_steps
+        if r.shape[0]:
+            self.propagator.step_into(*self._before(level, slots), None, r)
+            r -= level.u[slots]
+            if level.g is not None:
+                r += level.g[slots]
+
+    def coarse_rhs(self, coarse: Level) -> None:  # noqa: D102
+        g, slots = coarse.g[coarse.targets], coarse.targets
+        if g.shape[0]:
+            g += coarse.u[slots]
+            g -= self.propagator.step(*self._before(coarse, slots))
+
+    def _before(self, level: Level, slots: slice) -> tuple[State, Step]:
+        """Return the states before the slots, and the stack of steps that leads from them."""
+        before = level.u[slots.start - 1 : slots.stop - 1 : slots.step]
+        self._count(level, before.shape[0])
+        first = level.block.start + slots.start
+        key = (level.index, first, before.shape[0], slots.step)
+        if key not in self._stacks:
+            self._stacks[key] = level.steps(slots)
+        return before, self._stacks[key]
+
+    def restrict(self, u: State, level: int) -> State:  # noqa: D102
         return self.propagator.restrict(u, level)
 
-    def interpolate(self, u: State, level: int) -> State:
-        """Interpolate a stack of states in one call."""
+    def interpolate(self, u: State, level: int) -> State:  # noqa: D102
         return self.propagator.interpolate(u, level)
-
-
-class SingleStackDriver(StackDriver):
-    """Calls a batched propagator with stacks of one: the same bits on any number of ranks."""
-
-    chain = Driver.chain
-
-    def phi(self, u: State, step: Step) -> State:
-        """Return Phi of a stack of states, one call for each."""
-        out = array_api_compat.array_namespace(u).empty_like(u)
-        for i in range(u.shape[0]):
-            row = slice(i, i + 1)
-            out[row, ...] = self.propagator.step(u[row, ...], step.at(row))
-        return out
 
 
 def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
@@ -132,18 +235,38 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     Raises
     ------
     ValueError
-        If a stack driver is asked of a propagator that is not batched.
+        If a stack driver is asked of a propagator that is not batched, or a compiled one of a
+        propagator without a kernel.
     """
+    name, threads = type(propagator).__name__, options.threads
     if options.driver == "stack" and not propagator.batched:
         raise ValueError(
-            f"driver 'stack' needs a batched propagator, and {type(propagator).__name__} is not: "
+            f"driver 'stack' needs a batched propagator, and {name} is not: "
             "set batched = True and let step take stacks, or use driver 'loop'"
         )
+    if options.driver in ("auto", "compiled"):
+        if propagator.kernel is not None:
+            from pint.compiled import CompiledDriver  # Numba, only where it is needed
+
+            return CompiledDriver(propagator, threads)
+        if options.driver == "compiled":
+            raise ValueError(
+                f"driver 'compiled' needs a propagator with a kernel, and {name} has none: "
+                "set kernel to a function compiled by Numba, or use driver 'loop' or 'stack'"
+            )
     if not propagator.batched:
-        return LoopDriver(propagator)
-    return SingleStackDriver(propagator) if options.driver == "loop" else StackDriver(propagator)
+        return LoopDriver(propagator, threads)
+    kind = SingleStackDriver if options.driver == "loop" else StackDriver
+    return kind(propagator, threads)
 
 
-def _stacked(transfer: Any, u: State, level: int) -> State:
-    xp = array_api_compat.array_namespace(u)
-    return xp.stack([transfer(u[i, ...], level) for i in range(u.shape[0])])
+def _stacked(transfer: Callable[[State, int], State], u: State, level: int) -> State:
+    """Apply a transfer to each state; the stack itself where it returns what it is given."""
+    if u.shape[0] == 0:
+        return u
+    state = u[0, ...]
+    first = transfer(state, level)
+    if first is state:
+        return u
+    rest = [transfer(u[i, ...], level) for i in range(1, u.shape[0])]
+    return array_api_compat.array_namespace(u).stack([first, *rest])

@@ -20,8 +20,8 @@ class TimeGrid:
     ----------
     times : array_like of float64, shape (N + 1,)
         Strictly increasing times.
-    fine_index : ndarray of int64, shape (N + 1,), optional
-        Index of each point on the finest grid; 0..N if left out.
+    num_fine : int, default 1
+        Number of steps of the finest grid that a step covers.
     level : int, default 0
         Level of the grid.
 
@@ -38,17 +38,21 @@ class TimeGrid:
     """
 
     times: NDArray[np.float64]
-    fine_index: NDArray[np.int64] | None = None
+    num_fine: int = 1
     level: int = 0
 
     def __post_init__(self) -> None:
-        times = np.asarray(self.times, dtype=np.float64)
-        if self.fine_index is None:
-            times = times.copy()  # who gave it may change it
+        times = np.array(self.times, dtype=np.float64)  # a copy: who gave it may change it
         object.__setattr__(self, "times", times)
-        if self.fine_index is None:  # a coarsened grid comes from one that was validated
-            _check_times(times)
-            object.__setattr__(self, "fine_index", np.arange(times.size))
+        _check_times(times)
+
+    @classmethod
+    def _of(cls, times: NDArray[np.float64], num_fine: int, level: int) -> TimeGrid:
+        """Return the grid of times that come from a validated one, without a copy."""
+        grid = object.__new__(cls)
+        for name, value in (("times", times), ("num_fine", num_fine), ("level", level)):
+            object.__setattr__(grid, name, value)
+        return grid
 
     @classmethod
     def uniform(cls, start: float, stop: float, num_steps: int) -> TimeGrid:
@@ -56,24 +60,34 @@ class TimeGrid:
         at_least("num_steps", num_steps, 1)
         if not (np.isfinite([start, stop]).all() and stop > start):
             raise ValueError(f"stop must be later than start, got start={start}, stop={stop}")
-        return cls(start + np.arange(num_steps + 1) / num_steps * (stop - start))
+        times = np.arange(num_steps + 1, dtype=np.float64)
+        times /= num_steps
+        times *= stop - start
+        times += start
+        _check_times(times)
+        return cls._of(times, 1, 0)
 
     @property
     def num_steps(self) -> int:
         """Number of steps N."""
         return self.times.size - 1
 
+    @property
+    def fine_index(self) -> NDArray[np.int64]:
+        """Index of each point on the finest grid, shape (N + 1,); new."""
+        return np.arange(self.times.size) * self.num_fine
+
     def coarsen(self, m: int) -> TimeGrid:
-        """Return the grid of every m-th point, with N // m steps; views, nothing is copied."""
-        kept = slice(0, self.num_steps // m * m + 1, m)
-        assert self.fine_index is not None
-        return TimeGrid(self.times[kept], self.fine_index[kept], self.level + 1)
+        """Return the grid of every m-th point, with N // m steps."""
+        kept = self.times[: self.num_steps // m * m + 1 : m]
+        # Contiguous, so that a sweep on a coarse level reads no more than it needs.
+        return TimeGrid._of(np.ascontiguousarray(kept), self.num_fine * m, self.level + 1)
 
     def reversed(self) -> TimeGrid:
         """Return the grid run backwards, t -> t_0 + t_N - t; on finest grids only."""
         # Rounding may join points of a valid grid, so the reversed times are not validated again.
         times = self.times[0] + self.times[-1] - self.times[::-1]
-        return TimeGrid(times, np.arange(times.size))
+        return TimeGrid._of(times, 1, 0)
 
     def steps(self, index: Any) -> Step:
         """Return the step that ends at point `index`, or a stack of them.
@@ -88,19 +102,14 @@ class TimeGrid:
         Step
             Scalars (plain float and int) for an int, arrays for a slice.
         """
-        assert self.fine_index is not None
         if isinstance(index, slice):
             before = slice(index.start - 1, index.stop - 1, index.step)
-            return Step(
-                self.level,
-                self.times[before],
-                self.times[index],
-                self.fine_index[before] + 1,
-                self.fine_index[index],
-            )
+            last = np.arange(index.start, index.stop, index.step or 1) * self.num_fine
+            first = last - (self.num_fine - 1)
+            return Step(self.level, self.times[before], self.times[index], first, last)
         start, stop = self.times[index - 1 : index + 1].tolist()
-        first, last = self.fine_index[index - 1 : index + 1].tolist()
-        return Step(self.level, start, stop, first + 1, last)
+        last_step = index * self.num_fine
+        return Step(self.level, start, stop, last_step - self.num_fine + 1, last_step)
 
 
 def as_grid(times: TimeGrid | ArrayLike) -> TimeGrid:

@@ -1,5 +1,10 @@
 """A small model that flatters no solver, and plain serial loops to hold the engine against."""
 
+import math
+from itertools import accumulate
+from operator import mul
+
+import numba
 import numpy as np
 
 from pint.propagator import Propagator, Step
@@ -61,6 +66,35 @@ class Swirl(Propagator):
         d_b = np.atleast_2d(self.slope(w, u, step))
         d_W = d_b.T @ np.atleast_2d(u)
         return np.concatenate([d_W.ravel(), d_b.sum(axis=0)])
+
+
+@numba.njit
+def swirl(u, start, stop, level, params, out):
+    turns, W, b = params
+    for i in range(3):
+        total = b[i] + math.sin(stop * WAVES[i]) + (stop - start)
+        turned = 0.0
+        for j in range(3):
+            total += (W[j, i] if level else W[i, j]) * u[j]
+            turned += turns[level, i, j] * u[j]
+        out[i] = turned + turns[0, 3, 3] * math.tanh(total)
+
+
+class CompiledSwirl(Swirl):
+    """Swirl with a kernel, for levels with these coarsening factors."""
+
+    kernel = swirl
+
+    def __init__(self, gain=0.5, batched=False, coarsening=(2,)):
+        super().__init__(gain, batched)
+        self.coarsening = coarsening
+
+    def kernel_params(self):
+        turns = np.zeros((len(self.coarsening) + 1, 4, 4))
+        for level, num_fine in enumerate(accumulate(self.coarsening, mul, initial=1)):
+            turns[level, :3, :3] = self.matrices(Step(level, 0.0, 1.0, 1, num_fine))[0]
+        turns[0, 3, 3] = 0.4 * self.gain
+        return turns, self.parameters[:9].reshape(3, 3), self.parameters[9:]
 
 
 def product(u, matrix):

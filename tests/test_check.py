@@ -1,5 +1,6 @@
 """check_propagator accepts what is right and names what is wrong, and by how much."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -231,3 +232,61 @@ class WrongChain(Dahlquist):
 def test_a_wrong_chain_is_named():
     with pytest.raises(ContractError, match="chain on level 0 differs from single steps with g"):
         check_propagator(WrongChain(), levels=1)
+
+
+class Written(Dahlquist):
+    """A step_into of its own."""
+
+    def step_into(self, u, step, g, out):
+        np.divide(u, 1 + step.dt, out=out)
+        if g is not None:
+            out += g
+
+
+def test_a_wrong_step_into_is_named():
+    assert "step_into on level 0" in check_propagator(Written(), levels=1)
+    wrong = broken(Written, step_into=lambda s, u, t, g, out: np.divide(u, 1 + t.dt, out=out))
+    with pytest.raises(ContractError, match="step_into on level 0 differs from step with g"):
+        check_propagator(wrong, levels=1)
+
+
+@numba.njit
+def too_long(u, start, stop, level, params, out):
+    out[0] = u[0] / (1 - 2 * params * (stop - start))
+
+
+@numba.njit
+def halving(u, start, stop, level, params, out):
+    for i in range(params):
+        out[i] = u[i] / 2
+
+
+@numba.njit
+def in_place(u, start, stop, level, params, out):
+    for i in range(params):
+        u[i] /= 2
+        out[i] = u[i]
+
+
+class Halving(Propagator):
+    """A kernel for states of two dimensions."""
+
+    state_shape, dtype = (2, 3), np.dtype(np.float64)
+    kernel = halving
+    num = 2
+
+    def step(self, u, step):
+        return u / 2
+
+    def kernel_params(self):
+        return self.num
+
+
+def test_a_wrong_kernel_is_named():
+    assert "kernel on level 1" in check_propagator(Halving())
+    with pytest.raises(ContractError, match="kernel on level 0 differs from step: relative diff"):
+        check_propagator(broken(Dahlquist, kernel=too_long))
+    with pytest.raises(ContractError, match="kernel on level 0 differs from step"):
+        check_propagator(broken(Halving, num=1))  # leaves one row as it was
+    with pytest.raises(ContractError, match="kernel on level 0 changed its input"):
+        check_propagator(broken(Halving, kernel=in_place))

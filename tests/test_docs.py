@@ -1,5 +1,6 @@
 """The examples of README and docs run as they stand."""
 
+import math
 import re
 import subprocess
 import sys
@@ -92,3 +93,11 @@ def test_own_cell_trains_alike_on_one_and_two_ranks(tmp_path, way):
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.05 * losses[0]
     assert start(script, tmp_path, *mpiexec(2)) == said
+
+
+def test_kernel_of_the_logistic_equation(tmp_path):
+    """u = 1 / (1 + 9 exp(-2 t)), to the error of 1000 explicit Euler steps."""
+    (script,) = scripts("docs/performance.md")
+    status, value = start(script, tmp_path).split()
+    assert status == "CONVERGED"
+    assert abs(float(value) - 1 / (1 + 9 * math.exp(-2))) < 1e-3

@@ -6,11 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from pint import sweeps
 from pint.comm import SerialCommunicator
-from pint.mgrit.norms import exact_sum, squared_norms
+from pint.mgrit.norms import exact_sum, integer_digits, squared_norms
 
 LARGEST = np.finfo(np.float64).max
 LEAST = 5e-324
@@ -19,27 +20,31 @@ LIKE_SIZED = st.lists(st.floats(1e-3, 1e3), max_size=200)
 ONE = SerialCommunicator()
 
 
-class Rows(SerialCommunicator):
-    """Notes what a rank sends; then answers with what all ranks sent."""
+class Terms(SerialCommunicator):
+    """Notes what a rank sends; then answers with the sum of what all ranks sent."""
 
     def __init__(self):
-        self.rows = []
+        self.sent = []
         self.noting = True
 
-    def allgather_blocks(self, array):
+    def sum(self, array):
         if self.noting:
-            self.rows.append(array)
-            return array
-        return np.concatenate(self.rows)
+            self.sent.append(array)
+        return np.sum(self.sent, axis=0)
 
 
-def sums_on_ranks(blocks):
+@pytest.fixture(params=[integer_digits, sweeps.integer_digits], ids=["numpy", "compiled"])
+def digits_of(request):
+    return request.param
+
+
+def sums_on_ranks(blocks, digits_of):
     """Return what each rank gets when the terms are split into `blocks`."""
-    comm = Rows()
+    comm = Terms()
     for block in blocks:
-        exact_sum(block, comm)
+        exact_sum(digits_of(block), comm)
     comm.noting = False
-    return [exact_sum(block, comm) for block in blocks]
+    return [exact_sum(digits_of(block), comm) for block in blocks]
 
 
 def fsum(values):
@@ -50,7 +55,7 @@ def fsum(values):
         return math.inf
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TERMS)
 @example([])
 @example([0.0, -0.0])
@@ -61,39 +66,39 @@ def fsum(values):
 @example([1.0, 2.0**-53, LEAST])
 @example([1.0, 2.0**-52, 2.0**-53])
 @example([2.0**-1022, LEAST])
-def test_sum_is_correctly_rounded(values):
-    assert exact_sum(np.array(values, dtype=np.float64), ONE) == fsum(values)
+def test_sum_is_correctly_rounded(digits_of, values):
+    assert exact_sum(digits_of(np.array(values, dtype=np.float64)), ONE) == fsum(values)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LIKE_SIZED)
-def test_sum_of_terms_of_like_size_is_correctly_rounded(values):
-    assert exact_sum(np.array(values, dtype=np.float64), ONE) == math.fsum(values)
+def test_sum_of_terms_of_like_size_is_correctly_rounded(digits_of, values):
+    assert exact_sum(digits_of(np.array(values, dtype=np.float64)), ONE) == math.fsum(values)
 
 
-def test_many_terms():
+def test_many_terms(digits_of):
     values = np.random.default_rng(3).random(50_000) ** 8
-    assert exact_sum(values, ONE) == math.fsum(values)
+    assert exact_sum(digits_of(values), ONE) == math.fsum(values)
     exact = sum(map(Fraction, values.tolist()))
-    assert exact_sum(values, ONE) == float(exact)
+    assert exact_sum(digits_of(values), ONE) == float(exact)
 
 
-def test_many_equal_terms_fill_one_bin():
+def test_many_equal_terms_fill_one_bin(digits_of):
     values = np.full(100_000, np.nextafter(1.0, 0.0))
-    assert exact_sum(values, ONE) == float(100_000 * Fraction(values[0]))
+    assert exact_sum(digits_of(values), ONE) == float(100_000 * Fraction(values[0]))
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     TERMS | LIKE_SIZED,
     st.lists(st.integers(0, 200), max_size=6),
     st.randoms(use_true_random=False),
 )
 @example([0.1] * 9, [3, 6], random.Random(0))  # three rounded sums of 0.1 do not add up
-def test_any_split_over_ranks_gives_the_same_bits(values, cuts, shuffler):
+def test_any_split_over_ranks_gives_the_same_bits(digits_of, values, cuts, shuffler):
     shuffler.shuffle(values)
     blocks = np.split(np.array(values, dtype=np.float64), sorted(cuts))
-    assert sums_on_ranks(blocks) == [fsum(values)] * len(blocks)
+    assert sums_on_ranks(blocks, digits_of) == [fsum(values)] * len(blocks)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +113,8 @@ def test_any_split_over_ranks_gives_the_same_bits(values, cuts, shuffler):
     ],
     ids=["nan", "inf", "nan-and-inf-apart", "nan-and-inf", "empty", "overflow"],
 )
-def test_terms_that_are_not_finite_reach_every_rank(blocks, expected):
-    results = sums_on_ranks([np.array(block, dtype=np.float64) for block in blocks])
+def test_terms_that_are_not_finite_reach_every_rank(digits_of, blocks, expected):
+    results = sums_on_ranks([np.array(block, dtype=np.float64) for block in blocks], digits_of)
     assert np.array_equal(results, [expected, expected], equal_nan=True)
 
 

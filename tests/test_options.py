@@ -36,7 +36,9 @@ from pint.options import per_level
             {"coarsest": "serial"},
             "coarsest must be one of gather, in_turn, relaxation, got 'serial'",
         ),
-        ({"driver": "fast"}, "driver must be one of auto, loop, stack, got 'fast'"),
+        ({"driver": "fast"}, "driver must be one of auto, loop, stack, compiled, got 'fast'"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"threads": (2, 1)}, "threads must be one integer, got (2, 1)"),
     ],
     ids=lambda value: "-".join(map(str, next(iter(value.items())))) if type(value) is dict else "",
 )

@@ -1,21 +1,26 @@
 """Drivers: the same states whichever way the propagator is called."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, Propagator, TimeGrid
 from pint.comm import SerialCommunicator
+from pint.compiled import CompiledDriver
 from pint.layout import Layout
-from pint.mgrit.hierarchy import Level
+from pint.mgrit.hierarchy import Hierarchy
 from pint.stepping import LoopDriver, SingleStackDriver, StackDriver, make_driver
-from tests.engine_models import Swirl, one_step, uneven_times
+from tests.engine_models import CompiledSwirl, Swirl, one_step, uneven_times
 
 N = 13
+M = 4
 TIMES = uneven_times(N)
 DRIVERS = {
     "loop": lambda: LoopDriver(Swirl()),
     "single-stack": lambda: SingleStackDriver(Swirl(batched=True)),
     "stack": lambda: StackDriver(Swirl(batched=True)),
+    "compiled": lambda: CompiledDriver(CompiledSwirl(coarsening=(M,)), threads=1),
 }
 
 
@@ -43,21 +48,29 @@ class Calls(Propagator):
         return np.repeat(u, 2, axis=-1) - level
 
 
-def level_of(rng, with_g):
-    """A level of one rank with random states; slot s holds point s - 1."""
+def levels_of(driver, with_g, seed):
+    """Two levels of one rank with random states; slot s holds point s - 1."""
+    rng = np.random.default_rng(seed)
+    options = MGRITOptions(coarsening=M)
     layout = Layout(np.array([0, N + 1]))
-    level = Level(0, TimeGrid(TIMES), layout, SerialCommunicator(), m=4, relax=0)
-    level.allocate(np.zeros(3), zero_g=not with_g)
-    level.u[...] = rng.normal(size=level.u.shape)
-    if with_g:
-        level.g[...] = rng.normal(size=level.g.shape)
-    return level
+    hierarchy = Hierarchy.build(TimeGrid(TIMES), layout, driver, options, SerialCommunicator())
+    hierarchy.allocate(np.zeros(3), with_sources=with_g)
+    level, coarse = hierarchy.levels
+    for array in (level.u, coarse.u, coarse.g, *([level.g] if with_g else [])):
+        array[...] = rng.normal(size=array.shape)
+    driver.bind(hierarchy)
+    return level, coarse
 
 
-def expected_at(u, points):
-    """Phi(u_{i-1}) for each point i, by the plain loop's own step."""
+def expected_at(u, points, g=None):
+    """Phi(u_{i-1}) + g_i for each point i, by the plain loop's own step; rows of u are slots."""
     propagator = Swirl()
-    return np.array([propagator.step(*one_step(propagator, u[i], TIMES, i)) for i in points])
+    new = [propagator.step(*one_step(propagator, u[i], TIMES, i)) for i in points]
+    return np.array(new) + (0 if g is None else g[np.array(points) + 1])
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=0, atol=3e-15)
 
 
 @pytest.fixture(params=DRIVERS)
@@ -65,69 +78,108 @@ def driver(request):
     return DRIVERS[request.param]()
 
 
-@pytest.mark.parametrize(
-    "slots", [slice(2, 15, 1), slice(2, 15, 4), slice(5, 14, 3), slice(14, 15, 1)], ids=str
-)
-def test_evaluate_is_one_step_from_the_point_before(driver, slots):
-    level = level_of(np.random.default_rng(0), with_g=False)
-    before = level.u.copy()
-    new = driver.evaluate(level, slots)
-    points = range(slots.start - 1, slots.stop - 1, slots.step)
-    np.testing.assert_allclose(new, expected_at(before[0:], points), rtol=0, atol=1e-15)
-    assert np.array_equal(level.u, before)
-    assert not np.shares_memory(new, level.u)
-    assert driver.num_steps == {0: len(points)}
+@pytest.fixture(params=[False, True], ids=["g=0", "g"])
+def with_g(request):
+    return request.param
 
 
-@pytest.mark.parametrize("with_g", [False, True], ids=["g=0", "g"])
-def test_update_changes_its_slots_all_at_once(driver, with_g):
-    level = level_of(np.random.default_rng(1), with_g)
-    before = level.u.copy()
-    slots = slice(2, 15, 2)
-    driver.update(level, slots)
-    expected = before.copy()
-    expected[slots] = expected_at(before, range(1, 14, 2)) + (level.g[slots] if with_g else 0)
-    np.testing.assert_allclose(level.u, expected, rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("with_g", [False, True], ids=["g=0", "g"])
-def test_chain_takes_each_new_state_as_the_next_start(driver, with_g):
-    level = level_of(np.random.default_rng(2), with_g)
+def test_f_sweep_steps_through_every_interval_to_its_end(driver, with_g):
+    level, _ = levels_of(driver, with_g, 0)
     expected = level.u.copy()
-    for slot in range(4, 9):
-        expected[slot] = expected_at(expected, [slot - 1])[0] + (level.g[slot] if with_g else 0)
-    driver.chain(level, range(4, 9))
-    np.testing.assert_allclose(level.u, expected, rtol=0, atol=1e-15)
-    assert driver.num_steps == {0: 5}
+    for point in (1, 2, 3, 5, 6, 7, 9, 10, 11, 13):
+        expected[point + 1] = expected_at(expected, [point], level.g)[0]
+    driver.sweep(level, 1, M, M - 1)
+    close(level.u, expected)
+    assert driver.num_steps == {0: 10}
 
 
-def test_no_slots_no_calls(driver):
-    level = level_of(np.random.default_rng(3), with_g=True)
+def test_c_sweep_changes_c_points_all_at_once(driver, with_g):
+    level, _ = levels_of(driver, with_g, 1)
+    expected = level.u.copy()
+    expected[[5, 9, 13]] = expected_at(level.u, [4, 8, 12], level.g)
+    driver.sweep(level, 4, M, 1)
+    close(level.u, expected)
+    assert driver.num_steps == {0: 3}
+
+
+@pytest.mark.parametrize("length", [1, 5])
+def test_chain_takes_each_new_state_as_the_next_start(driver, with_g, length):
+    level, _ = levels_of(driver, with_g, 2)
+    expected = level.u.copy()
+    for slot in range(4, 4 + length):
+        expected[slot] = expected_at(expected, [slot - 1], level.g)[0]
+    driver.chain(level, 3, length)
+    close(level.u, expected)
+    assert driver.num_steps == {0: length}
+
+
+def test_nothing_to_do(driver):
+    level, _ = levels_of(driver, True, 3)
     before = level.u.copy()
-    assert driver.evaluate(level, slice(15, 15, 4)).shape == (0, 3)
-    driver.update(level, slice(16, 15, 4))
-    driver.chain(level, range(3, 3))
+    driver.chain(level, 3, 0)
+    driver.sweep(level, level.num_slots, M, 1)
+    driver.sweep(level, level.num_slots - 1, M, 2)
     assert np.array_equal(level.u, before)
     assert driver.num_steps == {}
+
+
+def test_residual_and_its_norms(driver, with_g):
+    level, coarse = levels_of(driver, with_g, 4)
+    before = level.u.copy()
+    driver.residual(level, coarse)
+    driver.measure(level, coarse)
+    r = expected_at(level.u, [4, 8, 12], level.g) - level.u[[5, 9, 13]]
+    assert level.r is coarse.g
+    close(coarse.g[2:], r)
+    np.testing.assert_allclose(level.norms[2:], (r**2).sum(axis=1), rtol=1e-13)
+    assert np.array_equal(level.u, before)
+    assert driver.num_steps == {0: 3}
+
+
+def test_restriction_and_correction(driver):
+    level, coarse = levels_of(driver, False, 5)
+    before = level.u.copy()
+    driver.restrict_state(level, coarse)
+    assert np.array_equal(coarse.u[1:], before[[1, 5, 9, 13]])
+    coarse.u[1:] += [[1.0], [2.0], [3.0], [4.0]]
+    driver.correct(level, coarse)
+    changed = before.copy()
+    changed[[1, 5, 9, 13]] += [[1.0], [2.0], [3.0], [4.0]]
+    close(level.u, changed)
+
+
+def test_coarse_right_hand_side(driver):
+    _, coarse = levels_of(driver, False, 6)
+    r, v = coarse.g.copy(), coarse.u
+    propagator, steps = Swirl(), [coarse.grid.steps(i) for i in (1, 2, 3)]
+    phi = np.array([propagator.step(v[i + 1], step) for i, step in enumerate(steps)])
+    driver.coarse_rhs(coarse)
+    close(coarse.g[2:], r[2:] + v[2:] - phi)
+    assert driver.num_steps == {1: 3}
 
 
 @pytest.mark.parametrize(
     ("kind", "batched", "shapes"),
     [
-        (LoopDriver, False, [(2,)] * 3),
-        (SingleStackDriver, True, [(1, 2)] * 3),
-        (StackDriver, True, [(3, 2)]),
+        (LoopDriver, False, [(2,)] * 4),
+        (SingleStackDriver, True, [(1, 2)] * 4),
+        (StackDriver, True, [(4, 2)]),
     ],
 )
 def test_what_a_propagator_gets(kind, batched, shapes):
     propagator = Calls(batched)
-    u = np.arange(6.0).reshape(3, 2)
-    step = TimeGrid.uniform(0, 8, 8).coarsen(2).steps(slice(2, 5, 1))
-    assert np.array_equal(kind(propagator).phi(u, step), u / 2)
+    driver = kind(propagator)
+    grid, layout = TimeGrid.uniform(0, 8, 16).coarsen(2), Layout(np.array([0, 9]))
+    hierarchy = Hierarchy.build(grid, layout, driver, MGRITOptions(), SerialCommunicator())
+    level, coarse = hierarchy.levels
+    level = replace(level, index=1)
+    coarse = replace(coarse, index=2)
+    level.u, level.r = np.arange(20.0).reshape(10, 2), np.zeros((6, 2))
+    driver.residual(level, coarse)
     assert propagator.shapes == shapes
     firsts = np.concatenate([np.atleast_1d(step.first) for step in propagator.steps])
     stops = np.concatenate([np.atleast_1d(step.stop) for step in propagator.steps])
-    assert (firsts.tolist(), stops.tolist()) == ([3, 5, 7], [4.0, 6.0, 8.0])
+    assert (firsts.tolist(), stops.tolist()) == ([3, 7, 11, 15], [2.0, 4.0, 6.0, 8.0])
     assert {step.level for step in propagator.steps} == {1}
     if not batched:
         assert [type(field) for field in propagator.steps[0]] == [int, float, float, int, int]
@@ -165,6 +217,20 @@ def test_options_choose_the_driver(driver, batched, kind):
     assert type(made) is kind
 
 
+@pytest.mark.parametrize(
+    ("driver", "kind"),
+    [("auto", CompiledDriver), ("compiled", CompiledDriver), ("stack", StackDriver)],
+)
+def test_a_kernel_is_used_unless_another_driver_is_asked_for(driver, kind):
+    made = make_driver(CompiledSwirl(batched=True), MGRITOptions(driver=driver))
+    assert type(made) is kind
+
+
+def test_compiled_without_a_kernel_is_refused():
+    with pytest.raises(ValueError, match=r"needs a propagator with a kernel, and Swirl has none"):
+        MGRIT(Swirl(), TIMES, MGRITOptions(driver="compiled"))
+
+
 def test_stack_of_an_unbatched_propagator_is_refused():
     with pytest.raises(ValueError, match=r"needs a batched propagator, and Swirl is not: set batc"):
         MGRIT(Swirl(), TIMES, MGRITOptions(driver="stack"))
@@ -186,13 +252,22 @@ def test_stack_of_an_unbatched_propagator_is_refused():
             {0: 18 + 6 + 18, 1: 6 + 2 * 6 + 3 + 3 + 3, 2: 3 + 3},
         ),
         ({"levels": 1}, {0: 24}),
+        # The F-points that one cycle leaves behind are those that the next one begins with.
+        (
+            {"relax": 1, "max_iterations": 3},
+            {0: 18 + 2 * (6 + 18 + 6 + 18), 1: 6 + 2 * (6 + 6)},
+        ),
     ],
-    ids=["F", "FCF", "skip", "three-levels", "stepping"],
+    ids=["F", "FCF", "skip", "three-levels", "stepping", "several-cycles"],
 )
-@pytest.mark.parametrize("kind", ["loop", "stack"])
+@pytest.mark.parametrize("kind", ["loop", "stack", "compiled"])
 def test_steps_are_counted(options, expected, kind):
     settings = {"coarsening": 4, "max_iterations": 1, "driver": kind} | options
-    solver = MGRIT(Swirl(batched=True), TimeGrid.uniform(0, 3, 24), MGRITOptions(**settings))
+    solver = MGRIT(
+        CompiledSwirl(batched=True, coarsening=(4, 2)),
+        TimeGrid.uniform(0, 3, 24),
+        MGRITOptions(**settings),
+    )
     for _ in range(2):  # each solve counts afresh
         assert solver.solve([0.1, 0.2, 0.3]).num_steps == expected
 
@@ -201,11 +276,16 @@ def test_steps_are_counted(options, expected, kind):
 def test_all_drivers_iterate_alike(relax):
     results = [
         MGRIT(
-            Swirl(batched=batched),
+            CompiledSwirl(batched=batched, coarsening=(2, 2)),
             TIMES,
             MGRITOptions(levels=3, relax=relax, max_iterations=4, driver=driver),
         ).solve([0.5, -0.3, 0.8])
-        for batched, driver in ((False, "loop"), (True, "loop"), (True, "stack"))
+        for batched, driver in (
+            (False, "loop"),
+            (True, "loop"),
+            (True, "stack"),
+            (False, "compiled"),
+        )
     ]
     for other in results[1:]:
         np.testing.assert_allclose(other.u, results[0].u, rtol=0, atol=1e-14)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import array_api_compat
+import array_api_compat.numpy  # now, so that the first solve need not wait for it
+import numpy as np
+from numpy.typing import NDArray
 
-from pint.comm import Communicator, Request
+from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
 from pint.options import MGRITOptions
 from pint.propagator import State, Step
@@ -20,7 +26,7 @@ class Level:
     """One level as this rank sees it.
 
     Slot s of an array holds point ``block.start + s - 1``: slot 0 is the ghost, a copy of the last
-    point of the left neighbour.
+    point of the left neighbour. All arrays but the finest `u` are kept from solve to solve.
 
     Attributes
     ----------
@@ -40,6 +46,16 @@ class Level:
         States.
     g : array of the same shape, or None
         Right-hand side: u_i = Phi(u_{i-1}) + g_i; None is zero.
+    r : array, shape (number of slots of the next level, ...state_shape)
+        Residual at the C-points, by the slots of the next level; it is that level's `g` where
+        their states are of one shape. None on the coarsest level.
+    norms : ndarray of float64, shape (number of slots of the next level,)
+        Squared norms of `r`; on the finest level only.
+    relaxed : bool
+        Whether all F-points, and the ghost, follow from the C-points.
+    row : int
+        Position among the arrays of this rank: `index`, or one more than the coarsest for all
+        points of the coarsest level.
     """
 
     index: int
@@ -50,9 +66,14 @@ class Level:
     relax: int
     u: State = None
     g: State = None
+    r: State = None
+    norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    relaxed: bool = False
+    row: int = -1
     block: range = field(init=False)
 
     def __post_init__(self) -> None:
+        self.row = self.index if self.row < 0 else self.row
         self.block = self.layout.block(self.comm.rank)
         self.left = self.layout.left(self.comm.rank)
         self.right = self.layout.right(self.comm.rank)
@@ -89,13 +110,18 @@ class Level:
         shift = self.block.start - 1
         return self.grid.steps(slice(slots.start + shift, slots.stop + shift, slots.step))
 
-    def allocate(self, like: State, zero_g: bool) -> None:
-        """Make `u` for states like `like`, and `g` unless it is zero."""
-        xp = array_api_compat.array_namespace(like)
-        shape = (self.num_slots, *like.shape)
-        device = array_api_compat.device(like)
-        self.u = xp.zeros(shape, dtype=like.dtype, device=device)
-        self.g = None if zero_g else xp.zeros(shape, dtype=like.dtype, device=device)
+    def single_steps(self, slots: range) -> Iterator[Step]:
+        """Yield the step that ends at each of the slots, with plain numbers."""
+        times, num_fine = self.grid.times, self.grid.num_fine
+        last = (slots.start + self.block.start - 1) * num_fine
+        for begin in range(0, len(slots), _CHUNK):
+            part = slots[begin : begin + _CHUNK]
+            stops = slice(part.start + self.block.start - 1, part.stop + self.block.start - 1)
+            starts = slice(stops.start - 1, stops.stop - 1, part.step)
+            ends = slice(stops.start, stops.stop, part.step)
+            for start, stop in zip(times[starts].tolist(), times[ends].tolist(), strict=True):
+                yield Step(self.index, start, stop, last - num_fine + 1, last)
+                last += part.step * num_fine
 
     def receive_ghost(self) -> Request | None:
         """Post the receive of the ghost; None where there is no left neighbour."""
@@ -108,6 +134,40 @@ class Level:
     def exchange(self) -> None:
         """Bring the ghost up to date; collective over the ranks with points."""
         wait(self.receive_ghost(), self.send_last())
+
+
+def whole(level: Level) -> Level:
+    """Return the level as if one rank owned all of it; without arrays."""
+    layout = Layout(np.array([0, level.layout.num_points]))
+    return dataclasses.replace(
+        level,
+        layout=layout,
+        comm=SerialCommunicator(),
+        u=None,
+        g=None,
+        r=None,
+        norms=np.zeros(0),
+        row=level.index + 1,
+    )
+
+
+def zeros(kept: State, num: int, like: State) -> State:
+    """Return `num` states like `like`, all zero; in the array `kept` if that fits."""
+    shape, device = (num, *like.shape), array_api_compat.device(like)
+    if (
+        kept is not None
+        and type(kept) is type(like)
+        and (tuple(kept.shape), kept.dtype, array_api_compat.device(kept))
+        == (tuple(shape), like.dtype, device)
+    ):
+        kept[...] = 0
+        return kept
+    xp = array_api_compat.array_namespace(like)
+    return xp.zeros(shape, dtype=like.dtype, device=device)
+
+
+_CHUNK = 1024
+"""Steps whose times are brought to Python at once."""
 
 
 def wait(*requests: Request | None) -> None:
@@ -125,6 +185,7 @@ class Hierarchy:
     driver: Driver
     options: MGRITOptions
     comm: Communicator
+    gathered: Level | None = None
 
     @classmethod
     def build(
@@ -137,13 +198,40 @@ class Hierarchy:
             m = factors[index] if index < len(factors) else options.coarsening_of(index)
             levels.append(Level(index, grid, layout, comm, m, options.relax_of(index)))
             grid, layout = grid.coarsen(m), layout.coarsen(m)
-        return cls(levels, driver, options, comm)
+        gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
+        return cls(levels, driver, options, comm, whole(levels[-1]) if gathers else None)
 
     @property
     def gathers_coarsest(self) -> bool:
         """Tell whether every rank steps through the whole coarsest level."""
-        several = self.comm.size > 1 and len(self.levels) > 1
-        return several and self.options.coarsest == "gather"
+        return self.gathered is not None
+
+    def allocate(self, state: State, with_sources: bool) -> None:
+        """Give all levels arrays for states like `state`: zero, but for what is overwritten.
+
+        The finest `u` is new, because a result keeps it; the others are kept where they fit.
+        """
+        finest = self.levels[0]
+        finest.u = None
+        finest.u = zeros(None, finest.num_slots, state)
+        finest.g = zeros(finest.g, finest.num_slots, state) if with_sources else None
+        xp = array_api_compat.array_namespace(state)
+        stack = xp.reshape(state, (1, *state.shape))
+        for level, coarse in pairwise(self.levels):
+            fine = stack[0, ...]
+            stack = self.driver.restrict(stack, level.index)
+            for owner in (coarse, self.gathered if coarse is self.levels[-1] else None):
+                if owner is not None:
+                    owner.u = zeros(owner.u, owner.num_slots, stack[0, ...])
+                    owner.g = zeros(owner.g, owner.num_slots, stack[0, ...])
+            alike = tuple(fine.shape) == tuple(stack.shape[1:])
+            own = None if level.r is coarse.g else level.r
+            level.r = coarse.g if alike else zeros(own, coarse.num_slots, fine)
+        if len(self.levels) > 1 and finest.norms.size == 0:
+            finest.norms = np.zeros(self.levels[1].num_slots)
+        for level in self.levels:
+            level.relaxed = False
+        self.driver.bind(self)
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of steps that this rank takes; empty stacks too."""

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from pint.mgrit.cycle import upward_cycle, v_cycle
 from pint.mgrit.hierarchy import Hierarchy
-from pint.mgrit.norms import exact_sum, squared_norms
-from pint.propagator import State
+from pint.mgrit.norms import exact_sum
 
 
 class Status(enum.Enum):
@@ -57,16 +56,17 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
-            v_cycle(self.hierarchy, self._observe)
+            self._go_through("v_cycle", v_cycle)
             self.residuals.append(math.nan)
             return Status.STEPPED
         while len(self.residuals) < options.max_iterations:
             num_done = len(self.residuals)
             if num_done == 0 and options.skip_first_down:
-                upward_cycle(self.hierarchy)
+                self._go_through("upward_cycle", upward_cycle)
                 self.residuals.append(math.nan)
             else:
-                v_cycle(self.hierarchy, self._observe)
+                self._go_through("v_cycle", v_cycle)
+                self._observe()
             if self.on_iteration is not None:
                 self.on_iteration(num_done, self.residuals[-1])
             if self.detail:
@@ -76,10 +76,14 @@ class Iteration:
         fixed = options.tolerance is None and options.relative_tolerance is None
         return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
 
-    def _observe(self, r: State) -> None:
+    def _go_through(self, name: str, cycle: Callable[[Hierarchy], None]) -> None:
+        self.hierarchy.driver.repeat(name, cycle, self.hierarchy)
+
+    def _observe(self) -> None:
         """Record the norm of the residual at the C-points."""
-        norms = squared_norms(r)
-        norm = math.sqrt(exact_sum(norms, self.hierarchy.comm))
+        finest, coarse = self.hierarchy.levels[:2]
+        norms = finest.norms[coarse.targets]
+        norm = math.sqrt(exact_sum(self.hierarchy.driver.digits(norms), self.hierarchy.comm))
         self.residuals.append(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):
@@ -100,10 +104,14 @@ class Iteration:
     def _first_not_finite(self) -> str:
         """Name the first point whose state is NaN or infinite; empty if all are finite."""
         finest = self.hierarchy.levels[0]
-        xp = array_api_compat.array_namespace(finest.u)
-        flat = xp.reshape(finest.u[1:], (len(finest.block), -1)) if finest.block else finest.u[1:]
-        good = np.asarray(xp.all(xp.isfinite(flat), axis=1)) if finest.block else np.ones(0)
-        first = finest.block.start + int(np.argmin(good)) if not good.all() else _NOWHERE
+        first = _NOWHERE
+        own = finest.u[1:]
+        xp = array_api_compat.array_namespace(own)
+        if not bool(xp.all(xp.isfinite(own))):
+            flat = xp.reshape(own, (len(finest.block), -1))
+            first = finest.block.start + int(
+                np.argmin(np.asarray(xp.all(xp.isfinite(flat), axis=1)))
+            )
         point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
         if point == _NOWHERE:
             return ""

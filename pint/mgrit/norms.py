@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from pint.comm import Communicator
 from pint.propagator import State
 
-_HALF = 27  # bits: a 53-bit mantissa is split in two, so that 2**26 of them add without rounding
-_LEAST_EXPONENT = -1074 - 2 * _HALF
-_NUM_BYTES = 280  # holds every sum of float64: 2098 bits and room for 2**60 terms
+_BITS = 32
+_HALF = 26  # a 53-bit mantissa is split in two
+_LOW = (1 << _HALF) - 1
+_LEAST_EXPONENT = -1074
+NUM_DIGITS = 2 * 1074 // _BITS + 3
+"""Digits of 32 bits that hold any float64, and the sum of 2**30 of them."""
 
 
 def squared_norms(r: State) -> NDArray[np.float64]:
@@ -26,51 +29,73 @@ def squared_norms(r: State) -> NDArray[np.float64]:
     return np.asarray(xp.sum(flat * flat, axis=1), dtype=np.float64)
 
 
-def exact_sum(values: NDArray[np.float64], comm: Communicator) -> float:
-    """Return the correctly rounded sum of the values of all ranks; collective.
+def exact_sum(digits: NDArray[np.int64], comm: Communicator) -> float:
+    """Return the correctly rounded sum of the numbers of all ranks; collective.
 
     Floating-point sums depend on the order of their terms, and so on the number of ranks. Here
-    mantissas are added as integers, exponent by exponent, which is exact in any order.
+    mantissas are added as integers, which is exact in any order; one message.
 
     Parameters
     ----------
-    values : ndarray of float64, shape (n,)
-        Terms of this rank, all >= 0.
+    digits : ndarray of int64, shape (NUM_DIGITS + 2,)
+        Exact sum of this rank's numbers, see `integer_digits`.
     comm : Communicator
         The ranks.
 
     Returns
     -------
     float
-        NaN if a term is NaN, inf if one is infinite.
+        NaN if a number is NaN, inf if one is infinite.
     """
-    finite = np.isfinite(values)
-    total = _integer_sum(values[finite])
-    encoded = np.frombuffer(total.to_bytes(_NUM_BYTES, "little"), dtype=np.uint8)
-    flags = np.array([[np.isnan(values).any(), not finite.all()]], dtype=np.uint8)
-    rows = comm.allgather_blocks(np.concatenate([flags[0], encoded])[None])
-    if rows[:, 0].any():
+    *digit, num_infinite, num_nan = comm.sum(digits).tolist()
+    if num_nan:
         return math.nan
-    if rows[:, 1].any():
+    if num_infinite:
         return math.inf
-    total = sum(int.from_bytes(row[2:].tobytes(), "little") for row in rows)
+    total = 0
+    for value in reversed(digit):
+        total = (total << _BITS) + value
     return _to_float(total)
 
 
-def _integer_sum(values: NDArray[np.float64]) -> int:
-    """Return the sum in units of 2**_LEAST_EXPONENT, exactly."""
-    if values.size == 0:
-        return 0
-    mantissa, exponent = np.frexp(values)
-    high = np.floor(np.ldexp(mantissa, _HALF))
-    low = np.ldexp(np.ldexp(mantissa, _HALF) - high, _HALF)
-    least = int(exponent.min())
-    total = 0
-    for half, shift in ((high, -_HALF), (low, -2 * _HALF)):
-        sums = np.bincount(exponent - least, weights=half)
-        for offset in np.flatnonzero(sums).tolist():
-            total += int(sums[offset]) << (offset + least + shift - _LEAST_EXPONENT)
-    return total
+def integer_digits(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the exact sum of numbers >= 0 as an integer, times 2**-1074, digit by digit.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+        Less than 2**26 numbers.
+
+    Returns
+    -------
+    ndarray of int64, shape (NUM_DIGITS + 2,)
+        The sum over k of ``digits[k] 2**(32 k)``, where digits may be larger than 32 bits; then
+        how many of the numbers are infinite, and how many are NaN.
+    """
+    digits = np.zeros(NUM_DIGITS + 2, dtype=np.int64)
+    bits = values[values != 0].view(np.int64) & 0x7FFFFFFFFFFFFFFF
+    exponent, mantissa = bits >> 52, bits & 0xFFFFFFFFFFFFF
+    special = exponent == 0x7FF
+    if special.any():
+        digits[-2], digits[-1] = (mantissa[special] == 0).sum(), (mantissa[special] != 0).sum()
+        return digits
+    mantissa |= np.where(exponent > 0, 1 << 52, 0)
+    place = np.maximum(exponent, 1) - 1
+    for part, offset in ((mantissa & _LOW, 0), (mantissa >> _HALF, _HALF)):
+        # At most 27 bits each, so that the float64 sums of bincount are exact.
+        sums = np.bincount(place, weights=part).astype(np.int64)
+        used = np.flatnonzero(sums)
+        _add(digits, sums[used] & _LOW, used + offset)
+        _add(digits, sums[used] >> _HALF, used + offset + _HALF)
+    return digits
+
+
+def _add(digits: NDArray[np.int64], part: NDArray[np.int64], place: NDArray[np.int64]) -> None:
+    """Add numbers of up to 27 bits times 2**place to a sum of digits."""
+    word, shift = place // _BITS, place % _BITS
+    shifted = part << shift
+    np.add.at(digits, word, shifted & 0xFFFFFFFF)
+    np.add.at(digits, word + 1, shifted >> _BITS)
 
 
 def _to_float(total: int) -> float:

@@ -10,8 +10,12 @@ def f_relax(level: Level, driver: Driver) -> None:
     """Step from every C-point through the F-points behind it; then the ghost is up to date.
 
     The intervals that start at own C-points need no message. If the block starts inside an
-    interval, its rest comes last, when the ghost has arrived.
+    interval, its rest comes last, when the ghost has arrived. Nothing is done where the F-points
+    follow from the C-points already.
     """
+    if level.relaxed:
+        return
+    level.relaxed = True
     if not level.block:
         return
     first_c, num_slots, m = level.first_c, level.num_slots, level.m
@@ -19,13 +23,13 @@ def f_relax(level: Level, driver: Driver) -> None:
     ends_with_own = first_c < num_slots
     last_is_c = ends_with_own and (num_slots - 1 - first_c) % m == 0
     leaving = level.send_last() if last_is_c else None
-    for k in range(1, m):
-        driver.update(level, slice(first_c + k, num_slots, m))
-    if ends_with_own and not last_is_c:
-        leaving = level.send_last()
+    if ends_with_own:
+        driver.sweep(level, first_c, m, m - 1)
+        if not last_is_c:
+            leaving = level.send_last()
     wait(arriving)
     if level.block.start > 0:
-        driver.chain(level, range(1, min(first_c, num_slots)))
+        driver.chain(level, 0, min(first_c, num_slots) - 1)
     if not ends_with_own:
         leaving = level.send_last()
     wait(leaving)
@@ -34,7 +38,8 @@ def f_relax(level: Level, driver: Driver) -> None:
 def c_relax(level: Level, driver: Driver) -> None:
     """Step from the last F-point of every interval to the C-point behind it."""
     if level.block:
-        driver.update(level, level.c_steps)
+        driver.sweep(level, level.c_steps.start - 1, level.m, 1)
+    level.relaxed = False
 
 
 def relax(level: Level, driver: Driver) -> None:
@@ -50,5 +55,6 @@ def step_in_turn(level: Level, driver: Driver) -> None:
     if not level.block:
         return
     wait(level.receive_ghost())
-    driver.chain(level, range(level.targets.start, level.num_slots))
+    begin = level.targets.start - 1
+    driver.chain(level, begin, level.num_slots - 1 - begin)
     wait(level.send_last())

@@ -19,7 +19,8 @@ from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.iteration import Iteration, Status
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State
-from pint.stepping import make_driver
+from pint.stepping import Driver, make_driver
+from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
 
 Guess = Any
@@ -52,6 +53,9 @@ class Result:
         Coarsening factor of every level but the coarsest.
     seconds : float
         Wall time of the solve on this rank.
+    compile_seconds : float
+        Wall time that the solver's construction spent on compiling kernels, or on loading them;
+        not part of `seconds`.
     """
 
     u: State
@@ -63,6 +67,7 @@ class Result:
     num_steps: dict[int, int]
     coarsening: tuple[int, ...]
     seconds: float
+    compile_seconds: float
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
 
@@ -144,7 +149,8 @@ class MGRIT:
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
         layout.check(self.grid.num_steps, self.comm.size)
-        driver = make_driver(propagator, self.options)
+        driver, seconds = self._make_driver()
+        self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
@@ -155,9 +161,20 @@ class MGRIT:
         if self.grid.level != 0:
             error = ValueError(f"grid must be a finest grid, got one of level {self.grid.level}")
         self.comm.agree(error)
-        key = zlib.crc32(self.grid.times.tobytes() + repr(self.options).encode())
+        key = zlib.crc32(repr(self.options).encode(), zlib.crc32(self.grid.times.data))
         if np.unique(self.comm.allgather_blocks(np.array([key]))).size > 1:
             raise ValueError("the ranks differ in their times or options: give all the same")
+
+    def _make_driver(self) -> tuple[Driver, float]:
+        """Return the driver, and how long it took to compile it, or to load it; collective."""
+        begin, error = time.perf_counter(), None
+        try:
+            driver = make_driver(self.propagator, self.options)
+            driver.compile()
+        except Exception as caught:  # every rank must hear of it
+            error = caught
+        self.comm.agree(error)
+        return driver, time.perf_counter() - begin
 
     @property
     def layout(self) -> Layout:
@@ -203,9 +220,10 @@ class MGRIT:
             If shapes or dtypes do not fit, before any iteration and on every rank.
         """
         begin = time.perf_counter()
-        self._start(initial_value, guess, sources)
         history = Iteration(self.hierarchy, on_iteration)
-        status = history.run()
+        with limited_blas(self.hierarchy.driver.blas_threads):
+            self._start(initial_value, guess, sources)
+            status = history.run()
         finest = self.hierarchy.levels[0]
         u, finest.u = finest.u, None
         return Result(
@@ -218,6 +236,7 @@ class MGRIT:
             num_steps=self.hierarchy.driver.num_steps,
             coarsening=tuple(level.m for level in self.hierarchy.levels[:-1]),
             seconds=time.perf_counter() - begin,
+            compile_seconds=self.compile_seconds,
             layout=finest.layout,
             comm=self.comm,
         )
@@ -227,7 +246,7 @@ class MGRIT:
         error: Exception | None = None
         try:
             first = self._as_state(initial_value)
-            self._allocate(first)
+            self.hierarchy.allocate(first, with_sources=sources is not None)
             self._check_step(first)
             self._fill(first, guess, sources)
         except Exception as caught:  # every rank must hear of it
@@ -278,15 +297,6 @@ class MGRIT:
             if 0 in level.block and not _is_finite(new):  # later steps start from other states
                 raise ValueError(f"{what} returned NaN or inf for the initial value")
 
-    def _allocate(self, first: State) -> None:
-        xp = array_api_compat.array_namespace(first)
-        state = xp.reshape(first, (1, *first.shape))
-        for level in self.hierarchy.levels:
-            if level.index > 0:
-                state = self.hierarchy.driver.restrict(state, level.index - 1)
-            level.allocate(state[0, ...], zero_g=level.index == 0)
-        self.hierarchy.driver.num_steps = {}
-
     def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
         finest = self.hierarchy.levels[0]
         if sources is not None:
@@ -296,7 +306,6 @@ class MGRIT:
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
                     f"{tuple(finest.u[1:].shape)}: one state for each own point"
                 )
-            finest.allocate(first, zero_g=False)
             finest.g[1:] = sources
         if not self._uses_guess:
             guess = None

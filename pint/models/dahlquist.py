@@ -32,6 +32,17 @@ class Dahlquist(Propagator):
     def __init__(self, rate: float = -1.0) -> None:
         self.parameters: NDArray[np.float64] = np.array([rate])
 
+    @property
+    def kernel(self) -> Any:
+        """The step, compiled."""
+        from pint.models.kernels import dahlquist
+
+        return dahlquist
+
+    def kernel_params(self) -> float:
+        """Return lambda."""
+        return float(self.parameters[0])
+
     def step(self, u: Any, step: Step) -> Any:
         """Return u / (1 - lambda dt)."""
         return u / (1 - self.parameters[0] * step.dt)

@@ -4,6 +4,7 @@ A test that fails on one rank ends all of them: mpiexec -n 3 python -m mpi4py -m
 """
 
 import os
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGri
 from pint.comm import world
 from pint.layout import Layout
 from pint.models.dahlquist import Dahlquist
-from tests.engine_models import Drift, Swirl, backpropagated, stepped, uneven_times
+from tests.engine_models import CompiledSwirl, Drift, Swirl, backpropagated, stepped, uneven_times
 
 COMM = world()
 START = np.array([0.5, -0.3, 0.8])
@@ -79,7 +80,8 @@ def test_serial_trajectory(num_steps, m, levels, relax):
 
 @pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
 @pytest.mark.parametrize("num_steps", NUM_STEPS)
-def test_loop_drivers_give_the_bits_of_one_process(num_steps, coarsest):
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_loop_and_compiled_drivers_give_the_bits_of_one_process(num_steps, coarsest, driver):
     times = uneven_times(num_steps)
     for m in (2, 4, 8):
         for levels in (2, 3, 4):
@@ -90,9 +92,12 @@ def test_loop_drivers_give_the_bits_of_one_process(num_steps, coarsest):
                 max_iterations=2,
                 skip_first_down=m == 4,
                 coarsest=coarsest,
-                driver="loop",
+                driver=driver,
             )
-            propagator = Swirl(1.0, batched=levels == 3)
+            if driver == "loop":
+                propagator = Swirl(1.0, batched=levels == 3)
+            else:
+                propagator = CompiledSwirl(1.0, coarsening=(m,) * (levels - 1))
             serial = MGRIT(propagator, times, options).solve(START)
             same_bits(MGRIT(propagator, times, options, COMM).solve(START), serial)
 
@@ -525,3 +530,51 @@ def test_communicators_that_are_freed_free_what_was_made_of_them():
         own = COMM.comm.Dup()
         MGRIT(Dahlquist(), TimeGrid.uniform(0, 1, 4), None, own)
         own.Free()
+
+
+class Counting:
+    """An mpi4py communicator that notes which of its methods are asked for."""
+
+    def __init__(self, comm):
+        self.comm = comm
+        self.calls = Counter()
+
+    def __getattr__(self, name):
+        self.calls[name] += 1
+        return getattr(self.comm, name)
+
+
+@pytest.mark.skipif(COMM.size == 1, reason="one rank sends nothing")
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("relax", [0, 1, 2])
+@pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
+def test_messages_of_a_cycle(monkeypatch, relax, coarsest, driver):
+    """One for each neighbour and sweep, one for the coarsest level, one for the norm; no pickles.
+
+    On the finest level a cycle begins relaxed: nu F-relaxations follow the C-relaxations, and one
+    the correction; on the middle level there is one more. Each coarse level has one message for
+    its right-hand side.
+    """
+    propagator = CompiledSwirl(batched=True, coarsening=(2, 2))
+    times = uneven_times(32 * COMM.size)
+    calls = []
+    for iterations in (3, 4):
+        options = MGRITOptions(
+            levels=3,
+            relax=relax,
+            max_iterations=iterations,
+            coarsest=coarsest,
+            driver=driver,
+        )
+        solver = MGRIT(propagator, times, options, COMM)
+        counting = Counting(solver.comm.comm)
+        with monkeypatch.context() as patch:
+            patch.setattr(solver.comm, "comm", counting)
+            solver.solve(START)
+        calls.append(counting.calls)
+    of_a_cycle = calls[1] - calls[0]
+    sweeps = (relax + 1) + (relax + 2) + 2 + (coarsest == "in_turn")
+    expected = {"Allreduce": 1, "Allgatherv": 1 if coarsest == "gather" else 0}
+    expected |= {"Irecv": sweeps if COMM.rank > 0 else 0}
+    expected |= {"Isend": sweeps if COMM.rank < COMM.size - 1 else 0}
+    assert of_a_cycle == Counter({name: n for name, n in expected.items() if n})

@@ -1,0 +1,49 @@
+"""Kernels and sweeps one by one: python -m pytest benchmarks/_kernels.py."""
+
+import numpy as np
+import pytest
+
+from benchmarks._cases import heat, scalar
+from pint import sweeps
+from pint.mgrit import norms
+
+NUM = 4096
+
+
+@pytest.fixture(params=["scalar", "heat129"])
+def solver(request):
+    """A solver whose arrays are in the cache, ready for single operations."""
+    case = scalar(4, 2, 64 * NUM) if request.param == "scalar" else heat(129, 1024)
+    solver = case.solver("compiled")
+    solver.solve(case.initial_value)
+    solver.hierarchy.allocate(np.asarray(case.initial_value, dtype=float), with_sources=False)
+    solver.hierarchy.levels[0].u[...] = case.initial_value
+    return solver
+
+
+def operations(solver):
+    """Return what a cycle does on the finest level, as calls without arguments."""
+    driver, (level, coarse) = solver.hierarchy.driver, solver.hierarchy.levels[:2]
+    return {
+        "chain": lambda: driver.chain(level, 1, level.num_slots - 2),
+        "f_relax": lambda: driver.sweep(level, 1, level.m, level.m - 1),
+        "c_relax": lambda: driver.sweep(level, level.m, level.m, 1),
+        "residual": lambda: driver.residual(level, coarse),
+        "coarse_rhs": lambda: driver.coarse_rhs(coarse),
+        "correct": lambda: driver.correct(level, coarse),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["chain", "f_relax", "c_relax", "residual", "coarse_rhs", "correct"]
+)
+def test_operation(benchmark, solver, name):
+    benchmark(operations(solver)[name])
+
+
+@pytest.mark.parametrize(
+    "digits_of", [norms.integer_digits, sweeps.integer_digits], ids=["numpy", "compiled"]
+)
+def test_exact_sum(benchmark, digits_of):
+    values = np.random.default_rng(0).random(NUM) ** 8
+    benchmark(digits_of, values)

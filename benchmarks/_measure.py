@@ -1,0 +1,86 @@
+"""What all benchmarks of the engine share: clocks, memory, the machine, and where results go."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("numpy", "numba", "scipy", "mpi4py")
+
+
+def seconds_of(action: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def medians(actions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Time several actions in turn, `rounds` times; return each one's median."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            times[name].append(seconds_of(action))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def extra_megabytes(action: Callable[[], object]) -> float:
+    """Return by how much a call raises the memory that the process holds, at its peak."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
+    before = _resident("VmRSS")
+    action()
+    return (_resident("VmHWM") - before) / 1e3
+
+
+def _resident(field: str) -> int:
+    """Return a number of kB from the kernel's books."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def in_new_process(module: str, *arguments: str) -> Any:
+    """Run ``python -m module arguments`` and return the JSON of its last line."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write a result with the machine and the versions to benchmarks/results."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {"machine": machine(), "versions": versions(PACKAGES), **result}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Return what ran the benchmark, and how busy it was with other work."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+    load = round(os.getloadavg()[0], 2)
+    return {"processor": model, "cores": os.cpu_count(), "load_average": load}
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,137 @@
+"""Compiled functions made for a user's kernel, kept on disk between runs.
+
+Numba keeps a closure under the pickled contents of its cells, and a compiled function among them
+pickles otherwise in every process, so that nothing would be found again. Here the key is what a
+kernel consists of: its bytecode and constants, and those of all that it calls, in any file.
+
+Symbols in the machine code are made of a function's qualified name and a counter that begins anew
+in every process. Functions of one name, as closures are, would be taken for each other when one
+comes from the disk and the other does not; so the fingerprint is made part of their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+from numba.core.caching import FunctionCache
+from numba.core.registry import CPUDispatcher
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of a function, under a fingerprint in place of its pickled closure."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._fingerprint = fingerprint(function)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple(), self._fingerprint
+
+
+def cached(dispatcher: Any) -> Any:
+    """Let a jitted function, not called yet, keep its machine code on disk; return it."""
+    dispatcher._cache = _KernelCache(dispatcher.py_func)
+    return dispatcher
+
+
+def named(function: Callable[..., Any], tag: str) -> Callable[..., Any]:
+    """Add a tag to the name that a function has in machine code; return it."""
+    function.__qualname__ += f"_{tag}"
+    return function
+
+
+def named_by_content(dispatcher: Any) -> Any:
+    """Return a jitted function once more, named by its fingerprint, as are those in its cells."""
+    function = dispatcher.py_func
+    cells = [
+        CellType(named_by_content(cell.cell_contents)) if _is_jitted(cell) else cell
+        for cell in function.__closure__ or ()
+    ]
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(cells),
+    )
+    copy.__module__, copy.__qualname__ = function.__module__, function.__qualname__
+    function = named(copy, fingerprint(dispatcher)[:16])
+    return CPUDispatcher(function, dispatcher.locals, dispatcher.targetoptions)
+
+
+def _is_jitted(cell: Any) -> bool:
+    return isinstance(cell.cell_contents, CPUDispatcher)
+
+
+def fingerprint(function: Callable[..., Any]) -> str:
+    """Return a digest of a function's code, constants, and all that it refers to.
+
+    Parameters
+    ----------
+    function : callable
+        A Python function, or one compiled by Numba.
+
+    Returns
+    -------
+    str
+        The same in every process; another one after any edit that Numba would see in a process.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(function, set()):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _parts(value: Any, seen: set[int]) -> Iterator[str]:
+    """Yield what makes up a value that a kernel refers to, functions with what they refer to."""
+    if isinstance(value, CPUDispatcher):
+        yield repr(sorted(map(repr, value.targetoptions.items())))
+        value = value.py_func
+    if isinstance(value, FunctionType):
+        if id(value) in seen:  # recursion
+            return
+        seen.add(id(value))
+        yield f"{value.__module__}.{value.__qualname__}"  # machine code refers to its module
+        yield from _parts_of_code(value.__code__)
+        yield repr(value.__defaults__)
+        for cell in value.__closure__ or ():
+            yield from _parts(cell.cell_contents, seen)
+        for name in sorted(_names(value.__code__)):
+            yield from _parts(value.__globals__.get(name), seen)
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _parts(entry, seen)
+    elif isinstance(value, ModuleType | type):
+        yield value.__name__
+    else:
+        yield _without_address(value)
+
+
+def _parts_of_code(code: CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield repr((code.co_names, code.co_varnames, code.co_freevars))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _parts_of_code(constant)
+        else:
+            yield repr(constant)
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return the global names that a function and the functions inside it may refer to."""
+    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*map(_names, nested))
+
+
+def _without_address(value: object) -> str:
+    """Return a value's repr, or the name of its class where that would show an address."""
+    kind: Any = type(value)
+    if kind.__repr__ is object.__repr__:
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return repr(value)
