@@ -324,7 +324,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     if out is None or out.shape != shape:
         out = np.empty(shape, dtype=a.dtype)
     flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    np.matmul(flat, b, out=out.reshape(n * batch, -1))
+    np.matmul(flat, b, out=out.reshape(n * batch, b.shape[1]))
     return out
 
 
