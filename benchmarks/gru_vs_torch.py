@@ -23,6 +23,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
+from pint.rnn.kernels import multiply
 from pint.rnn.network import Classifier
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.train.optimizers import Adam
@@ -88,11 +89,13 @@ def _parse() -> argparse.Namespace:
 
 
 def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, Any]:
-    cases, floor_ratio = [], float("nan")
+    cases: list[dict[str, Any]] = []
+    floor_ratios: list[float] = []
     for case in CASES:
         pint_runs, torch_runs = _pint_runs(case), _torch_runs(case)
         forward = _medians([*pint_runs.forward, *torch_runs.forward], args.repeats, clock)
-        both = [*pint_runs.backward, *torch_runs.backward, _products(case)]
+        floors = [_products(case, np.matmul), _products(case, multiply)]
+        both = [*pint_runs.backward, *torch_runs.backward, *floors]
         backward = _medians(both, args.repeats, clock)
         row = {**case._asdict(), "threads": args.threads}
         for name, seconds in (("forward", forward), ("forward_backward", backward)):
@@ -100,9 +103,10 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
             row |= {name: theirs / ours, f"{name}_pint_ms": 1e3 * ours}
             row[f"{name}_torch_ms"] = 1e3 * theirs
         if case == FLOOR:
-            floor_ratio = min(backward[:2]) / backward[4]
+            floor_ratios = [min(backward[:2]) / seconds for seconds in backward[4:]]
         cases.append(row)
-    outcome = {"cases": cases, "floor_ratio": floor_ratio, "clock": args.clock}
+    names = "floor_ratio", "floor_ratio_own_products"
+    outcome = {"cases": cases, **dict(zip(names, floor_ratios, strict=True)), "clock": args.clock}
     if args.training_step:
         ours, theirs = _medians([_pint_training(), _torch_training()], args.repeats, clock)
         outcome["training_step"] = {
@@ -184,8 +188,8 @@ def _sequences(case: Case) -> tuple[Array, Array]:
     return x, np.ascontiguousarray(x.swapaxes(0, 1))
 
 
-def _products(case: Case) -> Run:
-    """Return the matrix products of both passes, and nothing else: the floor of what is possible.
+def _products(case: Case, multiply: Callable[[Array, Array, Array], Any]) -> Run:
+    """Return the matrix products of both passes, and nothing else, by BLAS or by pint's kernel.
 
     Those with W_ih, and those of both gradients, are one product each; those with W_hh are T, one
     after another, forwards and backwards.
@@ -196,15 +200,16 @@ def _products(case: Case) -> Run:
     W_ih, W_hh = (rng.standard_normal((3 * H, n), dtype=np.float32) for n in (F, H))
     W_ih_t, W_hh_t = (np.ascontiguousarray(W.T) for W in (W_ih, W_hh))
     gi, gh, out = np.empty_like(d_gates), np.empty_like(d_gates[:B]), np.empty_like(h[:B])
+    d_W_ih, d_W_hh = np.empty_like(W_ih_t), np.empty_like(W_hh_t)
 
     def run() -> None:
-        np.matmul(x, W_ih_t, out=gi)
+        multiply(x, W_ih_t, gi)
         for i in range(T):
-            np.matmul(h[i * B : (i + 1) * B], W_hh_t, out=gh)
+            multiply(h[i * B : (i + 1) * B], W_hh_t, gh)
         for i in range(T):
-            np.matmul(d_gates[i * B : (i + 1) * B], W_hh, out=out)
-        d_gates.T @ x
-        d_gates.T @ h
+            multiply(d_gates[i * B : (i + 1) * B], W_hh, out)
+        multiply(x.T, d_gates, d_W_ih)
+        multiply(h.T, d_gates, d_W_hh)
 
     return run
 
@@ -289,7 +294,10 @@ def _print_table(outcome: dict[str, Any]) -> None:
         table.add_row(*shape, _cell(row, "forward"), _cell(row, "forward_backward"))
     console = Console(width=110)
     console.print(table)
-    console.print(f"{FLOOR}: {outcome['floor_ratio']:.2f} times its matrix products alone")
+    console.print(
+        f"{FLOOR}: {outcome['floor_ratio']:.2f} times its matrix products alone by BLAS, "
+        f"{outcome['floor_ratio_own_products']:.2f} times those by pint"
+    )
     if "training_step" in outcome:
         step = outcome["training_step"]
         console.print(
