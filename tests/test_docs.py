@@ -31,7 +31,7 @@ def start(script, folder, *launcher):
 
 
 def test_pendulum_prints_the_same_on_one_and_two_ranks(tmp_path):
-    (script,) = scripts("README.md")
+    script, _ = scripts("README.md")
     alone = start(script, tmp_path)
     assert "converged" in alone
     assert start(script, tmp_path, *mpiexec(2)) == alone
@@ -69,6 +69,19 @@ def test_weights_and_export(tmp_path):
     assert start(out_and_in, tmp_path) == "True\n"
     assert start(from_torch, tmp_path) == "True\n"
     assert start(BACK_TO_TORCH, tmp_path) == "True\n"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_torch_modules(tmp_path, ranks):
+    pytest.importorskip("torch", reason="torch is an optional extra: pint[torch]")
+    classify, parallel = scripts("docs/torch.md")
+    assert start(parallel, tmp_path, *(mpiexec(ranks) if ranks > 1 else [])) == "True\n"
+    if ranks == 1:
+        trained, same = start(classify, tmp_path).splitlines()
+        assert float(re.findall(r"accuracy (\d+)%", trained)[0]) >= 90
+        assert same == "True"
+        _, example = scripts("README.md")
+        assert start(example, tmp_path) == "True\n"
 
 
 BACK_TO_TORCH = """

@@ -30,8 +30,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -124,7 +127,7 @@ def _gru_kept(z: float, cell: int, gamma: float) -> float:
     return z if cell == CLASSIC else one / (one + gamma * (one - z))
 
 
-@kernel
+@unit
 def _gru_point(
     cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, steps: Array, out: Array
 ) -> None:
@@ -520,25 +523,130 @@ def gates_backward(
         _transpose(cell, v[i], coefficients[slots[i]], steps[i], d_gates[i], d_u[i])
 
 
+def _tile_of(num_rows: int, num_vectors: int) -> Any:
+    """Return a function for kernels that computes a tile of out = a @ b.
+
+    The tile, of `num_rows` rows and `num_vectors` vectors, begins at row i and column j; all of it
+    must lie inside. Its sums stay in registers, which compilers do not do by themselves, while k
+    runs through the columns of a and the rows of b. Rows of b and `out` must be contiguous.
+    """
+
+    @intrinsic
+    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            _build_tile(context, builder, signature.args, values, num_rows, num_vectors)
+            return context.get_dummy_value()
+
+        return types.void(a, b, out, types.intp, types.intp), build
+
+    return tile
+
+
+def _build_tile(
+    context: Any, builder: Any, kinds: Any, values: Any, num_rows: int, num_vectors: int
+) -> None:
+    """Write the instructions of a tile; strides are in bytes."""
+    size = kinds[0].dtype.bitwidth // 8
+    real, integer = context.get_value_type(kinds[0].dtype), ir.IntType(32)
+    vector = ir.VectorType(real, _VECTOR_BYTES // size)
+    zero = ir.Constant(vector, None)
+    same_lane = ir.Constant(ir.VectorType(integer, vector.count), None)
+    cg: Any = cgutils
+    a, b, out = (
+        context.make_array(kind)(context, builder, value)
+        for kind, value in zip(kinds[:3], values[:3], strict=True)
+    )
+    stride_a, stride_b, stride_out = (cg.unpack_tuple(builder, x.strides) for x in (a, b, out))
+
+    def number(n: int) -> Any:
+        return context.get_constant(types.intp, n)
+
+    def at(start: Any, index: Any, stride: Any, kind: Any = real) -> Any:
+        return cg.pointer_add(builder, start, builder.mul(index, stride), kind.as_pointer())
+
+    def vectors(start: Any) -> list[Any]:
+        return [at(start, number(c), number(_VECTOR_BYTES), vector) for c in range(num_vectors)]
+
+    rows = [builder.add(values[3], number(r)) for r in range(num_rows)]
+    starts = [at(a.data, row, stride_a[0]) for row in rows]
+    panel = at(b.data, values[4], number(size))
+    sums = [[cg.alloca_once_value(builder, zero) for _ in range(num_vectors)] for _ in rows]
+    with cg.for_range(builder, cg.unpack_tuple(builder, b.shape)[0]) as loop:
+        row_of_b = vectors(at(panel, loop.index, stride_b[0]))
+        right = [builder.load(pointer, align=size) for pointer in row_of_b]
+        for start, sums_of_row in zip(starts, sums, strict=True):
+            left = builder.load(at(start, loop.index, stride_a[1]))
+            left = builder.insert_element(zero, left, ir.Constant(integer, 0))
+            left = builder.shuffle_vector(left, zero, same_lane)
+            for total, factor in zip(sums_of_row, right, strict=True):
+                new = builder.fmul(left, factor, flags=("contract",))
+                new = builder.fadd(builder.load(total), new, flags=("contract",))
+                builder.store(new, total)
+    for row, sums_of_row in zip(rows, sums, strict=True):
+        start = at(at(out.data, row, stride_out[0]), values[4], number(size))
+        for total, pointer in zip(sums_of_row, vectors(start), strict=True):
+            builder.store(builder.load(total), pointer, align=size)
+
+
+def _vector_shape() -> tuple[int, int]:
+    """Return the bytes of this processor's vectors, and how many rows of two fill its registers."""
+    features = get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64, 8
+    return (32, 6) if features.get("avx") else (16, 8)
+
+
+_VECTOR_BYTES, _TILE_ROWS = _vector_shape()
+_tile, _narrow_tile = _tile_of(_TILE_ROWS, 2), _tile_of(_TILE_ROWS, 1)
+_row_tile, _narrow_row_tile = _tile_of(1, 4), _tile_of(1, 1)
+
+
 @kernel
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    """Set out = a @ b; a of few rows is not worth a call of BLAS."""
-    rows, inner = a.shape
-    if rows > 8:
-        np.dot(a, b, out)
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """Set out = a @ b, on this thread, tile by tile.
+
+    A panel of b as wide as a tile stays in the cache, so that nothing is copied to another order.
+    For products of the sizes of recurrent layers this takes half the time of OpenBLAS.
+
+    Parameters
+    ----------
+    a : ndarray, shape (M, K)
+        Of any strides.
+    b : ndarray, shape (K, N)
+        Its rows are contiguous.
+    out : ndarray, shape (M, N)
+        Its rows are contiguous; overwritten.
+    """
+    rows, columns = out.shape
+    lanes, j = _VECTOR_BYTES // out.itemsize, 0
+    if columns < lanes:
+        _multiply_narrow(a, b, out)
         return
-    for i in range(rows):
-        x, y = a[i], out[i]
-        y[:] = 0
-        whole = inner - inner % 4
-        for k in range(0, whole, 4):
-            x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
-            b0, b1, b2, b3 = b[k], b[k + 1], b[k + 2], b[k + 3]
-            for j in range(y.size):
-                y[j] += x0 * b0[j] + x1 * b1[j] + x2 * b2[j] + x3 * b3[j]
-        for k in range(whole, inner):
-            for j in range(y.size):
-                y[j] += x[k] * b[k, j]
+    width = lanes * (2 if rows >= _TILE_ROWS else 4)
+    while columns - j > 0:
+        begin = j if columns - j >= width else min(j, columns - lanes)
+        if rows < _TILE_ROWS:
+            for i in range(rows):
+                if columns - j >= width:
+                    _row_tile(a, b, out, i, begin)
+                else:
+                    _narrow_row_tile(a, b, out, i, begin)
+        else:
+            for i in range(0, rows, _TILE_ROWS):  # the last tile repeats some entries
+                if columns - j >= width:
+                    _tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
+                else:
+                    _narrow_tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
+        j += width if columns - j >= width else lanes
+
+
+@kernel
+def _multiply_narrow(a: Array, b: Array, out: Array) -> None:
+    out[:] = 0
+    for i in range(a.shape[0]):
+        for k in range(a.shape[1]):
+            for j in range(out.shape[1]):
+                out[i, j] += a[i, k] * b[k, j]
 
 
 @kernel
@@ -579,33 +687,38 @@ def chain_forward(
         Finest steps of each evaluation.
     out : ndarray, shape (n, B, W)
         States after each step; overwritten.
-    news : ndarray, shape (n, P, B, H)
+    news : ndarray, shape (n or 0, P, B, H)
         h of each evaluation, before g is added; overwritten.
     """
     num_points, num_phases = rows.shape
-    batch, width = u.shape
-    hidden = news.shape[3]
-    gh = np.empty((batch, weight.shape[1]), dtype=u.dtype)
-    seen, work = u[:, :hidden].copy(), _workspace(u, hidden)
-    state, new, none = u.copy(), np.empty_like(u), np.empty((0, 0), dtype=u.dtype)
+    hidden = weight.shape[0]
+    gh = np.empty((u.shape[0], weight.shape[1]), dtype=u.dtype)
+    work, none = _workspace(u, hidden), np.empty((0, 0), dtype=u.dtype)
+    simple = cell != LSTM and coefficients.shape[0] == 0
+    simple = simple and not (_is_long(grows, 2, steps) or middles.any())
+    state, seen, new = u.copy(), u.copy(), np.empty_like(u)
     for i in range(num_points):
         for p in range(num_phases):
-            _multiply(seen, weight, gh)
-            c = coefficients[slots[i, p]] if coefficients.shape[0] > 0 else none
+            multiply(seen[:, :hidden], weight, gh)
             x = gi[rows[i, p]]
-            _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c, work)
-            for b in range(batch):
-                for j in range(hidden):
-                    seen[b, j] = new[b, j]
-            news[i, p] = seen
-            if not middles[p]:
+            if simple:
+                _gru_point(cell, x, gh, bias, state, grows, steps[i, p], new)
+            else:
+                c = coefficients[slots[i, p]] if coefficients.shape[0] > 0 else none
+                _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c, work)
+            if news.shape[0] > 0:
+                news[i, p] = new[:, :hidden]
+            if middles[p]:
+                seen, new = new, seen
+            elif num_phases == 1:
                 state, new = new, state
+                seen = state
+            else:
+                state[:] = new
+                seen[:] = new
         if g.shape[0] > 0:
-            for b in range(batch):
-                for j in range(width):
-                    state[b, j] += g[i, b, j]
-                for j in range(hidden):
-                    seen[b, j] = state[b, j]
+            state += g[i]
+            seen[:] = state
         out[i] = state
 
 
@@ -634,7 +747,8 @@ def chain_backward(
     g : ndarray, shape (n or 0, B, W)
         Right-hand side; no row is zero.
     d_above : ndarray, shape (n or 0, P, B, H)
-        Adjoints that each evaluation's h gets from the layer above; no row is zero.
+        Adjoints that each evaluation's h gets from the layer above, in the order of time, opposite
+        to that of the other arrays; no row is zero.
     weight : ndarray, shape (G, H)
         W_hh, its rows in the order of `d_gates`.
     steps, slots : ndarray of int64, shapes (n, P, B) and (n, P)
@@ -642,12 +756,11 @@ def chain_backward(
     out : ndarray, shape (n, B, W)
         Adjoint states after each step; overwritten.
     d_gates : ndarray, shape (n, P, B, 4 H)
-        Adjoints of the pre-activations; overwritten.
+        Adjoints of the pre-activations, in the order of time; overwritten.
     """
     num_points, num_phases = slots.shape
     batch, width = w.shape
     num_gates, hidden = weight.shape
-    used = np.empty((batch, num_gates), dtype=w.dtype)
     d_seen = np.empty((batch, hidden), dtype=w.dtype)
     v, d_u = w.copy(), np.empty_like(w)
     start = np.zeros_like(w)  # adjoint of the blended state, from a later evaluation
@@ -656,13 +769,10 @@ def chain_backward(
             if d_above.shape[0] > 0:
                 for b in range(batch):
                     for j in range(hidden):
-                        v[b, j] += d_above[i, p, b, j]
-            gates = d_gates[i, p]
+                        v[b, j] += d_above[num_points - 1 - i, p, b, j]
+            gates = d_gates[num_points - 1 - i, p]
             _transpose(cell, v, coefficients[slots[i, p]], steps[i, p], gates, d_u)
-            for b in range(batch):
-                for j in range(num_gates):
-                    used[b, j] = gates[b, j]
-            _multiply(used, weight, d_seen)
+            multiply(gates[:, :num_gates], weight, d_seen)
             for b in range(batch):
                 for j in range(width):
                     d_u[b, j] += start[b, j]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Linearization, Step
-from pint.rnn.kernels import chain_backward, gates_backward
+from pint.rnn.kernels import chain_backward, gates_backward, multiply
 from pint.rnn.parameters import views
 from pint.rnn.schedule import Phase
 
@@ -21,7 +21,7 @@ Indices = NDArray[np.int64]
 Layers = list[Array]
 """One array of shape (n, B, ...) for each layer."""
 
-ROWS = 256
+ROWS = 512
 """Rows of a matrix product (points times sequences) treated at once: they stay in cache."""
 
 
@@ -91,18 +91,21 @@ class Tape:
         same = np.zeros(slots.size, dtype=bool)
         noted, chained = self._is_noted[slots], self._is_chained[slots]
         if self._starts is not None and noted.any():
-            same[noted] = _equal(self._starts[slots[noted]], u[noted])
+            same[noted] = _equal(self._starts[slots[noted]], u, np.flatnonzero(noted))
         if self._chain is not None and chained.any():
             first, start, out = self._chain
-            at = slots[chained] - first
-            same[chained] = _equal(out[np.maximum(at - 1, 0)], u[chained])
-            is_first = chained & (slots == first)
-            same[is_first] = _equal(start[None], u[is_first])
+            is_first = slots == first
+            later, firsts = chained & ~is_first, chained & is_first
+            same[later] = _equal(take(out, slots[later] - first - 1), u, np.flatnonzero(later))
+            same[firsts] = _equal(start[None], u, np.flatnonzero(firsts))
         return same
 
 
-def _equal(a: Array, b: Array) -> NDArray[np.bool_]:
-    """Tell which states of two stacks are the same."""
+def _equal(a: Array, held: Array, rows: Indices) -> NDArray[np.bool_]:
+    """Tell which states of the stacks a and ``held[rows]`` are the same."""
+    b = take(held, rows)
+    if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
+        return np.ones(rows.size, dtype=bool)  # in the same place
     same: NDArray[np.bool_] = np.all(a == b, axis=tuple(range(1, b.ndim)))
     return same
 
@@ -164,22 +167,28 @@ class RecurrenceLinearization(Linearization):
             flat, first, out = self._chained
             if np.array_equal(w[0], first) and np.array_equal(w[1:], out[:-1]):
                 return flat  # computed on the way
-        flat = np.zeros_like(self.model.parameters)
-        gradient = views(flat, self.model.shapes)
+        gradient = self._no_gradient()
         steps = np.arange(w.shape[0])
         for part in parts(w.shape[0], self.model.batch):
             self._backward(w[part], steps[part], gradient)
-        self._to_torch_order(gradient)
-        return flat
+        return self._in_torch_order(gradient)
 
     def release(self) -> None:
         """Give the tape back to the model, which uses its memory again."""
         self.model.spare(self.tape)
 
-    def _to_torch_order(self, gradient: dict[str, Array]) -> None:
-        for name, tensor in gradient.items():
-            if "_hh_" in name:
-                tensor[...] = self.cell.torch_rows(tensor)
+    def _no_gradient(self) -> dict[str, Array]:
+        """Return zeros to add gradients to, each tensor transposed: products with long rows."""
+        shapes, dtype = self.model.shapes, self.model.dtype
+        return {name: np.zeros(shape[::-1], dtype=dtype) for name, shape in shapes.items()}
+
+    def _in_torch_order(self, gradient: dict[str, Array]) -> Array:
+        """Return the flat gradient."""
+        flat = np.empty_like(self.model.parameters)
+        for name, tensor in views(flat, self.model.shapes).items():
+            own = gradient[name].T
+            tensor[...] = self.cell.torch_rows(own) if "_hh_" in name else own
+        return flat
 
     def adjoint_chain(self, w: Array, rows: slice, g: Array | None, out: Array) -> None:
         """Apply steps one after another, in compiled loops; see `Linearization.adjoint_chain`.
@@ -189,15 +198,13 @@ class RecurrenceLinearization(Linearization):
         steps = np.arange(*rows.indices(self.u.shape[0]))
         first, gradient = w.copy(), None
         if steps.size == self.slots.size and np.all(self.step.num_fine == 1):
-            flat = np.zeros_like(self.model.parameters)
-            gradient = views(flat, self.model.shapes)
+            gradient = self._no_gradient()
         for part in parts(steps.size, self.model.batch * len(self.tape.table)):
             right = None if g is None else g[part]
             self._chain_part(w, right, steps[part], gradient, out[part])
             w = out[part.stop - 1]
         if gradient is not None:
-            self._to_torch_order(gradient)
-            self._chained = flat, first, out.copy()
+            self._chained = self._in_torch_order(gradient), first, out.copy()
 
     def _chain_part(
         self,
@@ -216,20 +223,22 @@ class RecurrenceLinearization(Linearization):
         d_above = np.empty((0, *shape[1:], hidden), dtype=w.dtype)
         for layer in range(w.shape[0] - 1, -1, -1):
             d_gates = np.empty((*shape, 4 * hidden), dtype=w.dtype)
-            states = np.empty((steps.size, *w.shape[1:]), dtype=w.dtype)
+            states = contiguous(out, layer)
             chain_backward(
                 self.cell.code, np.ascontiguousarray(w[layer]),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
                 self.W_hh[layer], middles, self.num_steps[steps], slots,
                 self.tape.coefficients[layer], states, d_gates,
             )  # fmt: skip
-            out[:, layer] = states
+            if w.shape[0] > 1:
+                out[:, layer] = states
             if layer > 0:
                 flat = self.cell.input_gates(d_gates.reshape(-1, batch, 4 * hidden))
                 d_above = product(flat, self.W_ih[layer]).reshape(*shape, hidden)
             if gradient is not None:
                 for index in range(len(table)):
-                    self._add_gradient(gradient, index, layer, steps, d_gates[:, index])
+                    in_time = steps[::-1]
+                    self._add_gradient(gradient, index, layer, in_time, d_gates[:, index])
 
     def _backward(self, w: Array, steps: Indices, gradient: dict[str, Array] | None) -> Layers:
         """Go through the phases backwards; add to `gradient` on the way if there is one."""
@@ -285,22 +294,22 @@ class RecurrenceLinearization(Linearization):
         steps: Indices,
         d_gates: Array,
     ) -> None:
-        """Add products of gate adjoints and states; W_hh's rows in the order of `state_rows`."""
+        """Add products of states and gate adjoints; those of W_hh in the order of `state_rows`."""
         num_phases, hidden = len(self.tape.table), self.model.options.hidden
         slots = self.slots[steps] * num_phases + index
         if layer == 0:
-            x = _take(self._inputs, self.rows[steps, index])
+            x = take(self._inputs, self.rows[steps, index])
         else:
-            x = _take(self.tape.news[layer - 1], slots)
+            x = take(self.tape.news[layer - 1], slots)
         if index == 0:
-            seen = np.ascontiguousarray(_take(self.u, steps)[:, layer, :, :hidden])
+            seen = np.ascontiguousarray(take(self.u, steps)[:, layer, :, :hidden])
         else:
-            seen = _take(self.tape.news[layer], slots - 1)
+            seen = take(self.tape.news[layer], slots - 1)
         flat = d_gates.reshape(-1, 4 * hidden)
         d_ih, d_hh = self.cell.input_gates(flat), self.cell.state_gates(flat)
         sums = np.ones(flat.shape[0], dtype=flat.dtype) @ flat
-        gradient[f"weight_ih_l{layer}"] += d_ih.T @ x.reshape(-1, x.shape[-1])
-        gradient[f"weight_hh_l{layer}"] += d_hh.T @ seen.reshape(-1, hidden)
+        gradient[f"weight_ih_l{layer}"] += _matmul(x.reshape(-1, x.shape[-1]).T, d_ih)
+        gradient[f"weight_hh_l{layer}"] += _matmul(seen.reshape(-1, hidden).T, d_hh)
         gradient[f"bias_ih_l{layer}"] += self.cell.input_gates(sums)
         gradient[f"bias_hh_l{layer}"] += self.cell.state_gates(sums)
         if layer == 0 and self.model.input_gradient is not None and np.all(self.step.num_fine == 1):
@@ -314,30 +323,23 @@ class RecurrenceLinearization(Linearization):
         return self.model.bound.rows
 
 
-def product(a: Array, b: Array) -> Array:
-    """Return a @ b for a of shape (n, B, K), as one matrix product; new, shape (n, B, M)."""
-    n, batch, width = a.shape
-    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    return (flat @ b).reshape(n, batch, b.shape[1])
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return a @ b for a of shape (n, B, K), as one matrix product, shape (n, B, M).
 
-
-def blocked_product(a: Array, b: Array, out: Array) -> Array:
-    """Return a @ b as `product` does, in blocks of `ROWS` rows, the last one filled up with zeros.
-
-    All products then have one shape, and a row's bits do not depend on which others it is among.
+    The result is `out` if that has its shape, and new otherwise.
     """
     n, batch, width = a.shape
     shape = (n, batch, b.shape[1])
-    if out.shape != shape:
+    if out is None or out.shape != shape:
         out = np.empty(shape, dtype=a.dtype)
-    rows, results = a.reshape(n * batch, width), out.reshape(n * batch, -1)
-    whole = n * batch - n * batch % ROWS
-    for start in range(0, whole, ROWS):
-        np.matmul(rows[start : start + ROWS], b, out=results[start : start + ROWS])
-    if whole < n * batch:
-        filled = np.zeros((ROWS, width), dtype=a.dtype)
-        filled[: n * batch - whole] = rows[whole:]
-        results[whole:] = (filled @ b)[: n * batch - whole]
+    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
+    multiply(flat, b, out.reshape(n * batch, b.shape[1]))
+    return out
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    out = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
+    multiply(a, b, out)
     return out
 
 
@@ -347,8 +349,16 @@ def _with(d_u: Array, d_h: Array) -> Array:
     return d_u
 
 
-def _take(held: Array, rows: Indices) -> Array:
-    """Return ``held[rows]``, as a view where the rows follow one another."""
-    if rows.size == 1 or (np.diff(rows) == 1).all():
-        return held[rows[0] : rows[-1] + 1]
-    return held[rows]
+def take(held: Array, rows: Indices) -> Array:
+    """Return ``held[rows]``, as a view where the rows follow one another, up or down."""
+    by = int(rows[1] - rows[0]) if rows.size > 1 else 1
+    if rows.size == 0 or abs(by) != 1 or not (np.diff(rows) == by).all():
+        return held[rows]
+    stop = int(rows[-1]) + by
+    return held[rows[0] : stop if stop >= 0 else None : by]
+
+
+def contiguous(states: Array, layer: int) -> Array:
+    """Return memory for the states of a layer, (n, B, W): their own place if it is contiguous."""
+    own = states[:, layer]
+    return own if own.flags.c_contiguous else np.empty(own.shape, dtype=own.dtype)

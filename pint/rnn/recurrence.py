@@ -17,9 +17,10 @@ from pint.rnn.linearization import (
     Layers,
     RecurrenceLinearization,
     Tape,
-    blocked_product,
+    contiguous,
     parts,
     product,
+    take,
 )
 from pint.rnn.parameters import layer_shapes, num_entries, uniform, views
 from pint.rnn.schedule import CoarseStep, Phase, phases
@@ -148,6 +149,7 @@ class Recurrence(Propagator):
         self.recording = False
         self.input_gradient: Array | None = None
         self._projected: Array = np.empty((0, 0, 0), dtype=self.dtype)
+        self._is_projected = False
         self._recorded: Tape | None = None
         self._spares: dict[tuple[tuple[Phase, ...], int, int], Tape] = {}
 
@@ -168,7 +170,7 @@ class Recurrence(Propagator):
         windows: NDArray[np.int64] | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Bind sequences, and multiply them with the first layer's input weights, once for all.
+        """Bind sequences; they are multiplied with the first layer's input weights once for all.
 
         Parameters
         ----------
@@ -195,17 +197,15 @@ class Recurrence(Propagator):
         self.refresh()
 
     def refresh(self) -> None:
-        """Multiply the bound inputs with the present input weights; sum the present biases."""
+        """Take over the present parameters: products with earlier ones are not used any more."""
         if self.bound is None:
             return  # nothing to multiply yet
-        self._recorded = None
+        self._recorded, self._is_projected = None, False
         layers, weights = range(self.options.layers), self.weights
-        self._projected = blocked_product(
-            self.bound.rows, weights["weight_ih_l0"].T, self._projected
+        self._input_weights, self._state_weights = (
+            [np.ascontiguousarray(weights[f"{name}_l{layer}"].T) for layer in layers]
+            for name in ("weight_ih", "weight_hh")
         )
-        self._state_weights = [
-            np.ascontiguousarray(weights[f"weight_hh_l{layer}"].T) for layer in layers
-        ]
         self._biases = [
             self.cell.bias(weights[f"bias_ih_l{layer}"], weights[f"bias_hh_l{layer}"])
             for layer in layers
@@ -273,10 +273,13 @@ class Recurrence(Propagator):
         self, layer: int, below: Array | None, rows: NDArray[np.int64]
     ) -> tuple[Array, NDArray[np.int64]]:
         """Return products W_ih x of a layer, and the row of each gate evaluation in them."""
-        if below is None:
-            return self._projected, np.ascontiguousarray(rows)
-        gi = product(below, self.weights[f"weight_ih_l{layer}"].T)
-        return gi, np.arange(rows.size).reshape(rows.shape)
+        if below is not None:
+            gi = product(below, self._input_weights[layer])
+            return gi, np.arange(rows.size).reshape(rows.shape)
+        if not self._is_projected:
+            inputs, weights = self._bound().rows, self._input_weights[0]
+            self._projected, self._is_projected = product(inputs, weights, self._projected), True
+        return self._projected, np.ascontiguousarray(rows)
 
     def chain(self, u: Array, step: Step, g: Array | None, out: Array) -> None:
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
@@ -302,27 +305,34 @@ class Recurrence(Propagator):
         tape: Tape | None,
         out: Array,
     ) -> None:
-        """Take some steps, layer after layer, so that each layer's inputs are one product."""
-        shape, hidden = (out.shape[0], len(table), self.batch), self.options.hidden
+        """Take some steps, layer after layer, so that each layer's inputs are one product.
+
+        A chain of finest steps reads each input once: their products are not worth keeping.
+        """
+        options, batch = self.options, self.batch
         factors = np.array([phase.factor for phase in table])
         middles = np.array([phase.is_middle for phase in table])
-        none = np.empty((0, self.batch, 0), dtype=self.dtype)
-        news: Array | None = None
-        for layer in range(self.options.layers):
-            below = None if news is None else news.reshape(-1, self.batch, hidden)
+        none = np.empty((0, batch, 0), dtype=self.dtype)
+        passes_by = len(table) == 1 and table[0].span == 1 and not self._is_projected
+        below = take(self._bound().rows, rows[:, 0]) if passes_by else None
+        for layer in range(options.layers):
             gi, gi_rows = self._input_products(layer, below, rows)
-            start = np.ascontiguousarray(u[layer])
             right = none if g is None else np.ascontiguousarray(g[:, layer])
-            states = np.empty((out.shape[0], *out.shape[2:]), dtype=self.dtype)
-            news = np.empty((*shape, hidden), dtype=self.dtype)
+            states = contiguous(out, layer)
+            is_read = layer + 1 < options.layers
+            shape = (out.shape[0] if is_read else 0, len(table), batch, options.hidden)
+            news = np.empty(shape, dtype=self.dtype)
             chain_forward(
                 self.cell.code, gi, gi_rows, self._state_weights[layer], self._biases[layer],
-                start, right, self._grows, factors, middles, steps, states, news,
-                rows, none if tape is None else tape.coefficients[layer],
+                np.ascontiguousarray(u[layer]), right, self._grows, factors, middles, steps,
+                states, news, rows, none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
-            out[:, layer] = states
-            if tape is not None:
-                tape.news[layer][rows[:, 0]] = news[:, 0]
+            if options.layers > 1:
+                out[:, layer] = states
+            if is_read:
+                below = news.reshape(-1, batch, options.hidden)
+                if tape is not None:
+                    tape.news[layer][rows[:, 0]] = news[:, 0]
 
     @property
     def _grows(self) -> bool:
@@ -341,7 +351,7 @@ class Recurrence(Propagator):
         """Return the derivative of Phi at a stack of states, for a stack of steps.
 
         It holds 5 H numbers (6 H for LSTM) for each sequence, point, layer and gate evaluation, and
-        H more. Finest steps that were taken from the same states while
+        H more for all layers but the last. Finest steps that were taken from the same states while
         `recording` are not evaluated again.
         """
         table, bound = self._phases(step), self._bound()

@@ -1,0 +1,183 @@
+"""Whole sequences through a stack of recurrent layers: outputs, and gradients of everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.adjoint import AdjointSolver
+from pint.mgrit.iteration import Status
+from pint.mgrit.solver import MGRIT, Result
+from pint.options import MGRITOptions
+from pint.rnn.parameters import num_entries, views
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.timegrid import TimeGrid
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SequenceGradient:
+    """Gradients of a number that depends on the outputs and the final states of layers.
+
+    Attributes
+    ----------
+    parameters : dict of str to ndarray
+        By the names of `RecurrenceOptions.shapes`.
+    start : ndarray, shape (layers, B, W)
+        Of the initial states.
+    x : ndarray, shape (T, B, num_features), or None
+        Of the sequences; None where it was not asked for.
+    status : Status
+        How the solve ended.
+    """
+
+    parameters: dict[str, Array]
+    start: Array
+    x: Array | None
+    status: Status
+
+
+class SequenceSolver:
+    """Solves recurrent layers over sequences of one length, forwards and backwards.
+
+    Every rank gives the same arrays and gets whole ones; the time axis is split among them.
+
+    Parameters
+    ----------
+    options : RecurrenceOptions
+        The layers.
+    num_steps : int
+        Length T of the sequences.
+    forward, backward : MGRITOptions
+        How the forward and the adjoint problem are solved.
+    comm : mpi4py communicator or Communicator, optional
+        The ranks that share the time axis.
+
+    Examples
+    --------
+    >>> options = RecurrenceOptions(num_features=2, hidden=3, dtype=float)
+    >>> exact = MGRITOptions(levels=1)
+    >>> solver = SequenceSolver(options, 5, exact, exact)
+    >>> solver.bind([np.zeros(shape) for shape in options.shapes().values()], np.ones((5, 1, 2)))
+    >>> result = solver.solve(np.ones((1, 1, 3)), record=True)
+    >>> solver.outputs(result)[:, 0, 0].round(3)  # a half of z keeps 1 / (1 + 1 / 2) of the state
+    array([0.667, 0.444, 0.296, 0.198, 0.132])
+    """
+
+    def __init__(
+        self,
+        options: RecurrenceOptions,
+        num_steps: int,
+        forward: MGRITOptions,
+        backward: MGRITOptions,
+        comm: Any = None,
+    ) -> None:
+        self.model = Recurrence(options, np.zeros(num_entries(options.shapes()), options.dtype))
+        grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
+        self.forward = MGRIT(self.model, grid, forward, comm)
+        self.backward = AdjointSolver(self.forward, backward)
+        stacks = self.forward.hierarchy.own_steps() + self.backward.own_steps()
+        read = [self.model.input_windows(stack) for stack in stacks if np.size(stack.last)]
+        none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
+        self._windows = np.unique(np.concatenate([none, *read]), axis=0)
+
+    def bind(
+        self, parameters: Iterable[Array], x: Array, mask: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Set the parameters and the sequences; what a gradient needs of them is kept until then.
+
+        Parameters
+        ----------
+        parameters : iterable of ndarray
+            In the order of `RecurrenceOptions.shapes`; copied.
+        x : ndarray, shape (T, B, num_features)
+            Sequences; copied.
+        mask : ndarray of bool, shape (B, T), optional
+            False where a sequence has no element.
+        """
+        np.concatenate([tensor.ravel() for tensor in parameters], out=self.model.parameters)
+        self.model.set_inputs(x.swapaxes(0, 1), self._windows, mask)
+
+    def solve(self, start: Array, *, record: bool) -> Result:
+        """Solve for the states of the bound sequences; collective.
+
+        Parameters
+        ----------
+        start : ndarray, shape (layers, B, W)
+            Initial states.
+        record : bool
+            Keep the derivatives of the last sweep for `gradient`, which otherwise evaluates them.
+        """
+        last = self.forward.options.max_iterations - 1
+
+        def before_last(iteration: int, residual: float) -> None:
+            self.model.recording = record and iteration == last - 1
+
+        is_stepped = len(self.forward.hierarchy.levels) == 1
+        self.model.recording = record and (is_stepped or last == 0)
+        try:
+            return self.forward.solve(start, on_iteration=before_last)
+        finally:
+            self.model.recording = False
+
+    def outputs(self, result: Result) -> Array:
+        """Return h of the top layer after each step, shape (T, B, H), on every rank; collective.
+
+        It shares memory with `result` where there is one rank.
+        """
+        own: Array = result.u[:, -1, :, : self.model.options.hidden]
+        whole = own if result.comm.size == 1 else result.comm.allgather_blocks(own)
+        return whole[1:]
+
+    def gradient(
+        self, result: Result, d_outputs: Array | None, d_final: Array | None, *, of_x: bool
+    ) -> SequenceGradient:
+        """Return the gradient at a solution for the bound parameters and sequences; collective.
+
+        Parameters
+        ----------
+        result : Result
+            What `solve` returned for them.
+        d_outputs : ndarray, shape (T, B, H), or None
+            Derivative with respect to `outputs`; None is zero.
+        d_final : ndarray, shape (layers, B, W), or None
+            Derivative with respect to the final states; None is zero.
+        of_x : bool
+            Whether the gradient of the sequences is computed.
+        """
+        model = self.model
+        terminal = np.zeros(model.state_shape, dtype=model.dtype)
+        if d_final is not None:
+            terminal += d_final
+        sources = None
+        if d_outputs is not None:
+            terminal[-1, :, : model.options.hidden] += d_outputs[-1]
+            sources = self._sources(d_outputs)
+        shape = (len(result.times) - 1, model.batch, model.options.num_features)
+        d_x = np.zeros(shape, dtype=model.dtype) if of_x else None
+        model.input_gradient = None if d_x is None else d_x.swapaxes(0, 1)
+        adjoint = self.backward.solve(result, terminal, sources)
+        model.input_gradient = None
+        if d_x is not None and result.comm.size > 1:
+            d_x = result.comm.sum(d_x)
+        return SequenceGradient(
+            parameters=views(adjoint.parameter_gradient, model.shapes),
+            start=adjoint.initial_gradient,
+            x=d_x,
+            status=adjoint.status,
+        )
+
+    def _sources(self, d_outputs: Array) -> Array:
+        """Return the derivative with respect to the states at this rank's reversed points."""
+        block = self.backward.solver.block
+        num_steps, _, hidden = d_outputs.shape
+        sources = np.zeros((len(block), *self.model.state_shape), dtype=d_outputs.dtype)
+        points = num_steps - np.array(block, dtype=np.int64)  # of the forward grid
+        with_output = points[points > 0]
+        sources[: with_output.size, -1, :, :hidden] = d_outputs[with_output - 1]
+        return sources
