@@ -65,12 +65,13 @@ class Chain:
     def backward(self, w, g, d_above, coefficients):
         """The outputs of chain_backward: adjoint states, and adjoints of the pre-activations."""
         out = self.states()
+        in_time = np.ascontiguousarray(d_above[::-1])  # opposite to the order of the steps
         d_gates = np.full((*self.steps.shape, 4 * self.hidden), np.nan, self.u.dtype)
         chain_backward(
-            self.cell, w, g, d_above, self.weight.T.copy(), np.array(self.middles), self.steps,
+            self.cell, w, g, in_time, self.weight.T.copy(), np.array(self.middles), self.steps,
             self.slots, coefficients, out, d_gates,
         )  # fmt: skip
-        return out, d_gates
+        return out, d_gates[::-1]
 
     def places(self):
         """For each evaluation of a step: whose result it blends and whose its gates see.
