@@ -330,7 +330,7 @@ def blocked_product(a: Array, b: Array, out: Array) -> Array:
     shape = (n, batch, b.shape[1])
     if out.shape != shape:
         out = np.empty(shape, dtype=a.dtype)
-    rows, results = a.reshape(n * batch, width), out.reshape(n * batch, -1)
+    rows, results = a.reshape(n * batch, width), out.reshape(n * batch, b.shape[1])
     whole = n * batch - n * batch % ROWS
     for start in range(0, whole, ROWS):
         np.matmul(rows[start : start + ROWS], b, out=results[start : start + ROWS])
