@@ -93,6 +93,17 @@ print(str(torch.nn.GRU(3, 16, 2).load_state_dict(state)) == "<All keys matched s
 """
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_networks(tmp_path, ranks):
+    launcher = mpiexec(ranks) if ranks > 1 else []
+    every, both_ends = scripts("docs/networks.md")
+    losses = [float(loss) for loss in re.findall(r"error (\S+)", start(every, tmp_path, *launcher))]
+    assert losses[-1] < 0.1 * losses[0]
+    right, all_of_them = re.findall(r"\d+", start(both_ends, tmp_path, *launcher))
+    assert int(right) > 0.95 * int(all_of_them) > 90
+    assert (tmp_path / "ends.h5").exists()
+
+
 @pytest.mark.parametrize("way", ["numpy", "torch"])
 def test_own_cell_trains_alike_on_one_and_two_ranks(tmp_path, way):
     numpy_script, torch_script = scripts("docs/own_cell.md")

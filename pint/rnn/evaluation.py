@@ -149,7 +149,9 @@ class Evaluation:
         if solved.features.times is None and self.comm.rank > 0:
             return Part(solved, back)  # all ranks have the same head: one of them counts
         rows = head.d_scores.reshape(-1, head.d_scores.shape[-1])
-        named["head.weight"] += rows.T @ solved.features.values.reshape(rows.shape[0], -1)
+        named["head.weight"] += rows.T @ solved.features.values.reshape(
+            -1, solved.features.values.shape[-1]
+        )
         named["head.bias"] += rows.sum(axis=0)
         return Part(solved, back, head.loss, head.num_correct)
 

@@ -129,7 +129,10 @@ class Stage:
             into.adjoints.append(adjoint)
             into.parameters[stack.part] = adjoint.parameter_gradient
             into.start[stack.rows] = adjoint.initial_gradient
-            d_x = d_own if d_x is None or d_own is None else d_x + d_own
+            if d_x is None or d_own is None:
+                d_x = d_own
+            else:
+                d_x += d_own
         return d_x
 
 
