@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from tests import gru_reference as reference
 from tests.launcher import ROOT, environment
+from tests.recurrent_reference import Reference, Sequences
 
 torch = pytest.importorskip("torch", reason="torch is an optional extra: pint[torch]")
 layers = pytest.importorskip("pint.torch")
@@ -177,7 +177,7 @@ def test_implicit_unit_equals_the_plain_reference(num_layers, options):
     x, (start,) = normal(STEPS, BATCH, FEATURES), states(module, BATCH)
     weights = {name: weight.detach().numpy() for name, weight in module.named_parameters()}
     sequence = x.transpose(0, 1).numpy()
-    expected = reference.trajectory(weights, "implicit", sequence, start.numpy())
+    expected = Reference(weights, "implicit").trajectory(Sequences(sequence), start.numpy())
     with torch.no_grad():
         output, final = module(x, start)
     np.testing.assert_allclose(output, expected[1:, -1], rtol=0, atol=1e-12)
