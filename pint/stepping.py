@@ -77,7 +77,9 @@ class Driver(ABC):
     def restrict_residual(self, level: Level, coarse: Level) -> None:
         """Set the coarse right-hand side to the restricted residual."""
         r = level.r[coarse.targets]
-        restricted = self.restrict(r, level.index) if r.shape[0] else r
+        if r.shape[0] == 0:
+            return
+        restricted = self.restrict(r, level.index)
         if not (restricted is r and level.r is coarse.g):
             coarse.g[coarse.targets] = restricted
 

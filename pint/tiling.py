@@ -67,10 +67,16 @@ def _groups(lines: Sequence[Line]) -> Iterator[list[Line]]:
     """Yield runs of operations on one level: its way down, or the correction and what follows."""
     group: list[Line] = []
     for line in lines:
-        code = line[0]
-        if group and (code in (CHAIN, CORRECT) or group[-1][0] in (CHAIN, COARSE_RHS)):
+        alone = line[0] == CHAIN or (bool(group) and group[-1][0] == CHAIN)
+        if group and (alone or line[0] == CORRECT or _level(line) != _level(group[-1])):
             yield group
             group = []
         group.append(line)
     if group:
         yield group
+
+
+def _level(line: Line) -> int:
+    """Return the level whose intervals an operation goes through."""
+    code, row, *_ = line
+    return row - 1 if code == COARSE_RHS else row

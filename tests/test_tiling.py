@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pint import MGRIT, MGRITOptions, tiling
@@ -61,7 +61,17 @@ def test_chunks_follow_each_other_closely(monkeypatch):
     ]
 
 
+def test_levels_are_not_mixed(monkeypatch):
+    """Without a way down, restrictions of all levels and the coarsest sweep follow one another."""
+    monkeypatch.setattr(tiling, "CHUNK_BYTES", 64)
+    ups = [(RESTRICT, 0, 1, 102, 2, 1), (RESTRICT, 1, 1, 52, 2, 1), (SWEEP, 2, 1, 27, 2, 1)]
+    program = tiled(ups, 16)
+    assert program[:2] == ups[:2]
+    assert len(program) > 3
+
+
 @settings(deadline=None, max_examples=60)
+@example(20, (2,), (0,), True, "relaxation", 1)
 @given(
     st.integers(20, 150),
     st.lists(st.integers(2, 6), min_size=1, max_size=3).map(tuple),
