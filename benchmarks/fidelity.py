@@ -144,7 +144,8 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     cycle = coarsest
     for level, sweep in zip(levels, sweeps, strict=False):
         nu, here = level.relax, cost[level.index]
-        cycle += (nu + 2) * sweep + (nu + 1) * here + cost[level.index + 1]
+        begins_relaxed = level.index == 0  # by the end of the cycle before
+        cycle += (nu + 2 - begins_relaxed) * sweep + (nu + 1) * here + cost[level.index + 1]
     return coarsest + sum(sweeps) + (options.max_iterations - 1) * cycle
 
 
