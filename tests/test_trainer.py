@@ -131,7 +131,7 @@ class PressCtrlC(Progress):
 
 @pytest.mark.parametrize(("after", "finished"), [((1, 2), 0), ((2, 1), 1)])
 def test_interruption_ends_between_batches_and_writes(after, finished):
-    written = []
+    written, handler = [], signal.getsignal(signal.SIGINT)
     trainer = make_trainer(
         TrainingOptions(epochs=5, batch=16),
         progress=PressCtrlC(after),
@@ -142,7 +142,7 @@ def test_interruption_ends_between_batches_and_writes(after, finished):
     assert len(log.epochs) == finished
     assert len(log.forward_residuals) == 4 * (after[0] - 1) + after[1]
     assert written[-1] == (finished, False)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_file_is_written_after_every_epoch():

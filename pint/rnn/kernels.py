@@ -39,8 +39,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# No reassociation and no assumption about NaN: sums keep their order and NaN is passed on.
-_FASTMATH = {"contract", "nsz", "arcp", "afn"}
+# No fused products, reassociation or assumption about NaN: vector code and the plain loop beside it,
+# between which addresses may decide, then round alike, and NaN is passed on.
+_FASTMATH = {"nsz"}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,6 +128,15 @@ def _gru_kept(z: float, cell: int, gamma: float) -> float:
     return z if cell == CLASSIC else one / (one + gamma * (one - z))
 
 
+@kernel
+def _keep(u: Array, out: Array, c: Array, b: int, hidden: int) -> None:
+    """Take no step with sequence b: keep its state, whatever the gates are, to the last bit."""
+    out[b] = u[b]
+    if c.shape[0] > 0:
+        c[b] = 0  # nothing reaches the gates, and all of it the state
+        c[b, c.shape[1] - hidden :] = 1
+
+
 @unit
 def _gru_point(
     cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, steps: Array, out: Array
@@ -157,6 +167,9 @@ def _gru_long_point(
     one = u.dtype.type(1)
     r, z, n, e, t, q, square, _ = work
     for b in range(batch):
+        if steps[b] == 0:
+            _keep(u, out, c, b, H)
+            continue
         gamma = u.dtype.type(steps[b] if grows else 1)
         power2 = 2 if grows else factor * steps[b]
         for j in range(H):
@@ -170,8 +183,6 @@ def _gru_long_point(
         _power(t, power2, q, square)
         for j in range(H):
             out[b, j] = n[j] + q[j] * (u[b, j] - n[j])
-        if steps[b] == 0:
-            out[b] = u[b]  # to the last bit
         if c.shape[0] > 0:
             power = u.dtype.type(0.5) * u.dtype.type(power2)
             for j in range(H):
@@ -257,6 +268,9 @@ def _lstm_long_point(
     one = u.dtype.type(1)
     i, f, g, o, q, total, dq, dtotal = work
     for b in range(batch):
+        if steps[b] == 0:
+            _keep(u, out, c, b, H)
+            continue
         for j in range(H):
             i[j], f[j], g[j], o[j] = _lstm_unit(
                 gi[b, j] + gh[b, j] + bias[j],
@@ -282,11 +296,6 @@ def _lstm_long_point(
                 c[b, 4 * H + j] = o[j] * (one - out[b, j] * out[b, j])
         for j in range(H):
             out[b, j] *= o[j]
-        if steps[b] == 0:
-            out[b] = u[b]
-            if c.shape[0] > 0:
-                c[b, : 5 * H] = 0
-                c[b, 5 * H :] = 1
 
 
 @kernel
