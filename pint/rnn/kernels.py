@@ -39,8 +39,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# No fused products, reassociation or assumption about NaN: vector code and the plain loop beside it,
-# between which addresses may decide, then round alike, and NaN is passed on.
+# No fused products, reassociation or assumption about NaN: vector code and the plain loop beside
+# it, between which addresses may decide, then round alike, and NaN is passed on.
 _FASTMATH = {"nsz"}
 
 
