@@ -24,15 +24,17 @@ from threadpoolctl import threadpool_limits
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.rnn.kernels import multiply
-from pint.rnn.network import Classifier
+from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.train.optimizers import Adam
-from pint.train.trainer import exact_solver
+from pint.train.accuracy import exact_solver
 
 Array = NDArray[Any]
 Run = Callable[[], Any]
 RESULTS = Path(__file__).parent / "results" / "gru_vs_torch.json"
 NUM_CLASSES, LEARNING_RATE = 6, 1e-3
+TURN = 0.02
+"""Seconds that one side works before it is the other's turn."""
 
 
 class Case(NamedTuple):
@@ -74,7 +76,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1, help="of BLAS, Numba and torch alike")
-    parser.add_argument("--repeats", type=int, default=21, help="runs of each side, in turn")
+    parser.add_argument("--repeats", type=int, default=21, help="turns of each side")
     parser.add_argument(
         "--clock",
         choices=("wall", "process"),
@@ -116,14 +118,23 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
 
 
 def _medians(runs: list[Run], repeats: int, clock: Callable[[], float]) -> list[float]:
-    """Return the median time of each run; all take their turn, and the first round is for free."""
+    """Return the median time of each run; all take their turn, and the first round is for free.
+
+    A turn is as many calls as take `TURN` seconds, so that what the run before left in the caches
+    does not count.
+    """
+    calls = [1] * len(runs)
     seconds: list[list[float]] = [[] for _ in runs]
-    for round_ in range(repeats + 1):
-        for run, own in zip(runs, seconds, strict=True):
+    for round_ in range(-1, repeats + 1):
+        for index, run in enumerate(runs):
             begin = clock()
-            run()
-            if round_ > 0:
-                own.append(clock() - begin)
+            for _ in range(calls[index]):
+                run()
+            mean = (clock() - begin) / calls[index]
+            if round_ == 0:  # everything is compiled
+                calls[index] = max(1, round(TURN / mean))
+            elif round_ > 0:
+                seconds[index].append(mean)
     return [statistics.median(own) for own in seconds]
 
 
@@ -223,7 +234,7 @@ def _pint_training() -> Run:
     options = RecurrenceOptions(
         num_features=TRAINING.inputs, hidden=TRAINING.H, layers=LAYERS, cell="classic"
     )
-    model = Classifier(options, NUM_CLASSES)
+    model = Network(options, NUM_CLASSES)
     solver, optimizer = exact_solver(model, TRAINING.T), Adam(learning_rate=LEARNING_RATE)
     _, x = _sequences(TRAINING)
     y = np.arange(TRAINING.B) % NUM_CLASSES

@@ -247,6 +247,7 @@ class AdjointSolver:
             forward.layout.reversed(),
         )
         self.solver.value_name = "terminal gradient"
+        self._states: State | None = None  # memory that every solve uses again
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of forward steps that this rank transposes."""
@@ -288,7 +289,7 @@ class AdjointSolver:
         self.propagator.linearize_at(hierarchy, states)
         begin = in_library_of(states, self._at_first(terminal_gradient))
         solution = self.solver.solve(begin, sources=sources)
-        own = _with_ghost(solution.u, hierarchy.levels[0])
+        own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
         gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
         return AdjointResult(
@@ -354,10 +355,11 @@ def _first_of_right(u: State, level: Level) -> State | None:
     return after
 
 
-def _with_ghost(u: State, level: Level) -> State:
-    """Return the own states behind the last one of the left neighbour."""
-    xp = array_api_compat.array_namespace(u)
-    both = xp.empty((u.shape[0] + 1, *u.shape[1:]), dtype=u.dtype)
+def _with_ghost(u: State, level: Level, both: State | None) -> State:
+    """Return the own states behind the last one of the left neighbour, in `both` if that fits."""
+    shape, xp = (u.shape[0] + 1, *u.shape[1:]), array_api_compat.array_namespace(u)
+    if both is None or tuple(both.shape) != shape or type(both) is not type(u):
+        both = xp.empty(shape, dtype=u.dtype)
     both[1:] = u
     level.u = both
     level.exchange()

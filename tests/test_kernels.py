@@ -22,6 +22,7 @@ from pint.rnn.kernels import (
     gates_forward,
     gates_linearize,
 )
+from pint.rnn.vectors import load, single, store
 from tests.recurrent_reference import EPSILON, sigmoid
 
 FLOATS = [np.float32, np.float64]
@@ -44,7 +45,10 @@ def exp_into(x, out):
 
 @njit
 def power_and_sum_into(f, power2, out):
-    _power_and_sum(f, power2, out[0], out[1], out[2], out[3])
+    for j in range(f.size):
+        numbers = _power_and_sum(load(single(f), f, (j,)), power2)
+        for i in range(4):
+            store(numbers[i], out, (i, j))
 
 
 @njit

@@ -107,7 +107,9 @@ class Iteration:
         first = _NOWHERE
         own = finest.u[1:]
         xp = array_api_compat.array_namespace(own)
-        if not bool(xp.all(xp.isfinite(own))):
+        with np.errstate(over="ignore", invalid="ignore"):
+            is_clear = bool(xp.isfinite(xp.sum(own)))  # no sum is finite with an entry that is not
+        if not (is_clear or bool(xp.all(xp.isfinite(own)))):
             flat = xp.reshape(own, (len(finest.block), -1))
             first = finest.block.start + int(
                 np.argmin(np.asarray(xp.all(xp.isfinite(flat), axis=1)))

@@ -54,7 +54,6 @@ class BoundInputs:
         if windows is None:
             last = np.arange(1, self.num_steps + 1)
             windows = np.stack([last, np.ones_like(last)], axis=1)
-        windows = np.unique(windows, axis=0)
         last, length = windows.T
         if np.any((length < 1) | (last < length) | (last > self.num_steps)):
             raise ValueError(f"windows must lie within 1..{self.num_steps}, got {windows}")
@@ -62,17 +61,21 @@ class BoundInputs:
         if mask is not None:
             x = _filled(x, mask)
         self._row_of: dict[int, Indices] = {}
-        blocks = [self._block(x, mask, windows, length) for length in np.unique(windows[:, 1])]
-        self.rows = np.ascontiguousarray(np.concatenate(blocks), dtype=dtype) if blocks else (
-            np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
-        )  # fmt: skip
-        self.num_points = int((windows[:, 1] == 1).sum())
+        blocks = [
+            self._block(x, mask, windows, n) for n in np.bincount(length).nonzero()[0].tolist()
+        ]
+        none = np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
+        together = blocks[0] if len(blocks) == 1 else np.concatenate([none, *blocks])
+        self.rows = np.ascontiguousarray(together, dtype=dtype)
+        self.num_points = int((self._row_of[1] >= 0).sum()) if 1 in self._row_of else 0
 
     def _block(
         self, x: Array, mask: NDArray[np.bool_] | None, windows: Indices, length: int
     ) -> Array:
         """Return the inputs of all windows of one length, (number of them, B, F)."""
         last = windows[windows[:, 1] == length, 0]
+        if not (last[1:] > last[:-1]).all():
+            last = np.unique(last)
         begin = sum(int((row >= 0).sum()) for row in self._row_of.values())
         row_of = np.full(self.num_steps + 1, -1, dtype=np.int64)
         row_of[last] = begin + np.arange(last.size)

@@ -25,22 +25,35 @@ factor times that number; or `grows`, and then gamma is that number and power2 =
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from pint.rnn.vectors import (
+    VECTOR_BYTES,
+    exp,
+    fused,
+    instruction,
+    lanes,
+    load,
+    single,
+    splat,
+    square_root,
+    store,
+    wide,
+)
 
-# No fused products, reassociation or assumption about NaN: vector code and the plain loop beside
-# it, between which addresses may decide, then round alike, and NaN is passed on.
+Array = NDArray[Any]
+Vector = Any
+
+# No fused products, reassociation or assumption about NaN beside those that are written out: where
+# compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
 _FASTMATH = {"nsz"}
 
 
@@ -50,38 +63,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def unit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile what is done for one unit as part of its caller, whose loops become vector code."""
-    return njit(forceinline=True, error_model="numpy", fastmath=_FASTMATH)(function)
-
-
-def _exp_of(real: type, integer: type, bits: int, degree: int, limit: float) -> Any:
-    """Return exp for one float type, in arithmetic that compilers turn into vector code.
-
-    exp(x) = 2^k exp(r) with k the integer next to x / ln 2, and exp(r) by its Taylor polynomial on
-    |r| <= ln 2 / 2; the remainder is below 5e-9 (degree 7) or 2e-16 (degree 12). Adding 1.5 2^bits
-    rounds x / ln 2 to an integer and leaves it in the low bits of the sum.
-    """
-    magic = real(1.5 * 2.0**bits)
-    log2e = real(1 / math.log(2))
-    high = real(round(math.log(2) * 2**8) / 2**8)  # few bits: k * high is exact
-    low = real(math.log(2) - float(high) + 2.3190468138462996e-17)  # ln 2 beyond float64
-    coefficients = tuple(real(1 / math.factorial(i)) for i in range(degree, -1, -1))
-    least, greatest = real(-limit), real(limit)
-    shift = integer(bits)
-
-    def exp(x: Any) -> Any:
-        x = least if x < least else x
-        x = greatest if x > greatest else x
-        shifted = x * log2e + magic
-        k = shifted - magic
-        r = (x - k * high) - k * low
-        p = coefficients[0]
-        for c in coefficients[1:]:
-            p = p * r + c
-        scaled = integer(real(p).view(integer) + (real(shifted).view(integer) << shift))
-        return scaled.view(real) if x == x else x  # the shift would spoil a NaN's bits
-
-    return exp
+    """Compile as part of the caller."""
+    return njit(inline="always", error_model="numpy", fastmath=_FASTMATH)(function)
 
 
 def bounded_exp(x: float) -> float:
@@ -89,13 +72,12 @@ def bounded_exp(x: float) -> float:
     raise NotImplementedError("bounded_exp is for compiled code")
 
 
-_exp32 = _exp_of(np.float32, np.int32, 23, 7, 80.0)
-_exp64 = _exp_of(np.float64, np.int64, 52, 12, 700.0)
-
-
 @overload(bounded_exp)
 def _overload_bounded_exp(x: Any) -> Any:
-    return {types.float32: _exp32, types.float64: _exp64}.get(x)
+    def evaluate(x: Any) -> Any:
+        return exp(x)
+
+    return evaluate if isinstance(x, types.Float) else None
 
 
 IMPLICIT, CLASSIC, LSTM = 0, 1, 2
@@ -103,29 +85,37 @@ IMPLICIT, CLASSIC, LSTM = 0, 1, 2
 
 
 @unit
-def _is_long(grows: bool, factor: int, steps: Array) -> bool:
-    """Tell whether a power other than 1 is taken for any sequence."""
-    return not grows and (factor == 1 or steps.max() > 1)
+def _sigmoid(a: Vector) -> Vector:
+    one = splat(a, 1.0)
+    return one / (one + exp(splat(a, 0.0) - a))
 
 
 @unit
-def _gru_unit(
-    a_r: float, a_z: float, gi_n: float, gh_n: float, b_in: float, b_hn: float
-) -> tuple[float, float, float, float]:
-    """Return r, z, n and e of one unit from its pre-activations."""
-    one, two = type(a_r)(1), type(a_r)(2)
-    r = one / (one + bounded_exp(-a_r))
-    z = one / (one + bounded_exp(-a_z))
-    e = gh_n + b_hn
-    n = two / (one + bounded_exp(-two * (gi_n + b_in + r * e))) - one  # tanh
-    return r, z, n, e
+def _tanh(a: Vector) -> Vector:
+    one = splat(a, 1.0)
+    return splat(a, 2.0) / (one + exp(splat(a, -2.0) * a)) - one
 
 
 @unit
-def _gru_kept(z: float, cell: int, gamma: float) -> float:
-    """Return t, the part of the state that one step keeps."""
-    one = type(z)(1)
-    return z if cell == CLASSIC else one / (one + gamma * (one - z))
+def _gate(gi: Array, gh: Array, bias: Array, like: Vector, b: int, j: int) -> Vector:
+    """Return the pre-activations of one gate, from unit j of all gates on."""
+    return load(like, gi, (b, j)) + load(like, gh, (b, j)) + load(like, bias, (j,))
+
+
+@unit
+def _power(t: Vector, power2: int) -> Vector:
+    """Return t^(power2 / 2) by repeated squaring."""
+    if power2 == 2:
+        return t
+    q = square_root(t) if power2 % 2 == 1 else splat(t, 1.0)
+    remaining = power2 // 2
+    while remaining > 0:
+        if remaining % 2 == 1:
+            q = q * t
+        remaining //= 2
+        if remaining > 0:
+            t = t * t
+    return q
 
 
 @kernel
@@ -139,206 +129,105 @@ def _keep(u: Array, out: Array, c: Array, b: int, hidden: int) -> None:
 
 @unit
 def _gru_point(
-    cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, steps: Array, out: Array
-) -> None:
-    """Evaluate all sequences of a point; where none takes a power, in one pass."""
-    batch, H = u.shape
-    for b in range(batch):
-        if steps[b] == 0:
-            out[b] = u[b]
-            continue
-        gamma = u.dtype.type(steps[b] if grows else 1)
-        for j in range(H):
-            _, z, n, _ = _gru_unit(
-                gi[b, j] + gh[b, j] + bias[j],
-                gi[b, H + j] + gh[b, H + j] + bias[H + j],
-                gi[b, 2 * H + j], gh[b, 2 * H + j], bias[2 * H + j], bias[3 * H + j],
-            )  # fmt: skip
-            out[b, j] = n + _gru_kept(z, cell, gamma) * (u[b, j] - n)
-
-
-@kernel
-def _gru_long_point(
-    cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, factor: int, steps: Array,
-    out: Array, c: Array, work: tuple[Array, ...],
+    like: Vector, cell: int, gi: Array, gh: Array, bias: Array, u: Array, grows: bool, factor: int,
+    steps: Array, out: Array, c: Array,
 ) -> None:  # fmt: skip
-    """Evaluate with any powers; and c_e, c_r, c_z, c_n, q of the derivative if `c` has rows."""
+    """Evaluate all sequences of a point; and c_e, c_r, c_z, c_n, q if `c` has rows."""
     batch, H = u.shape
-    one = u.dtype.type(1)
-    r, z, n, e, t, q, square, _ = work
+    one = splat(like, 1.0)
     for b in range(batch):
         if steps[b] == 0:
             _keep(u, out, c, b, H)
             continue
-        gamma = u.dtype.type(steps[b] if grows else 1)
+        gamma = splat(like, steps[b] if grows else 1)
         power2 = 2 if grows else factor * steps[b]
-        for j in range(H):
-            r[j], z[j], n[j], e[j] = _gru_unit(
-                gi[b, j] + gh[b, j] + bias[j],
-                gi[b, H + j] + gh[b, H + j] + bias[H + j],
-                gi[b, 2 * H + j], gh[b, 2 * H + j], bias[2 * H + j], bias[3 * H + j],
-            )  # fmt: skip
-        for j in range(H):
-            t[j] = _gru_kept(z[j], cell, gamma)
-        _power(t, power2, q, square)
-        for j in range(H):
-            out[b, j] = n[j] + q[j] * (u[b, j] - n[j])
-        if c.shape[0] > 0:
-            power = u.dtype.type(0.5) * u.dtype.type(power2)
-            for j in range(H):
-                square[j] = (one - q[j]) * (one - n[j] * n[j])
-            for j in range(H):
-                c[b, j] = square[j] * r[j]
-            for j in range(H):
-                c[b, H + j] = square[j] * e[j] * r[j] * (one - r[j])
-            for j in range(H):
-                dt_dz = one if cell == CLASSIC else gamma * t[j] * t[j]
-                dq_dz = power * q[j] / t[j] * dt_dz
-                c[b, 2 * H + j] = (u[b, j] - n[j]) * dq_dz * z[j] * (one - z[j])
-            for j in range(H):
-                c[b, 3 * H + j] = square[j]
-                c[b, 4 * H + j] = q[j]
-
-
-@kernel
-def _power(t: Array, power2: int, q: Array, square: Array) -> None:
-    """Evaluate q = t^(power2 / 2) by repeated squaring, one vector pass for each bit."""
-    if power2 == 2:
-        for j in range(t.size):
-            q[j] = t[j]
-        return
-    for j in range(t.size):
-        q[j] = math.sqrt(t[j]) if power2 % 2 == 1 else t.dtype.type(1)
-        square[j] = t[j]
-    remaining = power2 // 2
-    while remaining > 0:
-        if remaining % 2 == 1:
-            for j in range(t.size):
-                q[j] *= square[j]
-        remaining //= 2
-        if remaining > 0:
-            for j in range(t.size):
-                square[j] *= square[j]
+        for begin in range(0, H, lanes(like)):
+            j = min(begin, H - lanes(like))
+            r = _sigmoid(_gate(gi, gh, bias, like, b, j))
+            z = _sigmoid(_gate(gi, gh, bias, like, b, H + j))
+            e = load(like, gh, (b, 2 * H + j)) + load(like, bias, (3 * H + j,))
+            x = load(like, gi, (b, 2 * H + j)) + load(like, bias, (2 * H + j,))
+            n = _tanh(fused(r, e, x))
+            t = z if cell == CLASSIC else one / fused(gamma, one - z, one)
+            q = _power(t, power2)
+            difference = load(like, u, (b, j)) - n
+            store(fused(q, difference, n), out, (b, j))
+            if c.shape[0] > 0:
+                dt_dz = one if cell == CLASSIC else gamma * t * t
+                dq_dz = splat(like, 0.5 * power2) * q / t * dt_dz
+                c_n = (one - q) * (one - n * n)
+                store(c_n * r, c, (b, j))
+                store(c_n * e * r * (one - r), c, (b, H + j))
+                store(difference * dq_dz * z * (one - z), c, (b, 2 * H + j))
+                store(c_n, c, (b, 3 * H + j))
+                store(q, c, (b, 4 * H + j))
 
 
 @unit
-def _lstm_unit(a_i: float, a_f: float, a_g: float, a_o: float) -> tuple[float, float, float, float]:
-    """Return i, f, g and o of one unit from its pre-activations."""
-    one, two = type(a_i)(1), type(a_i)(2)
-    i = one / (one + bounded_exp(-a_i))
-    f = one / (one + bounded_exp(-a_f))
-    g = two / (one + bounded_exp(-two * a_g)) - one
-    o = one / (one + bounded_exp(-a_o))
-    return i, f, g, o
-
-
-@unit
-def _tanh(a: float) -> float:
-    one, two = type(a)(1), type(a)(2)
-    return two / (one + bounded_exp(-two * a)) - one
-
-
-@kernel
-def _lstm_point(gi: Array, gh: Array, bias: Array, u: Array, steps: Array, out: Array) -> None:
-    """Evaluate all sequences of a point, none of which takes a power; u and out are (h, c)."""
-    batch, H = u.shape[0], u.shape[1] // 2
-    for b in range(batch):
-        if steps[b] == 0:
-            out[b] = u[b]
-            continue
-        for j in range(H):
-            i, f, g, o = _lstm_unit(
-                gi[b, j] + gh[b, j] + bias[j],
-                gi[b, H + j] + gh[b, H + j] + bias[H + j],
-                gi[b, 2 * H + j] + gh[b, 2 * H + j] + bias[2 * H + j],
-                gi[b, 3 * H + j] + gh[b, 3 * H + j] + bias[3 * H + j],
-            )  # fmt: skip
-            new = f * u[b, H + j] + i * g
-            out[b, H + j] = new
-            out[b, j] = o * _tanh(new)
-
-
-@kernel
-def _lstm_long_point(
-    gi: Array, gh: Array, bias: Array, u: Array, factor: int, steps: Array, out: Array, c: Array,
-    work: tuple[Array, ...],
+def _lstm_point(
+    like: Vector, gi: Array, gh: Array, bias: Array, u: Array, factor: int, steps: Array,
+    out: Array, c: Array,
 ) -> None:  # fmt: skip
-    """Evaluate with any powers; and c_i, c_f, c_g, c_o, k, q of the derivative if `c` has rows."""
+    """Evaluate all sequences of a point; and c_i, c_f, c_g, c_o, k, q if `c` has rows."""
     batch, H = u.shape[0], u.shape[1] // 2
-    one = u.dtype.type(1)
-    i, f, g, o, q, total, dq, dtotal = work
+    one = splat(like, 1.0)
     for b in range(batch):
         if steps[b] == 0:
             _keep(u, out, c, b, H)
             continue
-        for j in range(H):
-            i[j], f[j], g[j], o[j] = _lstm_unit(
-                gi[b, j] + gh[b, j] + bias[j],
-                gi[b, H + j] + gh[b, H + j] + bias[H + j],
-                gi[b, 2 * H + j] + gh[b, 2 * H + j] + bias[2 * H + j],
-                gi[b, 3 * H + j] + gh[b, 3 * H + j] + bias[3 * H + j],
-            )  # fmt: skip
-        _power_and_sum(f, factor * steps[b], q, total, dq, dtotal)
-        for j in range(H):
-            out[b, H + j] = q[j] * u[b, H + j] + total[j] * i[j] * g[j]
-        for j in range(H):
-            out[b, j] = _tanh(out[b, H + j])
-        if c.shape[0] > 0:
-            for j in range(H):
-                c[b, j] = total[j] * g[j] * i[j] * (one - i[j])
-                c[b, 2 * H + j] = total[j] * i[j] * (one - g[j] * g[j])
-                c[b, 5 * H + j] = q[j]
-            for j in range(H):
-                slope = u[b, H + j] * dq[j] + i[j] * g[j] * dtotal[j]
-                c[b, H + j] = slope * f[j] * (one - f[j])
-            for j in range(H):
-                c[b, 3 * H + j] = out[b, j] * o[j] * (one - o[j])
-                c[b, 4 * H + j] = o[j] * (one - out[b, j] * out[b, j])
-        for j in range(H):
-            out[b, j] *= o[j]
+        for begin in range(0, H, lanes(like)):
+            j = min(begin, H - lanes(like))
+            i = _sigmoid(_gate(gi, gh, bias, like, b, j))
+            f = _sigmoid(_gate(gi, gh, bias, like, b, H + j))
+            g = _tanh(_gate(gi, gh, bias, like, b, 2 * H + j))
+            o = _sigmoid(_gate(gi, gh, bias, like, b, 3 * H + j))
+            q, total, dq, dtotal = _power_and_sum(f, factor * steps[b])
+            kept = load(like, u, (b, H + j))
+            new = fused(q, kept, total * i * g)
+            h = _tanh(new)
+            store(new, out, (b, H + j))
+            store(o * h, out, (b, j))
+            if c.shape[0] > 0:
+                slope = fused(kept, dq, i * g * dtotal)
+                store(total * g * i * (one - i), c, (b, j))
+                store(slope * f * (one - f), c, (b, H + j))
+                store(total * i * (one - g * g), c, (b, 2 * H + j))
+                store(h * o * (one - o), c, (b, 3 * H + j))
+                store(o * (one - h * h), c, (b, 4 * H + j))
+                store(q, c, (b, 5 * H + j))
 
 
-@kernel
-def _power_and_sum(
-    f: Array, power2: int, q: Array, total: Array, d_q: Array, d_total: Array
-) -> None:
-    """Evaluate q = f^(power2 / 2), S = (1 - q) / (1 - f), and their derivatives dq/df, dS/df.
+@unit
+def _power_and_sum(f: Vector, power2: int) -> tuple[Vector, Vector, Vector, Vector]:
+    """Return q = f^(power2 / 2), S = (1 - q) / (1 - f), and their derivatives dq/df, dS/df.
 
     With s = sqrt(f), q = s^power2 and (1 + s) S = 1 + s + ... + s^(power2 - 1). Both are built bit
     by bit, highest first, from sums of positive terms only, so that nothing cancels near f = 1.
     """
-    one, two = f.dtype.type(1), f.dtype.type(2)
+    zero, one, two = splat(f, 0.0), splat(f, 1.0), splat(f, 2.0)
     if power2 == 2:
-        for j in range(f.size):
-            q[j], total[j], d_q[j], d_total[j] = f[j], one, one, 0
-        return
-    for j in range(f.size):
-        q[j], total[j], d_q[j], d_total[j] = one, 0, 0, 0  # of no terms; derivatives by s
+        return f, one, one, zero
+    s = square_root(f)
+    q, total, d_q, d_total = one, zero, zero, zero  # of no terms; derivatives by s
     bit = 1
     while 2 * bit <= power2:
         bit *= 2
     while bit > 0:
-        for j in range(f.size):  # twice as many terms
-            d_total[j] = d_total[j] * (one + q[j]) + total[j] * d_q[j]
-            total[j] *= one + q[j]
-            d_q[j] *= two * q[j]
-            q[j] *= q[j]
+        d_total = d_total * (one + q) + total * d_q  # twice as many terms
+        total = total * (one + q)
+        d_q = two * q * d_q
+        q = q * q
         if power2 & bit:  # and one more
-            for j in range(f.size):
-                s = math.sqrt(f[j])
-                total[j] += q[j]
-                d_total[j] += d_q[j]
-                d_q[j] = d_q[j] * s + q[j]
-                q[j] *= s
+            total = total + q
+            d_total = d_total + d_q
+            d_q = fused(d_q, s, q)
+            q = q * s
         bit //= 2
-    for j in range(f.size):
-        s = math.sqrt(f[j])
-        total[j] /= one + s
-        d_total[j] = (d_total[j] - total[j]) / ((one + s) * two * s)
-        d_q[j] /= two * s
+    total = total / (one + s)
+    return q, total, d_q / (two * s), (d_total - total) / ((one + s) * two * s)
 
 
-@kernel
+@unit
 def _evaluate(
     cell: int,
     gi: Array,
@@ -350,70 +239,73 @@ def _evaluate(
     steps: Array,
     out: Array,
     c: Array,
-    work: tuple[Array, ...],
 ) -> None:
     """Evaluate all sequences of a point, and the coefficients of the derivative if `c` has rows."""
-    simple = c.shape[0] == 0 and not _is_long(grows, factor, steps)
-    if cell == LSTM:
-        if simple:
-            _lstm_point(gi, gh, bias, u, steps, out)
-        else:
-            _lstm_long_point(gi, gh, bias, u, factor, steps, out, c, work)
-    elif simple:
-        _gru_point(cell, gi, gh, bias, u, grows, steps, out)
+    whole, one = wide(u), single(u)
+    has_vectors = bias.size // 4 >= lanes(whole)
+    if cell == LSTM and has_vectors:
+        _lstm_point(whole, gi, gh, bias, u, factor, steps, out, c)
+    elif cell == LSTM:
+        _lstm_point(one, gi, gh, bias, u, factor, steps, out, c)
+    elif has_vectors:
+        _gru_point(whole, cell, gi, gh, bias, u, grows, factor, steps, out, c)
     else:
-        _gru_long_point(cell, gi, gh, bias, u, grows, factor, steps, out, c, work)
+        _gru_point(one, cell, gi, gh, bias, u, grows, factor, steps, out, c)
+
+
+_called_evaluate = kernel(_evaluate.py_func)  # type: ignore[attr-defined]
+"""The same as a function of its own: compiled once for all that can afford a call."""
 
 
 @unit
-def _workspace(u: Array, hidden: int) -> tuple[Array, ...]:
-    """Return arrays for the units of one sequence; separate ones, for the sake of vector code."""
-    return (
-        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
-        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
-        np.empty(hidden, u.dtype), np.empty(hidden, u.dtype),
-    )  # fmt: skip
-
-
-@kernel
-def _gru_point_backward(v: Array, c: Array, d_gates: Array, d_u: Array) -> None:
+def _gru_transpose(like: Vector, v: Array, c: Array, d_gates: Array, d_u: Array) -> None:
     batch, H = v.shape
     for b in range(batch):
-        for j in range(H):
-            d_u[b, j] = v[b, j] * c[b, 4 * H + j]
-        for k in range(4):
-            for j in range(H):
-                d_gates[b, k * H + j] = v[b, j] * c[b, k * H + j]
+        for begin in range(0, H, lanes(like)):
+            j = min(begin, H - lanes(like))
+            adjoint = load(like, v, (b, j))
+            for k in range(4):
+                place = b, k * H + j
+                store(adjoint * load(like, c, place), d_gates, place)
+            store(adjoint * load(like, c, (b, 4 * H + j)), d_u, (b, j))
 
 
-@kernel
-def _lstm_point_backward(v: Array, c: Array, steps: Array, d_gates: Array, d_u: Array) -> None:
+@unit
+def _lstm_transpose(
+    like: Vector, v: Array, c: Array, steps: Array, d_gates: Array, d_u: Array
+) -> None:
     batch, H = v.shape[0], v.shape[1] // 2
     for b in range(batch):
-        for j in range(H):  # the adjoint of c', in d_u for the moment
-            d_u[b, j] = v[b, H + j] + v[b, j] * c[b, 4 * H + j]
-        for k in range(3):
-            for j in range(H):
-                d_gates[b, k * H + j] = d_u[b, j] * c[b, k * H + j]
-        for j in range(H):
-            d_gates[b, 3 * H + j] = v[b, j] * c[b, 3 * H + j]
-        for j in range(H):
-            d_u[b, H + j] = d_u[b, j] * c[b, 5 * H + j]
-        for j in range(H):  # h goes on through the gates alone, or unchanged
-            d_u[b, j] = v[b, j] if steps[b] == 0 else 0
+        for begin in range(0, H, lanes(like)):
+            j = min(begin, H - lanes(like))
+            of_h = load(like, v, (b, j))
+            of_c = fused(of_h, load(like, c, (b, 4 * H + j)), load(like, v, (b, H + j)))
+            for k in range(3):
+                place = b, k * H + j
+                store(of_c * load(like, c, place), d_gates, place)
+            store(of_h * load(like, c, (b, 3 * H + j)), d_gates, (b, 3 * H + j))
+            store(of_c * load(like, c, (b, 5 * H + j)), d_u, (b, H + j))
+            # h goes on through the gates alone, or unchanged
+            store(of_h if steps[b] == 0 else splat(like, 0.0), d_u, (b, j))
 
 
-@kernel
+@unit
 def _transpose(cell: int, v: Array, c: Array, steps: Array, d_gates: Array, d_u: Array) -> None:
     """Multiply the adjoint of a new state by the coefficients, for all sequences of a point.
 
     `d_u` gets the adjoint of the blended state: of h, or for LSTM of (h, c), where h has none but
     for a step that keeps the state.
     """
-    if cell == LSTM:
-        _lstm_point_backward(v, c, steps, d_gates, d_u)
+    whole, one = wide(v), single(v)
+    has_vectors = d_gates.shape[1] // 4 >= lanes(whole)
+    if cell == LSTM and has_vectors:
+        _lstm_transpose(whole, v, c, steps, d_gates, d_u)
+    elif cell == LSTM:
+        _lstm_transpose(one, v, c, steps, d_gates, d_u)
+    elif has_vectors:
+        _gru_transpose(whole, v, c, d_gates, d_u)
     else:
-        _gru_point_backward(v, c, d_gates, d_u)
+        _gru_transpose(one, v, c, d_gates, d_u)
 
 
 @kernel
@@ -451,9 +343,10 @@ def gates_forward(
     out : ndarray, shape (n, B, W)
         New state; overwritten.
     """
-    none, work = np.empty((0, 0), dtype=u.dtype), _workspace(u, bias.size // 4)
+    none = np.empty((0, 0), dtype=u.dtype)
     for i in range(u.shape[0]):
-        _evaluate(cell, gi[rows[i]], gh[i], bias, u[i], grows, factor, steps[i], out[i], none, work)
+        x, reach = gi[rows[i]], (grows, factor, steps[i])
+        _called_evaluate(cell, x, gh[i], bias, u[i], *reach, out[i], none)
 
 
 @kernel
@@ -493,10 +386,10 @@ def gates_linearize(
     coefficients : ndarray, shape (number of slots, B, C)
         c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten.
     """
-    work = _workspace(u, bias.size // 4)
     for i in range(u.shape[0]):
         c = coefficients[slots[i]]
-        _evaluate(cell, gi[rows[i]], gh[i], bias, u[i], grows, factor, steps[i], out[i], c, work)
+        x, reach = gi[rows[i]], (grows, factor, steps[i])
+        _called_evaluate(cell, x, gh[i], bias, u[i], *reach, out[i], c)
 
 
 @kernel
@@ -540,7 +433,7 @@ def _tile_of(num_rows: int, num_vectors: int) -> Any:
     runs through the columns of a and the rows of b. Rows of b and `out` must be contiguous.
     """
 
-    @intrinsic
+    @instruction
     def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             _build_tile(context, builder, signature.args, values, num_rows, num_vectors)
@@ -557,7 +450,7 @@ def _build_tile(
     """Write the instructions of a tile; strides are in bytes."""
     size = kinds[0].dtype.bitwidth // 8
     real, integer = context.get_value_type(kinds[0].dtype), ir.IntType(32)
-    vector = ir.VectorType(real, _VECTOR_BYTES // size)
+    vector = ir.VectorType(real, VECTOR_BYTES // size)
     zero = ir.Constant(vector, None)
     same_lane = ir.Constant(ir.VectorType(integer, vector.count), None)
     cg: Any = cgutils
@@ -574,7 +467,7 @@ def _build_tile(
         return cg.pointer_add(builder, start, builder.mul(index, stride), kind.as_pointer())
 
     def vectors(start: Any) -> list[Any]:
-        return [at(start, number(c), number(_VECTOR_BYTES), vector) for c in range(num_vectors)]
+        return [at(start, number(c), number(VECTOR_BYTES), vector) for c in range(num_vectors)]
 
     rows = [builder.add(values[3], number(r)) for r in range(num_rows)]
     starts = [at(a.data, row, stride_a[0]) for row in rows]
@@ -597,17 +490,10 @@ def _build_tile(
             builder.store(builder.load(total), pointer, align=size)
 
 
-def _vector_shape() -> tuple[int, int]:
-    """Return the bytes of this processor's vectors, and how many rows of two fill its registers."""
-    features = get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, 8
-    return (32, 6) if features.get("avx") else (16, 8)
-
-
-_VECTOR_BYTES, _TILE_ROWS = _vector_shape()
+_TILE_ROWS = {64: 8, 32: 6, 16: 8}[VECTOR_BYTES]
+"""So many rows of two vectors fill a processor's registers."""
 _tile, _narrow_tile = _tile_of(_TILE_ROWS, 2), _tile_of(_TILE_ROWS, 1)
-_row_tile, _narrow_row_tile = _tile_of(1, 4), _tile_of(1, 1)
+_wide_row, _row, _narrow_row = _tile_of(1, 12), _tile_of(1, 4), _tile_of(1, 1)
 
 
 @kernel
@@ -627,26 +513,49 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         Its rows are contiguous; overwritten.
     """
     rows, columns = out.shape
-    lanes, j = _VECTOR_BYTES // out.itemsize, 0
+    lanes, j = VECTOR_BYTES // out.itemsize, 0
     if columns < lanes:
         _multiply_narrow(a, b, out)
         return
-    width = lanes * (2 if rows >= _TILE_ROWS else 4)
+    if rows < _TILE_ROWS:
+        _multiply_rows(a, b, out)
+        return
     while columns - j > 0:
-        begin = j if columns - j >= width else min(j, columns - lanes)
-        if rows < _TILE_ROWS:
-            for i in range(rows):
-                if columns - j >= width:
-                    _row_tile(a, b, out, i, begin)
-                else:
-                    _narrow_row_tile(a, b, out, i, begin)
-        else:
-            for i in range(0, rows, _TILE_ROWS):  # the last tile repeats some entries
-                if columns - j >= width:
-                    _tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
-                else:
-                    _narrow_tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
-        j += width if columns - j >= width else lanes
+        is_wide = columns - j >= 2 * lanes
+        begin = j if is_wide else min(j, columns - lanes)
+        for i in range(0, rows, _TILE_ROWS):  # the last tile repeats some entries
+            if is_wide:
+                _tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
+            else:
+                _narrow_tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
+        j += 2 * lanes if is_wide else lanes
+
+
+@unit
+def _multiply_rows(a: Array, b: Array, out: Array) -> None:
+    """Multiply row by row; in wide tiles, because additions to one sum wait for each other."""
+    columns, lanes = out.shape[1], VECTOR_BYTES // out.itemsize
+    for i in range(out.shape[0]):
+        j = 0
+        while columns - j > 0:
+            if columns - j >= 12 * lanes:
+                _wide_row(a, b, out, i, j)
+                j += 12 * lanes
+            elif columns - j >= 4 * lanes:
+                _row(a, b, out, i, j)
+                j += 4 * lanes
+            else:
+                _narrow_row(a, b, out, i, min(j, columns - lanes))
+                j += lanes
+
+
+@unit
+def _multiply_in_chain(a: Array, b: Array, out: Array) -> None:
+    """Multiply as `multiply` does; a few rows without a call, whose time would be felt."""
+    if out.shape[0] < _TILE_ROWS and out.shape[1] * out.itemsize >= VECTOR_BYTES:
+        _multiply_rows(a, b, out)
+    else:
+        multiply(a, b, out)
 
 
 @kernel
@@ -702,33 +611,22 @@ def chain_forward(
     num_points, num_phases = rows.shape
     hidden = weight.shape[0]
     gh = np.empty((u.shape[0], weight.shape[1]), dtype=u.dtype)
-    work, none = _workspace(u, hidden), np.empty((0, 0), dtype=u.dtype)
-    simple = cell != LSTM and coefficients.shape[0] == 0
-    simple = simple and not (_is_long(grows, 2, steps) or middles.any())
-    state, seen, new = u.copy(), u.copy(), np.empty_like(u)
+    none, is_noted = np.empty((0, 0), dtype=u.dtype), coefficients.shape[0] > 0
+    between = np.empty((num_phases - 1, *u.shape), dtype=u.dtype)
+    state = seen = u
     for i in range(num_points):
         for p in range(num_phases):
-            multiply(seen[:, :hidden], weight, gh)
-            x = gi[rows[i, p]]
-            if simple:
-                _gru_point(cell, x, gh, bias, state, grows, steps[i, p], new)
-            else:
-                c = coefficients[slots[i, p]] if coefficients.shape[0] > 0 else none
-                _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c, work)
+            new = between[p] if p + 1 < num_phases else out[i]
+            _multiply_in_chain(seen[:, :hidden], weight, gh)
+            x, c = gi[rows[i, p]], coefficients[slots[i, p]] if is_noted else none
+            _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c)
             if news.shape[0] > 0:
                 news[i, p] = new[:, :hidden]
-            if middles[p]:
-                seen, new = new, seen
-            elif num_phases == 1:
-                state, new = new, state
-                seen = state
-            else:
-                state[:] = new
-                seen[:] = new
+            seen = new
+            if not middles[p]:
+                state = new
         if g.shape[0] > 0:
             state += g[i]
-            seen[:] = state
-        out[i] = state
 
 
 @kernel
@@ -772,7 +670,7 @@ def chain_backward(
     num_gates, hidden = weight.shape
     d_seen = np.empty((batch, hidden), dtype=w.dtype)
     v, d_u = w.copy(), np.empty_like(w)
-    start = np.zeros_like(w)  # adjoint of the blended state, from a later evaluation
+    start, has_start = np.empty_like(w), False  # adjoint of the state that a later one blended
     for i in range(num_points):
         for p in range(num_phases - 1, -1, -1):
             if d_above.shape[0] > 0:
@@ -781,15 +679,16 @@ def chain_backward(
                         v[b, j] += d_above[num_points - 1 - i, p, b, j]
             gates = d_gates[num_points - 1 - i, p]
             _transpose(cell, v, coefficients[slots[i, p]], steps[i, p], gates, d_u)
-            multiply(gates[:, :num_gates], weight, d_seen)
-            for b in range(batch):
-                for j in range(width):
-                    d_u[b, j] += start[b, j]
-            if p > 0 and middles[p - 1]:  # its gates saw the middle
+            _multiply_in_chain(gates[:, :num_gates], weight, d_seen)
+            if has_start:
+                for b in range(batch):
+                    for j in range(width):
+                        d_u[b, j] += start[b, j]
+            has_start = p > 0 and middles[p - 1]  # its gates saw the middle
+            if has_start:
                 start, d_u = d_u, start
                 v[:] = 0
             else:
-                start[:] = 0
                 v, d_u = d_u, v
             for b in range(batch):
                 for j in range(hidden):

@@ -21,7 +21,7 @@ Indices = NDArray[np.int64]
 Layers = list[Array]
 """One array of shape (n, B, ...) for each layer."""
 
-ROWS = 512
+ROWS = 1024
 """Rows of a matrix product (points times sequences) treated at once: they stay in cache."""
 
 
@@ -64,6 +64,7 @@ class Tape:
             [np.empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
         )
         self._starts: Array | None = None
+        self._copies: dict[str, Array] = {}
         self._start_shape = (num_slots, *model.state_shape)
         self.clear()
 
@@ -82,9 +83,17 @@ class Tape:
 
     def note_chain(self, slots: Indices, u: Array, out: Array) -> None:
         """Remember that consecutive steps were taken from u, and their states."""
-        self._chain = int(slots[0]), u.copy(), out.copy()
+        self._chain = int(slots[0]), self.copied("start", u), self.copied("states", out)
         self._is_chained[:] = False
         self._is_chained[slots], self._is_noted[slots] = True, False
+
+    def copied(self, name: str, array: Array) -> Array:
+        """Return a copy of an array, in memory that is kept under a name."""
+        room = self._copies.get(name)
+        if room is None or room.shape != array.shape:
+            room = self._copies[name] = np.empty_like(array)
+        room[...] = array
+        return room
 
     def holds(self, slots: Indices, u: Array) -> NDArray[np.bool_]:
         """Tell which steps were noted from exactly the states u, shape (n, layers, B, W)."""
@@ -204,7 +213,7 @@ class RecurrenceLinearization(Linearization):
             self._chain_part(w, right, steps[part], gradient, out[part])
             w = out[part.stop - 1]
         if gradient is not None:
-            self._chained = self._in_torch_order(gradient), first, out.copy()
+            self._chained = self._in_torch_order(gradient), first, self.tape.copied("adjoints", out)
 
     def _chain_part(
         self,

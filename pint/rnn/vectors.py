@@ -1,0 +1,246 @@
+"""A processor's vectors inside Numba's kernels: loads, stores, arithmetic, exp, tiles of products.
+
+Compilers turn plain loops into vector code where they can prove that arrays do not overlap, and
+choose between two versions by addresses where they cannot; loops with many arrays stay scalar.
+Here kernels say what becomes a vector, so that one pass does all there is to do, and every number
+is rounded the same way wherever its array lies.
+
+Numba's cache notices edits in the file of a kernel only: after one here, touch that file too.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+_FEATURES = get_host_cpu_features()
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
+_HAS_FMA = bool(_FEATURES.get("fma")) or not any("sse" in name for name in _FEATURES)
+_cg: Any = cgutils
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """Let kernels call what a function writes in LLVM's instructions."""
+    return intrinsic(function)
+
+
+class Vector(types.Type):
+    """Numba's type of a vector of floats.
+
+    Parameters
+    ----------
+    element : numba.types.Float
+        Type of its elements.
+    lanes : int
+        Number of elements.
+    """
+
+    def __init__(self, element: Any, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(name=f"Vector({element} x {lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        element = manager.lookup(kind.element).get_value_type()
+        super().__init__(manager, kind, ir.VectorType(element, kind.lanes))  # type: ignore[no-untyped-call]
+
+
+def _zeros_of(num_lanes: Callable[[int], int]) -> Any:
+    @instruction
+    def zeros(typing: Any, array: Any) -> Any:
+        kind = Vector(array.dtype, num_lanes(array.dtype.bitwidth // 8))
+
+        def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return ir.Constant(context.get_value_type(kind), None)
+
+        return kind(array), build
+
+    return zeros
+
+
+wide = _zeros_of(lambda size: VECTOR_BYTES // size)
+"""Return a whole vector of zeros, of an array's dtype."""
+single = _zeros_of(lambda size: 1)
+"""Return a vector of one zero, of an array's dtype: for arrays shorter than a vector."""
+
+
+@instruction
+def lanes(typing: Any, like: Any) -> Any:
+    """Return the number of elements of a vector."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return context.get_constant(types.intp, like.lanes)
+
+    return types.intp(like), build
+
+
+@instruction
+def splat(typing: Any, like: Any, x: Any) -> Any:
+    """Return a vector like another one, with the number x in every element."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        x = context.cast(builder, values[1], signature.args[1], like.element)
+        return _in_all_lanes(builder, x, context.get_value_type(like))
+
+    return like(like, x), build
+
+
+def _in_all_lanes(builder: Any, x: Any, kind: Any) -> Any:
+    integer, zeros = ir.IntType(32), ir.Constant(kind, None)
+    first = builder.insert_element(zeros, x, ir.Constant(integer, 0))
+    same_lane = ir.Constant(ir.VectorType(integer, kind.count), None)
+    return builder.shuffle_vector(first, zeros, same_lane)
+
+
+@instruction
+def load(typing: Any, like: Any, array: Any, index: Any) -> Any:
+    """Return elements of an array, from an index (a tuple) on along its contiguous last axis."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = _pointer(context, builder, array, values[1], values[2], like)
+        return builder.load(pointer, align=like.element.bitwidth // 8)
+
+    return like(like, array, index), build
+
+
+@instruction
+def store(typing: Any, vector: Any, array: Any, index: Any) -> Any:
+    """Write a vector to an array, from an index (a tuple) on along its contiguous last axis."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = _pointer(context, builder, array, values[1], values[2], vector)
+        builder.store(values[0], pointer, align=vector.element.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(vector, array, index), build
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, like: Vector) -> Any:
+    array = context.make_array(kind)(context, builder, array)
+    strides = _cg.unpack_tuple(builder, array.strides)
+    places = _cg.unpack_tuple(builder, index)
+    size = ir.Constant(places[-1].type, like.element.bitwidth // 8)
+    offset = builder.mul(places[-1], size)
+    for place, stride in zip(places[:-1], strides[:-1], strict=True):
+        offset = builder.add(offset, builder.mul(place, stride))
+    return _cg.pointer_add(builder, array.data, offset, context.get_value_type(like).as_pointer())
+
+
+def _binary(symbol: Any, operation: str) -> None:
+    """Let an operator work on two vectors."""
+
+    @instruction
+    def apply(typing: Any, a: Any, b: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            return getattr(builder, operation)(*values)
+
+        return a(a, b), build
+
+    @overload(symbol)
+    def choose(a: Any, b: Any) -> Any:
+        def implementation(a: Any, b: Any) -> Any:
+            return apply(a, b)
+
+        return implementation if isinstance(a, Vector) and a == b else None
+
+
+for _symbol, _operation in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _binary(_symbol, _operation)
+
+
+@instruction
+def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a b + c of floats or vectors, rounded once on processors that can."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _multiply_add(builder, *values)
+
+    return a(a, b, c), build
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    if _HAS_FMA:
+        return _call_llvm(builder, "fma", a, b, c)
+    return builder.fadd(builder.fmul(a, b), c)
+
+
+def _call_llvm(builder: Any, name: str, *values: Any) -> Any:
+    """Call one of LLVM's functions that exist for floats and for vectors of them."""
+    kind = values[0].type
+    element, prefix = kind, ""
+    if isinstance(kind, ir.VectorType):
+        element, prefix = kind.element, f"v{kind.count}"
+    suffix = prefix + ("f32" if isinstance(element, ir.FloatType) else "f64")
+    signature = ir.FunctionType(kind, [kind] * len(values))
+    function = _cg.get_or_insert_function(builder.module, signature, f"llvm.{name}.{suffix}")
+    return builder.call(function, values)
+
+
+@instruction
+def square_root(typing: Any, a: Any) -> Any:
+    """Return the square roots of a vector."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _call_llvm(builder, "sqrt", *values)
+
+    return a(a), build
+
+
+@instruction
+def exp(typing: Any, x: Any) -> Any:
+    """Return exp of a float or a vector, for |x| <= 80 (float32) or 700 (float64), clamped outside.
+
+    exp(x) = 2^k exp(r) with k the integer next to x / ln 2, and exp(r) by its Taylor polynomial on
+    |r| <= ln 2 / 2; the remainder is below 5e-9 (degree 7) or 2e-16 (degree 12). Adding 1.5 2^bits
+    rounds x / ln 2 to an integer and leaves it in the low bits of the sum.
+    """
+    element = x.element if isinstance(x, Vector) else x
+    size, bits, degree, limit = (
+        (32, 23, 7, 80.0) if element == types.float32 else (64, 52, 12, 700.0)
+    )
+    high = round(math.log(2) * 2**8) / 2**8  # few bits: k * high is exact
+    low = math.log(2) - high + 2.3190468138462996e-17  # ln 2 beyond float64
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        (x,) = values
+        integers: Any = ir.IntType(size)
+        if isinstance(x.type, ir.VectorType):
+            integers = ir.VectorType(integers, x.type.count)
+
+        def number(value: float, kind: Any = None) -> Any:
+            kind = kind or x.type
+            is_vector = isinstance(kind, ir.VectorType)
+            value = float(np.float32(value)) if size == 32 and kind is x.type else value
+            return ir.Constant(kind, [value] * kind.count if is_vector else value)
+
+        least, greatest, magic = number(-limit), number(limit), number(1.5 * 2.0**bits)
+        inside = builder.select(builder.fcmp_ordered("<", x, least), least, x)
+        inside = builder.select(builder.fcmp_ordered(">", inside, greatest), greatest, inside)
+        shifted = _multiply_add(builder, inside, number(1 / math.log(2)), magic)
+        k = builder.fsub(shifted, magic)
+        r = _multiply_add(builder, k, number(-high), inside)
+        r = _multiply_add(builder, k, number(-low), r)
+        p = number(1 / math.factorial(degree))
+        for i in range(degree - 1, -1, -1):
+            p = _multiply_add(builder, p, r, number(1 / math.factorial(i)))
+        power = builder.shl(builder.bitcast(shifted, integers), number(bits, integers))
+        scaled = builder.bitcast(builder.add(builder.bitcast(p, integers), power), x.type)
+        return builder.select(builder.fcmp_ordered("ord", x, x), scaled, x)  # NaN stays NaN
+
+    return x(x), build
