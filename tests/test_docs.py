@@ -137,3 +137,12 @@ def test_convergence_theory(tmp_path):
     assert "\n".join(f"    {line}" for line in said) in page
     start(draw, tmp_path)
     assert (tmp_path / "convergence.png").exists()
+
+
+def test_delta_correction(tmp_path):
+    """The cycles that the page says it takes are those that it takes."""
+    (script,) = scripts("docs/delta.md")
+    said = start(script, tmp_path).splitlines()
+    assert len(said) == 4
+    page = (ROOT / "docs/delta.md").read_text()
+    assert "\n".join(f"    {line}" for line in said) in page
