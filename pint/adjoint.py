@@ -218,7 +218,8 @@ class AdjointSolver:
         The forward solver.
     options : MGRITOptions, optional
         How to iterate backwards; those of the forward solver if left out, with driver "auto" in
-        place of "compiled", because the adjoint has no kernel.
+        place of "compiled" and without a Delta correction, because the adjoint has no kernel and no
+        tangent.
 
     Examples
     --------
@@ -237,7 +238,7 @@ class AdjointSolver:
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
         if options is None:
-            options = forward.options
+            options = replace(forward.options, delta=None, delta_level=1, delta_iteration=0)
             options = replace(options, driver="auto") if options.driver == "compiled" else options
         self.solver = MGRIT(
             self.propagator,

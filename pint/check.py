@@ -32,9 +32,9 @@ def check_propagator(
     Checked are: shapes, dtype and finiteness of what `step`, `restrict` and `interpolate` return;
     that the same input gives the same output and stays unchanged; that a stack gives what its
     members give one by one, and a chain what its steps give; that `step_into` and the kernel do as
-    `step`; the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter gradient, against
-    central differences; that `linearize` agrees with both. Methods that are not overridden are left
-    out.
+    `step`; the tangent, the adjoint identity <w, J v> = <adjoint_step(w), v> and the parameter
+    gradient, against central differences; that `linearize` agrees with the last two. Methods that
+    are not overridden are left out.
 
     Parameters
     ----------
@@ -157,6 +157,8 @@ class _Check:
             self.step_into(u, step)
         if self.p.kernel is not None:
             self.kernel(u, step)
+        if type(self.p).tangent_step is not Propagator.tangent_step:
+            self.tangent(u, step)
         if type(self.p).adjoint_step is not Propagator.adjoint_step:
             self.adjoint(u, step)
         if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
@@ -258,6 +260,18 @@ class _Check:
             difference <= slack * self.eps,
             f"{what} {message}: relative difference {difference:.2g}",
         )
+
+    def tangent(self, u: State, step: Step) -> None:
+        """Check <w, tangent_step(v)> = <w, J v>, and that it is linear in v."""
+        what = f"tangent_step on level {step.level}"
+        w, v = self.random_like(u), self.random_like(u)
+        if not self.call(what, lambda x: self.p.tangent_step(x, u, step), v, u):
+            return
+        new = self.p.tangent_step(v, u, step)
+        doubled = np.asarray(self.p.tangent_step(2 * v, u, step))
+        self.close(what, "is not linear in v", doubled, 2 * np.asarray(new), 1e3)
+        slopes = _slopes(lambda h: _inner(w, self.p.step(u + h * v, step)), self.eps)
+        self.derivative(what, "differs from central differences", _inner(w, new), slopes)
 
     def adjoint(self, u: State, step: Step) -> None:
         """Check <w, J v> = <adjoint_step(w), v>."""

@@ -47,6 +47,13 @@ class MGRITOptions:
         Greatest number of threads of a rank: those of the compiled driver, which work on intervals
         side by side, or those of the BLAS library inside a step. If left out, sweeps take one
         thread and the library keeps its own setting.
+    delta : int or "full", optional
+        Correct coarse steps by the derivatives of the fine ones, in all directions or in so many
+        that grow fastest (`docs/delta.md`). Drivers "loop" and "stack"; "auto" chooses of these.
+    delta_level : int, default 1
+        The finest level whose steps are corrected.
+    delta_iteration : int, default 0
+        The first cycle that corrects them, numbered from 0.
     divergence_factor : float, default 1e8
         Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
         the first one is smaller.
@@ -78,6 +85,9 @@ class MGRITOptions:
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
+    delta: int | Literal["full"] | None = None
+    delta_level: int = 1
+    delta_iteration: int = 0
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
@@ -96,6 +106,28 @@ class MGRITOptions:
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
             at_least("threads", self.threads, 1)
+        self._check_delta()
+
+    def _check_delta(self) -> None:
+        if isinstance(self.delta, str):
+            one_of("delta", self.delta, ("full",))
+        elif self.delta is not None:
+            at_least("delta", self.delta, 1)
+        at_least("delta_level", self.delta_level, 1)
+        at_least("delta_iteration", self.delta_iteration, 0)
+        if self.delta is None and (self.delta_level, self.delta_iteration) != (1, 0):
+            raise ValueError(
+                "delta_level and delta_iteration need delta: set it, or leave them out"
+            )
+        if self.delta is not None and self.delta_level >= self.levels:
+            raise ValueError(
+                f"delta_level must be below levels, got delta_level={self.delta_level} and "
+                f"levels={self.levels}: no step would be corrected"
+            )
+        if self.delta is not None and self.driver == "compiled":
+            raise ValueError(
+                "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
+            )
 
     def coarsening_of(self, level: int) -> int:
         """Return the factor between `level` and the next."""

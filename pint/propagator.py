@@ -210,6 +210,20 @@ class Propagator(ABC):
         """Bring a state from `level` + 1 to `level` in space; `u` itself unless overridden."""
         return u
 
+    def tangent_step(self, v: State, u: State, step: Step) -> State:
+        """Return (dPhi/du) v at `u`, the change of Phi(u) when `u` changes by v; a new array.
+
+        Where `batched`, `v` and `u` are stacks of n states and `step` is one of n steps.
+
+        Raises
+        ------
+        NotImplementedError
+            If the model has no tangent.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no tangent_step: write it to use the Delta correction"
+        )
+
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import array_api_compat
@@ -19,6 +20,7 @@ from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, Step
 
 if TYPE_CHECKING:
+    from pint.mgrit.delta import Delta
     from pint.mgrit.hierarchy import Hierarchy, Level
 
 
@@ -42,6 +44,7 @@ class Driver(ABC):
         self.propagator = propagator
         self.blas_threads = blas_threads
         self.num_steps: dict[int, int] = {}
+        self.delta: Delta | None = None
 
     @abstractmethod
     def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:
@@ -57,6 +60,11 @@ class Driver(ABC):
     @abstractmethod
     def residual(self, level: Level, coarse: Level) -> None:
         """Set r = Phi(u_{i-1}) - u_i + g_i at the own C-points but point 0."""
+
+    def linearize(self, level: Level, coarse: Level) -> None:
+        """Hear that the coarse level has its start, at which corrected steps are linearised."""
+        if self.delta is not None:
+            self.delta.linearize(level, coarse)
 
     @abstractmethod
     def coarse_rhs(self, coarse: Level) -> None:
@@ -107,10 +115,14 @@ class Driver(ABC):
     def bind(self, hierarchy: Hierarchy) -> None:
         """Hear that the levels have their arrays for the next solve."""
         self.num_steps = {}
+        if self.delta is not None:
+            self.delta.bind(hierarchy)
 
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
         cycle(hierarchy)
+        if self.delta is not None:
+            self.delta.num_cycles += 1
 
     def _count(self, level: Level, n: int) -> None:
         if n:
@@ -237,9 +249,11 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     Raises
     ------
     ValueError
-        If a stack driver is asked of a propagator that is not batched, or a compiled one of a
-        propagator without a kernel.
+        If a stack driver is asked of a propagator that is not batched, a compiled one of a
+        propagator without a kernel, or a Delta correction of one without a tangent.
     """
+    if options.delta is not None:
+        return _corrected_driver(propagator, options)
     name, threads = type(propagator).__name__, options.threads
     if options.driver == "stack" and not propagator.batched:
         raise ValueError(
@@ -260,6 +274,24 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
         return LoopDriver(propagator, threads)
     kind = SingleStackDriver if options.driver == "loop" else StackDriver
     return kind(propagator, threads)
+
+
+def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
+    """Return a driver of steps with the Delta correction."""
+    from pint.mgrit.delta import CorrectedPropagator, Delta  # it knows levels, and they drivers
+
+    name = type(propagator).__name__
+    if type(propagator).tangent_step is Propagator.tangent_step:
+        raise ValueError(
+            f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
+            "write it, or leave delta out"
+        )
+    if np.issubdtype(propagator.dtype, np.complexfloating):
+        raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
+    corrected = CorrectedPropagator(propagator)
+    driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
+    driver.delta = Delta(corrected, options, stacked=isinstance(driver, StackDriver))
+    return driver
 
 
 def _stacked(transfer: Callable[[State, int], State], u: State, level: int) -> State:

@@ -58,6 +58,10 @@ class Swirl(Propagator):
     def slope(self, w, u, step):
         return 0.4 * self.gain * w * (1 - self.bend(u, step) ** 2)
 
+    def tangent_step(self, v, u, step):
+        Q, W = self.matrices(step)
+        return product(v, Q) + self.slope(product(v, W), u, step)
+
     def adjoint_step(self, w, u, step):
         Q, W = self.matrices(step)
         return w @ Q + self.slope(w, u, step) @ W
@@ -129,6 +133,10 @@ class Drift(Propagator):
 
     def step(self, u, step):
         return self.solve(u, step, transposed=False)
+
+    def tangent_step(self, v, u, step):
+        assert v.shape == u.shape
+        return self.solve(v, step, transposed=False)
 
     def adjoint_step(self, w, u, step):
         assert w.shape == u.shape

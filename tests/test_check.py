@@ -106,6 +106,18 @@ def overwrite(self, u, step):
             r"adjoint_step on level 0 breaks .* relative error 0.0099",
         ),
         (
+            broken(Pendulum, tangent_step=lambda s, v, u, t: v),
+            "tangent_step on level 0 differs from central differences: relative error",
+        ),
+        (
+            broken(Pendulum, tangent_step=lambda s, v, u, t: s.step(v, t)),
+            "tangent_step on level 0 is not linear in v: relative difference",
+        ),
+        (
+            broken(Pendulum, tangent_step=lambda s, v, u, t: v[:1]),
+            r"tangent_step on level 0 returned shape \(1,\), expected \(2,\)",
+        ),
+        (
             broken(Pendulum, adjoint_gradient=lambda s, w, u, t: np.array([t.dt * w[1]])),
             "adjoint_gradient on level 0 differs from central differences",
         ),

@@ -125,3 +125,24 @@ def test_kernel_of_the_logistic_equation(tmp_path):
     status, value = start(script, tmp_path).split()
     assert status == "CONVERGED"
     assert abs(float(value) - 1 / (1 + 9 * math.exp(-2))) < 1e-3
+
+
+def test_convergence_theory(tmp_path):
+    """The numbers that the page says it prints are those that it prints."""
+    pytest.importorskip("matplotlib", reason="matplotlib is an optional extra: pint[report]")
+    choose, draw = scripts("docs/theory.md")
+    page = (ROOT / "docs/theory.md").read_text()
+    said = start(choose, tmp_path).splitlines()
+    assert len(said) == 5
+    assert "\n".join(f"    {line}" for line in said) in page
+    start(draw, tmp_path)
+    assert (tmp_path / "convergence.png").exists()
+
+
+def test_delta_correction(tmp_path):
+    """The cycles that the page says it takes are those that it takes."""
+    (script,) = scripts("docs/delta.md")
+    said = start(script, tmp_path).splitlines()
+    assert len(said) == 4
+    page = (ROOT / "docs/delta.md").read_text()
+    assert "\n".join(f"    {line}" for line in said) in page

@@ -38,7 +38,7 @@ MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(driver={!r}, threads={})).solve(
     ("program", "expected"),
     [
         ("import pint", []),
-        ("import pint.models.dahlquist, pint.models.heat", []),
+        ("import pint.models.dahlquist, pint.models.heat, pint.models.lorenz", []),
         (STEPPING.format("loop", None), []),
         (STEPPING.format("stack", None), []),
         (STEPPING.format("stack", 2), ["threadpoolctl"]),

@@ -22,6 +22,7 @@ def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     restrict_state(level, coarse, driver)
     driver.restrict_residual(level, coarse)
     coarse.exchange()
+    driver.linearize(level, coarse)
     driver.coarse_rhs(coarse)
 
 

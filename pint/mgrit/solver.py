@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, as_communicator
 from pint.layout import Layout
+from pint.mgrit.delta import Lyapunov
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.iteration import Iteration, Status
 from pint.options import MGRITOptions
@@ -56,6 +57,8 @@ class Result:
     compile_seconds : float
         Wall time that the solver's construction spent on compiling kernels, or on loading them;
         not part of `seconds`.
+    lyapunov : Lyapunov or None
+        Lyapunov vectors and exponents, where `MGRITOptions.delta` is a number and a cycle used it.
     """
 
     u: State
@@ -68,6 +71,7 @@ class Result:
     coarsening: tuple[int, ...]
     seconds: float
     compile_seconds: float
+    lyapunov: Lyapunov | None = None
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
 
@@ -226,6 +230,7 @@ class MGRIT:
             status = history.run()
         finest = self.hierarchy.levels[0]
         u, finest.u = finest.u, None
+        delta = self.hierarchy.driver.delta
         return Result(
             u=u[1:],
             first=finest.block.start,
@@ -237,6 +242,7 @@ class MGRIT:
             coarsening=tuple(level.m for level in self.hierarchy.levels[:-1]),
             seconds=time.perf_counter() - begin,
             compile_seconds=self.compile_seconds,
+            lyapunov=None if delta is None else delta.lyapunov(),
             layout=finest.layout,
             comm=self.comm,
         )

@@ -78,3 +78,37 @@ def heat(amplitude: Callable[[float], float] | None) -> Any:
 
 def _zero(t: float) -> float:
     return 0.0
+
+
+@kernel
+def lorenz_rate(x: float, y: float, z: float, params: Any) -> tuple[float, float, float]:
+    """Return (x', y', z')."""
+    sigma, rho, beta = params
+    return sigma * (y - x), x * (rho - z) - y, x * y - beta * z
+
+
+@kernel
+def lorenz_euler(u: Any, start: float, stop: float, level: int, params: Any, out: Any) -> None:
+    """Set out = u + dt f(u) with the right-hand side f of Lorenz, params = (sigma, rho, beta)."""
+    dt, (x, y, z) = stop - start, (u[0], u[1], u[2])
+    a, b, c = lorenz_rate(x, y, z, params)
+    out[0], out[1], out[2] = x + dt * a, y + dt * b, z + dt * c
+
+
+@kernel
+def lorenz_rk4(u: Any, start: float, stop: float, level: int, params: Any, out: Any) -> None:
+    """Take one step of the classical Runge-Kutta method for the equations of Lorenz."""
+    dt, half = stop - start, 1 / 2
+    x, y, z = u[0], u[1], u[2]
+    a1, b1, c1 = lorenz_rate(x, y, z, params)
+    a2, b2, c2 = lorenz_rate(
+        x + dt * (half * a1), y + dt * (half * b1), z + dt * (half * c1), params
+    )
+    a3, b3, c3 = lorenz_rate(
+        x + dt * (half * a2), y + dt * (half * b2), z + dt * (half * c2), params
+    )
+    a4, b4, c4 = lorenz_rate(x + dt * a3, y + dt * b3, z + dt * c3, params)
+    outer, inner = 1 / 6, 1 / 3
+    out[0] = x + dt * (((outer * a1 + inner * a2) + inner * a3) + outer * a4)
+    out[1] = y + dt * (((outer * b1 + inner * b2) + inner * b3) + outer * b4)
+    out[2] = z + dt * (((outer * c1 + inner * c2) + inner * c3) + outer * c4)
