@@ -17,7 +17,7 @@ PROBLEMS = {
     **{f"heat, {m}": heat.problem(18, m) for m in heat.METHODS},
     "heat2d": heat2d.problem(9),
     "advection": advection.problem(33),
-    "burgers": burgers.problem(66),
+    "burgers": burgers.problem(34),
     "brusselator, rk4": brusselator.problem("rk4"),
     "brusselator, dormand_prince": brusselator.problem("dormand_prince"),
     "arenstorf, rk4": arenstorf.problem("rk4"),

@@ -23,7 +23,7 @@ EACH = pytest.mark.parametrize("name", PROBLEMS)
 def grid_of(name):
     """The begin of the span, at the problem's own step length; all of it where steps are few."""
     problem = PROBLEMS[name]
-    num_steps = problem.num_steps if name == "control" else 61
+    num_steps = problem.num_steps if name == "control" else 37
     begin, end = problem.span
     stop = begin + (end - begin) * num_steps / problem.num_steps
     return TimeGrid.uniform(begin, stop, num_steps)
