@@ -135,3 +135,11 @@ def test_kernel_of_the_logistic_equation(tmp_path):
     status, value = start(script, tmp_path).split()
     assert status == "CONVERGED"
     assert abs(float(value) - 1 / (1 + 9 * math.exp(-2))) < 1e-3
+
+
+def test_burgers_from_python(tmp_path):
+    """The front to the accuracy of 64 steps of backward Euler."""
+    (script,) = scripts("docs/models.md")
+    status, error = start(script, tmp_path).split()
+    assert status == "CONVERGED"
+    assert 0 < float(error) < 0.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,8 @@ Array = NDArray[np.float64]
 
 MAX_NEWTON = 50
 """Newton steps after which a step of time gives up, with NaN."""
+ENOUGH = 1e-9
+"""Relative change after which it stops: the next one would be its square, which is rounding."""
 
 
 class Burgers(Propagator):
@@ -67,6 +71,19 @@ class Burgers(Propagator):
         """Places of the nodes, shape (num_nodes,); new."""
         return np.linspace(*self.interval, self.state_shape[0])
 
+    @property
+    def kernel(self) -> Any:
+        """The step, compiled."""
+        from pint.models.kernels import burgers
+
+        return burgers
+
+    def kernel_params(self) -> Any:
+        """Return what the kernel takes, with scratch arrays of its own."""
+        width, limits = self.interval[1] - self.interval[0], (MAX_NEWTON, ENOUGH)
+        scratch = np.empty((2, self.state_shape[0]))
+        return width, float(self.parameters[0]), *self.ends, *limits, scratch
+
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, num_nodes); new.
 
@@ -80,9 +97,8 @@ class Burgers(Propagator):
             matrix = _jacobian(v, c[active], d[active])
             change = _eliminate(*matrix, _defect(v, u[active], c[active], d[active]))
             x[active, 1:-1] -= change
-            # Newton's method squares errors: after a change this small, rounding is what is left.
-            large = np.abs(change).max(axis=1) > 1e-9 * (1 + np.abs(v).max(axis=1))
-            active = active[large]
+            converged = np.abs(change).max(axis=1) <= ENOUGH * (1 + np.abs(v).max(axis=1))
+            active = active[~converged]
             if active.size == 0:
                 return x
         x[active] = np.nan

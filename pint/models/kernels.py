@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 
@@ -121,6 +122,40 @@ def heat(
             diffuse(u, dt * strength(stop), scale, params, factors, out)
 
     return step
+
+
+@kernel
+def burgers(u: Any, start: float, stop: float, level: int, params: Any, out: Any) -> None:
+    """Set out to a step of `pint.models.burgers.Burgers` by Newton's method; NaN where it fails.
+
+    `params` are length, viscosity, left and right value, how many Newton steps are taken at most,
+    how small a relative change is the last, and two scratch arrays of as many entries as nodes.
+    """
+    length, viscosity, left, right, most, enough, scratch = params
+    last, dt = u.size - 1, stop - start
+    dx, factors, change = length / last, scratch[0], scratch[1]
+    c, d = dt / (4 * dx), viscosity * dt / (dx * dx)
+    out[:] = u
+    out[0], out[last] = left, right
+    for _ in range(most):
+        factor, before = 0.0, 0.0
+        for i in range(1, last):
+            low, here, high = out[i - 1], out[i], out[i + 1]
+            defect = here - u[i] + c * (high * high - low * low) - d * (low - 2 * here + high)
+            below = -2 * c * low - d if i > 1 else 0.0
+            pivot = (1 + 2 * d) - below * factor
+            factor, before = (2 * c * high - d) / pivot, (defect - below * before) / pivot
+            factors[i], change[i] = factor, before
+        largest, size, x = 0.0, max(abs(left), abs(right)), 0.0
+        bad = False
+        for i in range(last - 1, 0, -1):
+            x = change[i] - (factors[i] * x if i < last - 1 else 0.0)
+            largest, size = max(largest, abs(x)), max(size, abs(out[i]))
+            bad = bad or not abs(x) < np.inf
+            out[i] -= x
+        if not bad and largest <= enough * (1 + size):
+            return
+    out[1:last] = np.nan
 
 
 @cache
