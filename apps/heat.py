@@ -6,24 +6,34 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from apps.command_line import App, run_app
 from apps.figures import profiles
 from pint import MGRITOptions
-from pint.models import heat
+from pint.models import bdf2, heat
+from pint.models.problem import Problem
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=65, help="nodes, both ends included")
-    methods = tuple(heat.METHODS)
+    methods = (*heat.METHODS, "bdf2")
     parser.add_argument("--method", choices=methods, default=methods[0], help="integrator")
+
+
+def _problem(args: argparse.Namespace) -> Problem:
+    """Return the problem; a state of BDF2 is a pair, and a step goes on by two values."""
+    if args.method == "bdf2":
+        return bdf2.pairs(heat.problem(args.nodes), args.steps)
+    return heat.problem(args.nodes, args.method)
 
 
 APP = App(
     name="heat",
     description="Solve u_t = u_xx + sin(x) (cos(t) - sin(t)) on [0, pi], t in [0, 2 pi].",
     add_arguments=_arguments,
-    build=lambda args: heat.problem(args.nodes, args.method),
-    draw=profiles(lambda problem: problem.propagator.nodes),
+    build=_problem,
+    draw=profiles(lambda problem: np.linspace(0, np.pi, problem.propagator.state_shape[-1])),
     defaults=MGRITOptions(levels=3, coarsening=4, tolerance=1e-8),
 )
 

@@ -4,6 +4,7 @@ from pint.models import (
     advection,
     allen_cahn,
     arenstorf,
+    bdf2,
     brusselator,
     burgers,
     control,
@@ -24,4 +25,7 @@ PROBLEMS = {
     "arenstorf, dormand_prince": arenstorf.problem("dormand_prince"),
     "allen_cahn": allen_cahn.problem(12),
     "control": control.problem(64),
+    "bdf2, dahlquist": bdf2.pairs(dahlquist.problem()),
+    "bdf2, heat": bdf2.pairs(heat.problem(18)),
+    "bdf2, burgers": bdf2.pairs(burgers.problem(34)),
 }

@@ -62,6 +62,18 @@ def test_app_solves_writes_and_draws(name, tmp_path, capsys):
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_bdf2_is_more_accurate_than_backward_euler_with_as_many_values(tmp_path, capsys):
+    from apps.heat import main
+
+    errors = []
+    for method, steps in (("backward_euler", "128"), ("bdf2", "64")):
+        plot = str(tmp_path / "a.png")
+        arguments = ["--method", method, "--steps", steps, "--nodes", "129", "--plot", plot]
+        assert main(arguments) == 0
+        errors.append(said(capsys.readouterr().out, "error"))
+    assert errors[1] < errors[0] / 5
+
+
 def test_the_error_is_that_of_the_solution_in_the_file(tmp_path, capsys):
     from apps.heat import main
 

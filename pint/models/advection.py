@@ -40,6 +40,7 @@ class Advection(Propagator):
 
     dtype = np.dtype(np.float64)
     batched = True
+    backward_euler = True
 
     def __init__(self, num_nodes: int, length: float = 1.0, speed: float = 1.0) -> None:
         at_least("num_nodes", num_nodes, 2)

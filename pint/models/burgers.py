@@ -50,6 +50,7 @@ class Burgers(Propagator):
 
     dtype = np.dtype(np.float64)
     batched = True
+    backward_euler = True
 
     def __init__(
         self,

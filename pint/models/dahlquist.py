@@ -58,6 +58,7 @@ class Dahlquist(Propagator):
         one_of("method", method, tuple(STABILITY))
         self.parameters: NDArray[np.float64] = np.array([rate])
         self.method = method
+        self.backward_euler = method == "backward_euler"
         self.order, self.numerator, self.denominator = STABILITY[method]
 
     @property

@@ -121,6 +121,7 @@ class Heat(Propagator):
         self.ends = (float(ends[0]), float(ends[1]))
         self.amplitude = amplitude
         self.method = METHODS[method]
+        self.backward_euler = method == "backward_euler"
         self.parameters: Array = np.array([diffusivity], dtype=np.float64)
 
     @property

@@ -52,6 +52,7 @@ class Heat2D(Propagator):
 
     dtype = np.dtype(np.float64)
     batched = True
+    backward_euler = True
 
     def __init__(self, num_nodes: int, length: float = 1.0, diffusivity: float = 1.0) -> None:
         at_least("num_nodes", num_nodes, 3)
