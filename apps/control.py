@@ -64,12 +64,11 @@ def optimise(app: App, args: argparse.Namespace, comm: Communicator) -> tuple[Pr
     if comm.rank == 0:
         cycles = [e.forward.num_iterations + e.backward.residuals.size for e in done]
         away = np.abs(found.x - best(grid.times[1:])).max()
-        print(f"objective   {done[-1].value:.8f} after {found.nit} steps of L-BFGS-B; least, of ")
-        print(f"            all functions of time, is {least:.8f}")
+        print(f"objective   {done[-1].value:.8f} after {found.nit} steps of L-BFGS-B")
+        print(f"            least of all functions of time: {least:.8f}")
         print(f"control     within {away:.3e} of the optimum")
-        print(
-            f"cycles      {sum(cycles)} in {len(done)} evaluations, forward and adjoint: {cycles}"
-        )
+        counts = f"{len(done)} evaluations: {', '.join(map(str, cycles))}"
+        print(f"cycles      {sum(cycles)}, forward and adjoint, in {counts}")
     every = [e.forward for e in done]
     return problem, dataclasses.replace(every[-1], seconds=sum(r.seconds for r in every))
 
