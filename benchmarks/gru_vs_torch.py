@@ -26,8 +26,8 @@ from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.rnn.kernels import multiply
 from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from pint.train.optimizers import Adam
 from pint.train.accuracy import exact_solver
+from pint.train.optimizers import Adam
 
 Array = NDArray[Any]
 Run = Callable[[], Any]

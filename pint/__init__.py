@@ -7,6 +7,7 @@ from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result, solve
+from pint.objective import Evaluation, Objective, value_and_gradient
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
 from pint.timegrid import TimeGrid
@@ -20,8 +21,10 @@ __all__ = [
     "AdjointResult",
     "AdjointSolver",
     "ContractError",
+    "Evaluation",
     "Linearization",
     "MGRITOptions",
+    "Objective",
     "Propagator",
     "Result",
     "Status",
@@ -31,6 +34,7 @@ __all__ = [
     "check_propagator",
     "open_run",
     "solve",
+    "value_and_gradient",
 ]
 
 

@@ -262,6 +262,7 @@ class AdjointSolver:
         sources: State | None = None,
         *,
         total: bool = True,
+        guess: State | None = None,
     ) -> AdjointResult:
         """Solve for the gradient of J at a forward solution; collective.
 
@@ -278,6 +279,9 @@ class AdjointSolver:
         total : bool, default True
             Sum the parameter gradient over the ranks; otherwise each rank gets the part of its own
             steps, for those who have more to sum.
+        guess : array, shape (number of own reversed points, ...state_shape), optional
+            Adjoint states to begin with, as `AdjointResult.w` of an earlier solve; zero if left
+            out. `skip_first_down` makes no use of it.
 
         Returns
         -------
@@ -289,7 +293,7 @@ class AdjointSolver:
         hierarchy = self.solver.hierarchy
         self.propagator.linearize_at(hierarchy, states)
         begin = in_library_of(states, self._at_first(terminal_gradient))
-        solution = self.solver.solve(begin, sources=sources)
+        solution = self.solver.solve(begin, guess, sources)
         own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
         gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()

@@ -39,7 +39,7 @@ def test_pendulum_prints_the_same_on_one_and_two_ranks(tmp_path):
 
 def test_gradient_of_the_pendulum(tmp_path):
     """Against central differences of the same model, by time stepping."""
-    (script,) = scripts("docs/adjoint.md")
+    _, script = scripts("docs/adjoint.md")
     names = {}
     exec(script, names)
     solve, state = names["pint"].solve, names["np"].array([1.0, 0.0])
@@ -51,6 +51,16 @@ def test_gradient_of_the_pendulum(tmp_path):
 
     slope = (objective(0.2 + 1e-5) - objective(0.2 - 1e-5)) / 2e-5
     assert names["gradient"].parameter_gradient[0] == pytest.approx(slope, rel=1e-7)
+
+
+def test_objective_of_another_rate(tmp_path):
+    """The sum of q^i / 50, i = 0..50, with q = 1 / 1.45^2, and its derivative."""
+    script, _ = scripts("docs/adjoint.md")
+    value, slope = start(script, tmp_path).replace("[", "").replace("]", "").split()
+    powers = [1.45 ** (-2 * i) for i in range(51)]
+    assert float(value) == pytest.approx(sum(powers) / 50, rel=1e-9)
+    expected = sum(i * power / 1.45 for i, power in enumerate(powers)) / 50
+    assert float(slope) == pytest.approx(expected, rel=1e-7)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -146,3 +156,11 @@ def test_delta_correction(tmp_path):
     assert len(said) == 4
     page = (ROOT / "docs/delta.md").read_text()
     assert "\n".join(f"    {line}" for line in said) in page
+
+
+def test_burgers_from_python(tmp_path):
+    """The front to the accuracy of 64 steps of backward Euler."""
+    (script,) = scripts("docs/models.md")
+    status, error = start(script, tmp_path).split()
+    assert status == "CONVERGED"
+    assert 0 < float(error) < 0.05

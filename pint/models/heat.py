@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pint.options import at_least, positive
+from pint.models.problem import Problem
+from pint.options import at_least, one_of, positive
 from pint.propagator import Propagator, Step
 
 Array = NDArray[np.float64]
+Method = Literal["backward_euler", "crank_nicolson", "sdirk2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Implicit:
+    """A method whose stages are backward Euler steps, each of the same `fraction` of the step.
+
+    `explicit` is the part of the step that goes with the derivative at its begin. A second stage
+    starts from u + restarts (x - u), x being the result of the first; None where there is none.
+    """
+
+    order: int
+    fraction: float
+    explicit: float = 0.0
+    restarts: float | None = None
+
+
+_G = 1 - math.sqrt(0.5)
+METHODS = {
+    "backward_euler": _Implicit(order=1, fraction=1.0),
+    "crank_nicolson": _Implicit(order=2, fraction=0.5, explicit=0.5),
+    "sdirk2": _Implicit(order=2, fraction=_G, restarts=(1 - _G) / _G),
+}
 
 
 class Heat(Propagator):
-    """u_t = kappa u_xx + p(x) a(t) on [0, length], by central differences and backward Euler.
+    """u_t = kappa u_xx + p(x) a(t) on [0, length], by central differences.
 
-    States hold all nodes, both ends included, where values are given. A step solves
+    States hold all nodes, both ends included, where values are given. A step of backward Euler
+    solves
 
         -c x_{i-1} + (1 + 2 c) x_i - c x_{i+1} = u_i + dt p_i a(t + dt),    c = kappa dt / dx^2,
 
     for the inner nodes, by elimination from both ends to the middle: twice as fast as from one
-    end, because neither half waits for the other. The parameter is kappa.
+    end, because neither half waits for the other. Crank-Nicolson solves for half a step from half
+    a step of forward Euler; sdirk2, the stiffly accurate method of two stages and order 2, solves
+    twice. The parameter is kappa.
+
+    A step takes states of any number of nodes, and evenly spaced entries of `profile` where they
+    have less of them than the finest level: a subclass whose levels differ in space has no more to
+    write than `restrict` and `interpolate`.
 
     Parameters
     ----------
@@ -38,6 +71,8 @@ class Heat(Propagator):
         How the source varies in space, p at the nodes; none if left out.
     amplitude : callable, optional
         How it varies in time: a function of one number, of what Numba compiles.
+    method : {"backward_euler", "crank_nicolson", "sdirk2"}
+        The integrator in time; of order 1, 2 and 2.
 
     Raises
     ------
@@ -46,6 +81,8 @@ class Heat(Propagator):
 
     References
     ----------
+    Alexander, "Diagonally implicit Runge-Kutta methods for stiff O.D.E.'s", SIAM J. Numer. Anal.
+    14 (1977), 1006-1021, for sdirk2.
     Babuška, "Numerical stability in problems of linear algebra", SIAM J. Numer. Anal. 9 (1972),
     53-77, for elimination from both ends.
 
@@ -68,10 +105,12 @@ class Heat(Propagator):
         ends: tuple[float, float] = (0.0, 0.0),
         profile: ArrayLike | None = None,
         amplitude: Callable[[float], float] | None = None,
+        method: Method = "backward_euler",
     ) -> None:
         at_least("num_nodes", num_nodes, 3)
         positive("length", length)
         positive("diffusivity", diffusivity)
+        one_of("method", method, tuple(METHODS))
         if (profile is None) != (amplitude is None):
             raise ValueError("a source needs both a profile and an amplitude, got one of them")
         self.profile = np.zeros(num_nodes) if profile is None else np.array(profile, dtype=float)
@@ -81,6 +120,8 @@ class Heat(Propagator):
         self.length = float(length)
         self.ends = (float(ends[0]), float(ends[1]))
         self.amplitude = amplitude
+        self.method = METHODS[method]
+        self.backward_euler = method == "backward_euler"
         self.parameters: Array = np.array([diffusivity], dtype=np.float64)
 
     @property
@@ -93,11 +134,12 @@ class Heat(Propagator):
         """The step, compiled."""
         from pint.models.kernels import heat
 
-        return heat(self.amplitude)
+        method = self.method
+        return heat(self.amplitude, method.fraction, method.explicit, method.restarts)
 
     def kernel_params(self) -> Any:
-        """Return what the kernel takes, with a scratch array of its own."""
-        scratch = np.zeros(self.state_shape)
+        """Return what the kernel takes, with scratch arrays of its own."""
+        scratch = np.zeros((2, self.state_shape[0]))
         return self.length, float(self.parameters[0]), *self.ends, self.profile, scratch
 
     def step(self, u: Array, step: Step) -> Array:
@@ -108,21 +150,46 @@ class Heat(Propagator):
 
     def step_into(self, u: Array, step: Step, g: Array | None, out: Array) -> None:
         """Set out = Phi(u) + g for a stack of steps."""
-        self._solve(self._with_source(u, step), self._scale(step), self.ends, out)
+        self._advance(u, step, self._sources(step), self.ends, out)
         if g is not None:
             out += g
 
-    def _with_source(self, u: Array, step: Step) -> Array:
-        """Return the right-hand side at the inner nodes."""
-        if self.amplitude is None:
-            return u[:, 1:-1]
-        strength = np.array([self.amplitude(t) for t in np.atleast_1d(step.stop).tolist()])
-        inner: Array = u[:, 1:-1] + (step.dt * strength)[:, None] * self.profile[1:-1]
-        return inner
+    def _advance(
+        self, u: Array, step: Step, sources: list[Array], ends: tuple[float, float], out: Array
+    ) -> Array | None:
+        """Set `out` to the states after the steps; return those of the first of two stages."""
+        method, scale = self.method, self._scale(step, u)
+        d, first = u[:, 1:-1], None
+        if method.explicit:
+            d = d + _bend(u, ends) * (method.explicit / scale)[:, None]
+        self._solve(_add_source(d, sources[:1], self.profile), scale / method.fraction, ends, out)
+        if method.restarts is not None:
+            first = out.copy()
+            d = d + method.restarts * (first[:, 1:-1] - d)
+            d = _add_source(d, sources[1:], self.profile)
+            self._solve(d, scale / method.fraction, ends, out)
+        return first
 
-    def _scale(self, step: Step) -> Array:
+    def _sources(self, step: Step) -> list[Array]:
+        """Return what each stage's right-hand side has of the source, (n,); none without it."""
+        if self.amplitude is None:
+            return []
+        method, dt = self.method, np.atleast_1d(step.dt)
+        if method.restarts is not None:
+            stops = [step.start + method.fraction * step.dt, step.stop]
+            return [method.fraction * dt * self._amplitudes(stop) for stop in stops]
+        strength = method.fraction * dt * self._amplitudes(step.stop)
+        if method.explicit:
+            strength += method.explicit * dt * self._amplitudes(step.start)
+        return [strength]
+
+    def _amplitudes(self, times: Any) -> Array:
+        amplitude = self.amplitude or _none
+        return np.array([amplitude(t) for t in np.atleast_1d(times).tolist()])
+
+    def _scale(self, step: Step, u: Array) -> Array:
         """Return 1 / c of each step."""
-        dx = self.length / (self.state_shape[0] - 1)
+        dx = self.length / (u.shape[1] - 1)
         scale: Array = dx * dx / (self.parameters[0] * step.dt)
         return np.atleast_1d(scale)
 
@@ -165,12 +232,67 @@ class Heat(Propagator):
         The end values of `u` have no influence; between the inner nodes the step is symmetric.
         """
         out = np.empty(w.shape)
-        self._solve(w[:, 1:-1], self._scale(step), (0.0, 0.0), out)
+        self._advance(w, step, [], (0.0, 0.0), out)
         return out
 
     def adjoint_gradient(self, w: Array, u: Array, step: Step) -> Array:
-        """Return the sum of <(dPhi/du)^T w, dt D x>, D the second difference of x = Phi(u)."""
-        x = self.step(u, step)
-        bend = x[:, :-2] - 2 * x[:, 1:-1] + x[:, 2:]
-        slope = self.adjoint_step(w, u, step)[:, 1:-1] * bend
-        return np.array([np.sum(slope.sum(axis=1) / self._scale(step)) / self.parameters[0]])
+        """Return (dPhi/dkappa)^T w, shape (1,): what D x, D the second difference, has of w.
+
+        A stage x = S d, S = (I - h kappa D)^-1, has the derivative S (h D x + dd/dkappa).
+        """
+        method, scale, x = self.method, self._scale(step, u), np.empty(u.shape)
+        first = self._advance(u, step, self._sources(step), self.ends, x)
+        change = method.fraction * _bend(x, self.ends)
+        if method.explicit:
+            change += method.explicit * _bend(u, self.ends)
+        v = np.empty(w.shape)
+        self._solve(w[:, 1:-1], scale / method.fraction, (0.0, 0.0), v)
+        slope = np.sum(v[:, 1:-1] * change, axis=1)
+        if first is not None and method.restarts is not None:
+            self._solve(v[:, 1:-1].copy(), scale / method.fraction, (0.0, 0.0), v)
+            change = method.restarts * method.fraction * _bend(first, self.ends)
+            slope += np.sum(v[:, 1:-1] * change, axis=1)
+        return np.array([np.sum(slope / scale) / self.parameters[0]])
+
+
+def problem(num_nodes: int = 65, method: Method = "backward_euler") -> Problem:
+    """Return u_t = u_xx - sin(x) sin(t) + sin(x) cos(t) on [0, pi], t in [0, 2 pi].
+
+    Its solution, from sin(x), is sin(x) cos(t), with zero ends.
+    """
+    x = np.linspace(0.0, np.pi, num_nodes)
+    model = Heat(num_nodes, np.pi, profile=np.sin(x), amplitude=_wave, method=method)
+    return Problem(
+        name=f"heat equation, {method.replace('_', ' ')}",
+        propagator=model,
+        initial_value=np.sin(x),
+        span=(0.0, 2 * np.pi),
+        num_steps=256,
+        exact=lambda t: np.sin(x) * math.cos(t),
+        order=model.method.order,
+        source="manufactured: sin(x) cos(t)",
+    )
+
+
+def _wave(t: float) -> float:
+    return math.cos(t) - math.sin(t)
+
+
+def _none(t: float) -> float:
+    return 0.0
+
+
+def _bend(u: Array, ends: tuple[float, float]) -> Array:
+    """Return the second differences of a stack of states with these ends."""
+    v = u.copy()
+    v[:, 0], v[:, -1] = ends
+    return np.diff(v, 2, axis=1)
+
+
+def _add_source(d: Array, strength: list[Array], profile: Array) -> Array:
+    """Return right-hand sides with a source of this strength; as they are where there is none."""
+    if not strength:
+        return d
+    stride = (profile.size - 1) // (d.shape[1] + 1)
+    inner: Array = d + strength[0][:, None] * profile[stride:-1:stride]
+    return inner

@@ -1,0 +1,117 @@
+"""What is known of a model: where its solution starts, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.comm import as_communicator
+from pint.mgrit.solver import Result
+from pint.options import at_least
+from pint.propagator import Propagator, State
+from pint.timegrid import TimeGrid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """An initial-value problem: a model, its initial value, and its solution.
+
+    Each model's module makes one with its function `problem`, so that apps, tests and tables treat
+    all models alike.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in tables and figures.
+    propagator : Propagator
+        The model.
+    initial_value : array, shape state_shape
+        u at the begin of `span`.
+    span : tuple of float
+        First and last time.
+    num_steps : int
+        Steps that resolve the solution.
+    exact : callable
+        Solution of the differential equation: a function of time that returns a state.
+    order : int
+        Order of the integrator in time.
+    source : str
+        Where the solution is from.
+
+    Raises
+    ------
+    ValueError
+        If `num_steps` is below 1, or the initial value has not the shape of a state.
+    """
+
+    name: str
+    propagator: Propagator
+    initial_value: State
+    span: tuple[float, float]
+    num_steps: int
+    exact: Callable[[float], State]
+    order: int
+    source: str
+
+    def __post_init__(self) -> None:
+        at_least("num_steps", self.num_steps, 1)
+        shape = tuple(self.propagator.state_shape)
+        if np.shape(self.initial_value) != shape:
+            raise ValueError(
+                f"initial_value has shape {np.shape(self.initial_value)}, expected {shape}"
+            )
+
+    def grid(self, num_steps: int | None = None) -> TimeGrid:
+        """Return the uniform grid of the span, with `num_steps` of the problem if left out."""
+        return TimeGrid.uniform(*self.span, self.num_steps if num_steps is None else num_steps)
+
+    def error(self, result: Result) -> float:
+        """Return the greatest error of any entry of any state, on every rank; collective."""
+        comm = as_communicator(result.comm)
+        times = result.times[result.first :].tolist()
+        pairs = zip(result.u, times, strict=False)
+        own = [np.abs(np.asarray(u) - self.exact(t)).max() for u, t in pairs]
+        every: NDArray[Any] = comm.allgather_blocks(np.array([np.max(own, initial=0.0)]))
+        return float(every.max())
+
+
+def reference(
+    rhs: Callable[[float, NDArray[np.float64]], Any],
+    initial_value: NDArray[np.float64],
+    span: tuple[float, float],
+) -> Callable[[float], NDArray[np.float64]]:
+    """Return the solution of u' = rhs(t, u) by scipy's method of order 8, for want of a formula.
+
+    It is computed when it is first asked for, with relative tolerance 1e-13, and interpolated.
+
+    Parameters
+    ----------
+    rhs : callable
+        Right-hand side, a function of time and state.
+    initial_value : ndarray of float64, shape (n,)
+        State at the begin of `span`.
+    span : tuple of float
+        First and last time.
+
+    References
+    ----------
+    Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", Springer 1993, II.5, for
+    the method (DOP853).
+    """
+    solutions: list[Any] = []
+
+    def solution(t: float) -> NDArray[np.float64]:
+        if not solutions:
+            from scipy.integrate import solve_ivp
+
+            solved = solve_ivp(
+                rhs, span, initial_value, "DOP853", rtol=1e-13, atol=1e-14, dense_output=True
+            )
+            solutions.append(solved.sol)
+        return np.asarray(solutions[0](t))
+
+    return solution
