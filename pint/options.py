@@ -25,6 +25,14 @@ class MGRITOptions:
         Factor m between a level and the next: the multiples of m are the C-points.
     min_coarse : int, default 2
         A coarser level exists only while it has at least this many steps.
+    cycle : {"V", "F", "W"}, default "V"
+        Order in which a cycle visits the levels. For 4 levels, V is 0 1 2 3 2 1 0, F is
+        0 1 2 3 2 3 2 1 2 3 2 1 0, and W is 0 1 2 3 2 3 2 1 2 3 2 3 2 1 0.
+    v_cycles : int, default 1
+        Number of V-cycles that an F-cycle does on every level between the finest and the coarsest
+        when it has come up to it.
+    f_cycles : int, optional
+        Number of cycles that are F-cycles, those after them are V-cycles; all, if left out.
     relax : int or tuple of int, default 1
         Number of CF-sweeps before the F-relaxation: 0 is F-relaxation, 1 is FCF-relaxation.
     max_iterations : int, default 100
@@ -70,6 +78,9 @@ class MGRITOptions:
     levels: int = 2
     coarsening: PerLevel = 2
     min_coarse: int = 2
+    cycle: Literal["V", "F", "W"] = "V"
+    v_cycles: int = 1
+    f_cycles: int | None = None
     relax: PerLevel = 1
     max_iterations: int = 100
     tolerance: float | None = None
@@ -81,7 +92,7 @@ class MGRITOptions:
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
-        for name in ("levels", "min_coarse", "max_iterations", "threads"):
+        for name in ("levels", "min_coarse", "v_cycles", "f_cycles", "max_iterations", "threads"):
             if isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
         at_least("levels", self.levels, 1)
@@ -92,6 +103,15 @@ class MGRITOptions:
         positive("tolerance", self.tolerance)
         positive("relative_tolerance", self.relative_tolerance)
         positive("divergence_factor", self.divergence_factor)
+        one_of("cycle", self.cycle, ("V", "F", "W"))
+        at_least("v_cycles", self.v_cycles, 1)
+        if self.f_cycles is not None:
+            at_least("f_cycles", self.f_cycles, 1)
+        if self.cycle != "F" and (self.v_cycles != 1 or self.f_cycles is not None):
+            raise ValueError(
+                f"v_cycles and f_cycles belong to cycle 'F', got cycle {self.cycle!r}: leave them "
+                "out or set cycle='F'"
+            )
         one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
@@ -104,6 +124,10 @@ class MGRITOptions:
     def relax_of(self, level: int) -> int:
         """Return the number of CF-sweeps on `level`."""
         return per_level(self.relax, level)
+
+    def shape_of(self, iteration: int) -> str:
+        """Return whether a cycle, numbered from 0, is a V-, F- or W-cycle."""
+        return "V" if self.f_cycles is not None and iteration >= self.f_cycles else self.cycle
 
     def factors(self, num_steps: int) -> tuple[int, ...]:
         """Return the coarsening factors of the levels that exist for `num_steps` steps."""

@@ -228,7 +228,13 @@ def naive_mgrit(propagator, times, options, u, g=None):
             u[c * factors[level]] = u[c * factors[level]] + propagator.interpolate(new - old, level)
         f_relax(level, u, g)
 
-    def v_cycle(level, u, g):
+    def below(level, shape):
+        """The cycles of the next level, written down for each shape and not by a rule."""
+        if level + 1 == len(factors):
+            return ["V"]
+        return {"V": ["V"], "W": ["W", "W"], "F": ["F"] + options.v_cycles * ["V"]}[shape]
+
+    def full_cycle(level, u, g, shape):
         if level == len(factors):
             solve_coarsest(level, u, g)
             return
@@ -243,18 +249,24 @@ def naive_mgrit(propagator, times, options, u, g=None):
             for c in range(1, len(v))
         ]
         v_new = list(v)
-        v_cycle(level + 1, v_new, g_c)
+        for next_shape in below(level, shape):
+            full_cycle(level + 1, v_new, g_c, next_shape)
         correct(level, u, g, v, v_new)
 
-    def upward_cycle(level, u, g):
+    def upward_cycle(level, u, g, shape):
         if level == len(factors):
             solve_coarsest(level, u, g)
             return
         v = [propagator.restrict(state, level) for state in u[:: factors[level]]]
         v_new = list(v)
-        upward_cycle(level + 1, v_new, [np.zeros_like(v[0])] * len(v))
+        zero = [np.zeros_like(v[0])] * len(v)
+        first, *others = below(level, shape)
+        upward_cycle(level + 1, v_new, zero, first)
+        for next_shape in others:
+            full_cycle(level + 1, v_new, zero, next_shape)
         correct(level, u, g, v, v_new)
 
     for cycle in range(options.max_iterations):
-        (upward_cycle if cycle == 0 and options.skip_first_down else v_cycle)(0, u, g)
+        shape = "V" if options.f_cycles is not None and cycle >= options.f_cycles else options.cycle
+        (upward_cycle if cycle == 0 and options.skip_first_down else full_cycle)(0, u, g, shape)
     return np.array(u), residuals

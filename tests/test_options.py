@@ -25,6 +25,14 @@ from pint.options import per_level
         ({"min_coarse": (2,)}, "min_coarse must be one integer, got (2,)"),
         ({"relax": -1}, "relax must be at least 0, got -1"),
         ({"relax": (1, -2)}, "relax must be at least 0, got -2"),
+        ({"cycle": "X"}, "cycle must be one of V, F, W, got 'X'"),
+        ({"v_cycles": 0}, "v_cycles must be at least 1, got 0"),
+        ({"f_cycles": 0}, "f_cycles must be at least 1, got 0"),
+        (
+            {"v_cycles": 2},
+            "v_cycles and f_cycles belong to cycle 'F', got cycle 'V': leave them out or set "
+            "cycle='F'",
+        ),
         ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
         ({"max_iterations": (9,)}, "max_iterations must be one integer, got (9,)"),
         ({"tolerance": 0.0}, "tolerance must be a positive number, got 0.0"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
+from functools import partial
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.cycle import upward_cycle, v_cycle
+from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.norms import exact_sum
 
@@ -56,7 +57,7 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
-            self._go_through("v_cycle", v_cycle)
+            self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             return Status.STEPPED
         while len(self.residuals) < options.max_iterations:
@@ -65,7 +66,7 @@ class Iteration:
                 self._go_through("upward_cycle", upward_cycle)
                 self.residuals.append(math.nan)
             else:
-                self._go_through("v_cycle", v_cycle)
+                self._go_through("cycle", cycle)
                 self._observe()
             if self.on_iteration is not None:
                 self.on_iteration(num_done, self.residuals[-1])
@@ -76,8 +77,9 @@ class Iteration:
         fixed = options.tolerance is None and options.relative_tolerance is None
         return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
 
-    def _go_through(self, name: str, cycle: Callable[[Hierarchy], None]) -> None:
-        self.hierarchy.driver.repeat(name, cycle, self.hierarchy)
+    def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
+        shape = self.options.shape_of(len(self.residuals))
+        self.hierarchy.driver.repeat(name + shape, partial(cycle, shape=shape), self.hierarchy)
 
     def _observe(self) -> None:
         """Record the norm of the residual at the C-points."""
