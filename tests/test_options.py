@@ -16,8 +16,24 @@ from pint.options import per_level
         ({"levels": 2.0}, "levels must be an integer, got 2.0"),
         ({"levels": True}, "levels must be an integer, got True"),
         ({"levels": (2, 3)}, "levels must be one integer, got (2, 3)"),
-        ({"coarsening": 1}, "coarsening must be at least 2, got 1"),
-        ({"coarsening": (4, 1)}, "coarsening must be at least 2, got 1"),
+        ({"coarsening": 0}, "coarsening must be at least 1, got 0"),
+        ({"coarsening": (4, -1)}, "coarsening must be at least 1, got -1"),
+        ({"coarsening": ((0, 2.5),)}, "coarsening must be an integer, got 2.5"),
+        ({"coarsening": (2, "04")}, "coarsening must be an integer, got '04'"),
+        *(
+            (
+                {"coarsening": (2, points)},
+                "coarsening must give indices of C-points that begin with 0 and increase, got "
+                f"{points}",
+            )
+            for points in [(), (0,), (1, 2), (0, 2, 2), (0, 3, 1)]
+        ),
+        ({"relax_weight": 0.0}, "relax_weight must be a positive number, got 0.0"),
+        ({"relax_weight": (1.0, -1.0)}, "relax_weight must be a positive number, got -1.0"),
+        (
+            {"relax_weight": 1.5, "relax": 0},
+            "relax_weight 1.5 needs C-relaxation: set relax to 1 or more",
+        ),
         ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
         ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),
         ({"coarsening": [4, 2]}, "coarsening must be an integer, got [4, 2]"),
@@ -92,11 +108,27 @@ def test_last_entry_holds_for_coarser_levels(value, expected):
         ({"levels": 2, "coarsening": 2, "min_coarse": 1}, 2, (2,)),
         ({"levels": 4, "coarsening": (8, 2)}, 128, (8, 2, 2)),
         ({"levels": 4, "coarsening": (2, 50, 3)}, 100, (2,)),
+        ({"levels": 4, "coarsening": (2, 1, 2)}, 10, (2, 1, 2)),
+        ({"levels": 3, "coarsening": 1}, 5, (1, 1)),
+        ({"levels": 9, "coarsening": (np.array([0, 1, 5, 9]),)}, 10, ((0, 1, 5, 9),)),
+        ({"levels": 9, "coarsening": ([0, 1, 5, 9, 10], 2)}, 10, ((0, 1, 5, 9, 10), 2)),
+        ({"levels": 9, "coarsening": ((0, 9), 2)}, 10, ()),  # one step is too few
     ],
     ids=str,
 )
 def test_levels_exist_while_they_have_enough_steps(options, num_steps, factors):
     assert MGRITOptions(**options).factors(num_steps) == factors
+
+
+def test_c_points_beyond_their_level_are_refused():
+    options = MGRITOptions(levels=3, coarsening=(2, (0, 3, 6)))
+    with pytest.raises(ValueError, match=r"has the C-point 6 on level 1, whose points are 0\.\.5"):
+        options.factors(10)
+
+
+def test_behind_indices_the_coarsest_level_is_relaxed_by_twos():
+    options = MGRITOptions(coarsening=(3, (0, 1, 5)))
+    assert [options.coarsening_of(level) for level in range(4)] == [3, (0, 1, 5), 2, 2]
 
 
 def test_numpy_integers_are_integers():

@@ -29,9 +29,9 @@ def cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
     level, coarse = hierarchy.levels[index : index + 2]
     driver = hierarchy.driver
     relax(level, driver)
-    residual(level, coarse, driver)
+    residual(level, driver)
     if index == 0:
-        driver.measure(level, coarse)
+        driver.measure(level)
     restrict(level, coarse, driver)
     for below in visits(hierarchy, shape, index + 1):
         cycle(hierarchy, below, index + 1)

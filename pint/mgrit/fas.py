@@ -6,12 +6,12 @@ from pint.mgrit.hierarchy import Level
 from pint.stepping import Driver
 
 
-def residual(level: Level, coarse: Level, driver: Driver) -> None:
+def residual(level: Level, driver: Driver) -> None:
     """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0.
 
     After F-relaxation, so that the ghost is up to date.
     """
-    driver.residual(level, coarse)
+    driver.residual(level)
 
 
 def restrict(level: Level, coarse: Level, driver: Driver) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable
-from functools import partial
 
 import array_api_compat
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.norms import exact_sum
+from pint.slots import slots_of
 
 
 class Status(enum.Enum):
@@ -79,12 +79,12 @@ class Iteration:
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
         shape = self.options.shape_of(len(self.residuals))
-        self.hierarchy.driver.repeat(name + shape, partial(cycle, shape=shape), self.hierarchy)
+        self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
 
     def _observe(self) -> None:
         """Record the norm of the residual at the C-points."""
-        finest, coarse = self.hierarchy.levels[:2]
-        norms = finest.norms[coarse.targets]
+        finest = self.hierarchy.levels[0]
+        norms = finest.norms[finest.c_rows]
         norm = math.sqrt(exact_sum(self.hierarchy.driver.digits(norms), self.hierarchy.comm))
         self.residuals.append(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
@@ -123,7 +123,7 @@ class Iteration:
         """Name the first point with the worst residual; collective."""
         finest = self.hierarchy.levels[0]
         bad = np.where(np.isfinite(norms), norms, np.inf)
-        slots = range(*finest.c_steps.indices(finest.num_slots))
+        slots = slots_of(finest.c_steps, finest.num_slots)
         own = np.zeros((0, 2))
         if bad.size:
             own = np.array([[bad.max(), slots[int(bad.argmax())] - 1 + finest.block.start]])

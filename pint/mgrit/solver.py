@@ -17,7 +17,7 @@ from pint.comm import Communicator, as_communicator
 from pint.layout import Layout
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.iteration import Iteration, Status
-from pint.options import MGRITOptions
+from pint.options import Coarsening, MGRITOptions
 from pint.propagator import Propagator, State
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
@@ -49,8 +49,8 @@ class Result:
         (the first cycle of `skip_first_down`, and solves by time stepping).
     num_steps : dict of int to int
         Evaluations of Phi on this rank, by level.
-    coarsening : tuple of int
-        Coarsening factor of every level but the coarsest.
+    coarsening : tuple
+        Coarsening factor of every level but the coarsest, or the indices of its C-points.
     seconds : float
         Wall time of the solve on this rank.
     compile_seconds : float
@@ -65,7 +65,7 @@ class Result:
     detail: str
     residuals: NDArray[np.float64]
     num_steps: dict[int, int]
-    coarsening: tuple[int, ...]
+    coarsening: tuple[Coarsening, ...]
     seconds: float
     compile_seconds: float
     layout: Layout = field(repr=False)
@@ -234,7 +234,7 @@ class MGRIT:
             detail=history.detail,
             residuals=np.array(history.residuals, dtype=np.float64),
             num_steps=self.hierarchy.driver.num_steps,
-            coarsening=tuple(level.m for level in self.hierarchy.levels[:-1]),
+            coarsening=self.options.factors(self.grid.num_steps),
             seconds=time.perf_counter() - begin,
             compile_seconds=self.compile_seconds,
             layout=finest.layout,
