@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pint._version import __version__
 from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
+from pint.mgrit.guess import Random
 from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result, solve
 from pint.options import MGRITOptions
@@ -23,6 +24,7 @@ __all__ = [
     "Linearization",
     "MGRITOptions",
     "Propagator",
+    "Random",
     "Result",
     "Status",
     "Step",

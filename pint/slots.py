@@ -33,7 +33,8 @@ def even_runs(slots: Slots, num_slots: int) -> Iterator[tuple[int, range]]:
     changes = np.append(np.flatnonzero(np.diff(gaps)) + 1, slots.size - 1)
     begin = 0
     while begin < slots.size:
-        last = int(changes[min(np.searchsorted(changes, begin, "right"), changes.size - 1)])
+        change = min(int(np.searchsorted(changes, begin, "right")), changes.size - 1)
+        last = int(changes[change])
         spacing = int(gaps[begin]) if last > begin else 1
         yield begin, range(int(slots[begin]), int(slots[last]) + 1, spacing)
         begin = last + 1

@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, as_communicator
 from pint.layout import Layout
+from pint.mgrit.guess import Guess, Random, fill, states_of
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.iteration import Iteration, Status
+from pint.mgrit.relaxation import step_in_turn
 from pint.options import Coarsening, MGRITOptions
 from pint.propagator import Propagator, State
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
-
-Guess = Any
-"""None (zero), a number, an array of a state's shape, one state for each own point, or a callable
-t -> state."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,10 +198,12 @@ class MGRIT:
         initial_value : array_like, shape state_shape
             u_0. The value on the rank that owns point 0 counts (rank 0 unless a layout is given);
             others only need its shape and dtype.
-        guess : None, float, array, or callable, optional
+        guess : None, float, array, callable, "sequential", Random or Result, optional
             States to begin with at the points after point 0: zero, a constant, one state, an array
-            of one state for each own point (as `Result.u`), or a function of time that returns a
-            state. `skip_first_down` makes no use of it.
+            of one state for each own point (as `Result.u`), a function of time that returns a
+            state, the solution by time stepping, random numbers, or those of an earlier solve
+            (interpolated linearly, where that was on other times: a solve on few points may so
+            begin one on many). `skip_first_down` makes no use of it, and refuses the last three.
         sources : array, shape (number of own points, ...state_shape), optional
             Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
         on_iteration : callable, optional
@@ -221,8 +221,11 @@ class MGRIT:
         """
         begin = time.perf_counter()
         history = Iteration(self.hierarchy, on_iteration)
+        guess = self._checked_guess(guess)
         with limited_blas(self.hierarchy.driver.blas_threads):
             self._start(initial_value, guess, sources)
+            if isinstance(guess, str):
+                step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
         finest = self.hierarchy.levels[0]
         u, finest.u = finest.u, None
@@ -240,6 +243,23 @@ class MGRIT:
             layout=finest.layout,
             comm=self.comm,
         )
+
+    def _checked_guess(self, guess: Guess) -> Any:
+        """Return the guess, states in place of a result; collective."""
+        costly, error = isinstance(guess, str | Random | Result), None
+        if costly and self.options.skip_first_down and len(self.hierarchy.levels) > 1:
+            error = ValueError(
+                "skip_first_down begins without a guess: set skip_first_down=False to use one"
+            )
+        elif isinstance(guess, Result) and tuple(guess.u.shape[1:]) != self.propagator.state_shape:
+            error = ValueError(
+                f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
+                f"{self.propagator.state_shape}"
+            )
+        self.comm.agree(error)
+        if isinstance(guess, Result):
+            return states_of(guess, self.hierarchy.levels[0])
+        return guess
 
     def _start(self, initial_value: State, guess: Guess, sources: State | None) -> None:
         """Check the input, then bring the levels' arrays to the state before iteration 0."""
@@ -307,17 +327,8 @@ class MGRIT:
                     f"{tuple(finest.u[1:].shape)}: one state for each own point"
                 )
             finest.g[1:] = sources
-        if not self._uses_guess:
-            guess = None
-        if callable(guess):
-            for slot, point in enumerate(finest.block, start=1):
-                finest.u[slot, ...] = guess(float(self.grid.times[point]))
-        elif guess is not None:
-            shape = tuple(np.shape(guess))
-            one, every = tuple(first.shape), (len(finest.block), *first.shape)
-            if shape not in ((), one, every):
-                raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
-            finest.u[1:] = guess
+        if self._uses_guess:
+            fill(finest, first, guess)
         if 0 in finest.block:
             finest.u[1, ...] = first
 

@@ -1,9 +1,12 @@
-"""Published histories on many processes: the bits of one process."""
+"""Published histories and options of the cycle on many processes: the bits of one process."""
 
 import numpy as np
 import pytest
 
+from pint import MGRIT, MGRITOptions, Random
 from pint.comm import world
+from pint.models.dahlquist import Dahlquist
+from tests.engine_models import CompiledSwirl, Swirl, uneven_times
 from tests.histories import CASES, same_as_published, solve
 
 COMM = world()
@@ -17,3 +20,46 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
     assert parallel.status is serial.status
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
+        {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
+        {"coarsening": (1, 2), "cycle": "F", "coarsest": "in_turn"},
+        {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
+    ],
+    ids=str,
+)
+def test_any_coarse_points_and_cycles(ways, driver):
+    model = CompiledSwirl(1.0, coarsening=(2, 2))
+    if driver == "loop":
+        model = Swirl(1.0)
+    elif "(" in str(ways.get("coarsening", 2))[1:] or ways.get("coarsening") == (1, 2):
+        model = Dahlquist(-2.0)  # the other kernel knows even coarse steps only
+    start = np.array([0.5, -0.3, 0.8]) if isinstance(model, Swirl) else 1.0
+    settings = {"levels": 3, "max_iterations": 3, "skip_first_down": False} | ways
+    options, times = MGRITOptions(driver=driver, **settings), uneven_times(29)
+    guess = None if options.skip_first_down else Random(seed=3)
+    parallel = MGRIT(model, times, options, COMM).solve(start, guess)
+    serial = MGRIT(model, times, options).solve(start, guess)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.gather(), serial.u)
+
+
+def test_guesses_do_not_depend_on_the_number_of_ranks():
+    times, start = uneven_times(40), np.array([0.5, -0.3, 0.8])
+    options = MGRITOptions(levels=3, max_iterations=1, skip_first_down=False)
+
+    def solve_twice(comm):
+        coarse = MGRIT(Swirl(), times[::3], MGRITOptions(levels=1), comm).solve(start)
+        nested = MGRIT(Swirl(), times, options, comm).solve(start, coarse)
+        again = MGRIT(Swirl(), times, options, comm).solve(start, nested)
+        exact = MGRIT(Swirl(), times, options, comm).solve(start, "sequential")
+        return nested, again, exact
+
+    for parallel, serial in zip(solve_twice(COMM), solve_twice(None), strict=True):
+        assert np.array_equal(parallel.residuals, serial.residuals)
+        assert np.array_equal(parallel.gather(), serial.u)
