@@ -29,7 +29,7 @@ def operations(solver):
         "chain": lambda: driver.chain(level, 1, level.num_slots - 2),
         "f_relax": lambda: driver.sweep(level, *level.intervals[0]),
         "c_relax": lambda: driver.sweep(level, shifted(level.c_steps, -1), 1),
-        "residual": lambda: driver.residual(level),
+        "residual": lambda: driver.residual(level, level.c_steps, 2),
         "coarse_rhs": lambda: driver.coarse_rhs(coarse),
         "correct": lambda: driver.correct(level, coarse),
     }

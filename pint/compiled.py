@@ -15,7 +15,7 @@ from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
 from pint import sweeps
-from pint.propagator import Propagator, State, changes_space, kernel_of
+from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
 from pint.slots import Slots, even_runs, slots_of
 from pint.stepping import Driver, LoopDriver, StackDriver
 from pint.tiling import Line, items, num_items, tiled
@@ -118,13 +118,20 @@ class CompiledDriver(Driver):
         self._count(level, length)
         self._do(sweeps.CHAIN, level, range(begin, begin + length))
 
-    def residual(self, level: Level) -> None:  # noqa: D102
-        rows = level.c_rows
-        self._count(level, rows.stop - rows.start)
-        self._do_at(sweeps.RESIDUAL_AT, level, level.c_steps, rows.start)
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
+        self._count(level, len(slots_of(slots, level.num_slots)))
+        self._do_at(sweeps.RESIDUAL_AT, level, slots, first_row)
 
     def measure(self, level: Level) -> None:  # noqa: D102
-        self._do(sweeps.NORM, level, range(level.c_rows.start, level.c_rows.stop))
+        if has_own_norm(self.propagator):
+            self._leave_tape()
+            super().measure(level)
+        else:
+            self._do(sweeps.NORM, level, range(level.c_rows.start, level.c_rows.stop))
+
+    def measure_f_points(self, level: Level) -> None:  # noqa: D102
+        self._leave_tape()
+        super().measure_f_points(level)
 
     def add_residual(self, level: Level) -> None:  # noqa: D102
         self._do_at(sweeps.ADD_RESIDUAL, level, level.c_steps, level.c_rows.start)

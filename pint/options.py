@@ -49,6 +49,13 @@ class MGRITOptions:
         Stop after the cycle whose residual, measured before its correction, is below this.
     relative_tolerance : float, optional
         The same, relative to the first residual that is measured.
+    norm : {1, 2, inf}, default 2
+        Which norm of the numbers that are the norms of the residual at each point; those are
+        `Propagator.norm`, the 2-norm unless a model has its own.
+    residual : {"c_points", "all_points", "none"}, default "c_points"
+        Where the residual is measured. After F-relaxation it is zero at F-points, unless two
+        evaluations of a step differ, as those of an iterative solver do; to look there takes one
+        more sweep. "none" saves the measurement and its message, for a fixed number of cycles.
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
@@ -94,6 +101,8 @@ class MGRITOptions:
     max_iterations: int = 100
     tolerance: float | None = None
     relative_tolerance: float | None = None
+    norm: float = 2
+    residual: Literal["c_points", "all_points", "none"] = "c_points"
     skip_first_down: bool = True
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
@@ -127,6 +136,12 @@ class MGRITOptions:
                 f"v_cycles and f_cycles belong to cycle 'F', got cycle {self.cycle!r}: leave them "
                 "out or set cycle='F'"
             )
+        if self.norm not in (1, 2, math.inf):
+            raise ValueError(f"norm must be one of 1, 2, inf, got {self.norm!r}")
+        one_of("residual", self.residual, ("c_points", "all_points", "none"))
+        given = (self.tolerance, self.relative_tolerance)
+        if self.residual == "none" and given != (None, None):
+            raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
         one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:

@@ -210,6 +210,15 @@ class Propagator(ABC):
         """Bring a state from `level` + 1 to `level` in space; `u` itself unless overridden."""
         return u
 
+    def norm(self, u: State) -> float:
+        """Return the norm of the residual at one point; the 2-norm unless overridden.
+
+        A model may so measure in its own inner product, sqrt(u^T M u) with a mass matrix M. It gets
+        one state of the finest level, also when `batched`, so that its result is the same on any
+        number of ranks. The adjoint problem has the 2-norm.
+        """
+        return float(np.linalg.norm(np.asarray(u).ravel()))
+
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
 
@@ -251,6 +260,11 @@ def kernel_of(propagator: Propagator) -> Any:
     """Return the propagator's kernel; None where it has none."""
     # A compiled function that is a class attribute comes back as a bound method.
     return getattr(propagator.kernel, "__func__", propagator.kernel)
+
+
+def has_own_norm(propagator: Propagator) -> bool:
+    """Tell whether the propagator measures residuals in a norm of its own."""
+    return type(propagator).norm is not Propagator.norm
 
 
 def changes_space(propagator: Propagator) -> bool:

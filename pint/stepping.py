@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pint.mgrit.norms import integer_digits, squared_norms
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, State, Step
+from pint.propagator import Propagator, State, Step, has_own_norm
 from pint.slots import Slots, shifted, slots_of
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Driver(ABC):
         """From the slot `begin` take `length` steps to the right."""
 
     @abstractmethod
-    def residual(self, level: Level) -> None:
-        """Set r = Phi(u_{i-1}) - u_i + g_i at the own C-points but point 0."""
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:
+        """Set consecutive rows of r to Phi(u_{i-1}) - u_i + g_i at these slots."""
 
     @abstractmethod
     def coarse_rhs(self, coarse: Level) -> None:
@@ -85,8 +85,23 @@ class Driver(ABC):
             coarse.g[coarse.targets] = restricted
 
     def measure(self, level: Level) -> None:
-        """Set the squared norms of the residuals, shape (number of C-points,)."""
-        level.norms[level.c_rows] = squared_norms(level.r[level.c_rows])
+        """Set the squared norms of the residuals at C-points."""
+        level.norms[level.c_rows] = self._squares(level.r[level.c_rows])
+
+    def measure_f_points(self, level: Level) -> None:
+        """Set the squared norms of the residuals at F-points, some at a time; r is lost."""
+        slots, at_once = level.f_points, level.r.shape[0]
+        for begin in range(0, slots.size, at_once):
+            part = slots[begin : begin + at_once]
+            self.residual(level, part, 0)
+            level.f_norms[begin : begin + part.size] = self._squares(level.r[: part.size])
+
+    def _squares(self, r: State) -> NDArray[np.float64]:
+        """Return the squared norms of a stack of residuals."""
+        if not has_own_norm(self.propagator):
+            return squared_norms(r)
+        norms = [self.propagator.norm(r[row, ...]) for row in range(r.shape[0])]
+        return np.array(norms, dtype=np.float64) ** 2
 
     def add_residual(self, level: Level) -> None:
         """Add the residuals to their C-points, times the weight of C-relaxation."""
@@ -137,10 +152,10 @@ class LoopDriver(Driver):
         for slot, new in self._evaluate(level, slots):
             u[slot, ...] = new if g is None else new + g[slot, ...]
 
-    def residual(self, level: Level) -> None:  # noqa: D102
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
         u, g, r = level.u, level.g, level.r
-        slots = slots_of(level.c_steps, level.num_slots)
-        for row, (slot, new) in enumerate(self._evaluate(level, slots), level.c_rows.start):
+        evaluated = self._evaluate(level, slots_of(slots, level.num_slots))
+        for row, (slot, new) in enumerate(evaluated, first_row):
             r[row, ...] = new - u[slot, ...]
             if g is not None:
                 r[row, ...] += g[slot, ...]
@@ -213,9 +228,10 @@ class StackDriver(Driver):
             _, steps = self._before(level, slots)
             self.propagator.chain(level.u[begin, ...], steps, g, level.u[slots])
 
-    def residual(self, level: Level) -> None:  # noqa: D102
-        r, slots = level.r[level.c_rows], level.c_steps
-        if r.shape[0]:
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
+        num = len(slots_of(slots, level.num_slots))
+        r = level.r[first_row : first_row + num]
+        if num:
             self.propagator.step_into(*self._before(level, slots), None, r)
             r -= level.u[slots]
             if level.g is not None:

@@ -55,6 +55,13 @@ from pint.options import per_level
         ({"tolerance": float("nan")}, "tolerance must be a positive number, got nan"),
         ({"tolerance": float("inf")}, "tolerance must be a positive number, got inf"),
         ({"relative_tolerance": -1e-3}, "relative_tolerance must be a positive number, got -0.001"),
+        ({"norm": 3}, "norm must be one of 1, 2, inf, got 3"),
+        ({"norm": "2"}, "norm must be one of 1, 2, inf, got '2'"),
+        ({"residual": "full"}, "residual must be one of c_points, all_points, none, got 'full'"),
+        (
+            {"residual": "none", "tolerance": 1e-6},
+            "a tolerance needs a residual, and residual is 'none': leave one out",
+        ),
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},

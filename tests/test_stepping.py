@@ -111,7 +111,7 @@ def test_weighted_residuals_are_added(driver, with_g):
     expected = level.u.copy()
     new = expected_at(expected, [4, 8, 12], level.g)
     expected[[5, 9, 13]] = 1.25 * new - 0.25 * expected[[5, 9, 13]]
-    driver.residual(level)
+    driver.residual(level, level.c_steps, level.c_rows.start)
     driver.add_residual(level)
     close(level.u, expected)
 
@@ -150,7 +150,7 @@ def test_nothing_to_do(driver):
 def test_residual_and_its_norms(driver, with_g):
     level, coarse = levels_of(driver, with_g, 4)
     before = level.u.copy()
-    driver.residual(level)
+    driver.residual(level, level.c_steps, level.c_rows.start)
     driver.measure(level)
     r = expected_at(level.u, [4, 8, 12], level.g) - level.u[[5, 9, 13]]
     assert level.r is coarse.g
@@ -199,7 +199,7 @@ def test_what_a_propagator_gets(kind, batched, shapes):
     level = replace(level, index=1)
     coarse = replace(coarse, index=2)
     level.u, level.r = np.arange(20.0).reshape(10, 2), np.zeros((6, 2))
-    driver.residual(level)
+    driver.residual(level, level.c_steps, level.c_rows.start)
     assert propagator.shapes == shapes
     firsts = np.concatenate([np.atleast_1d(step.first) for step in propagator.steps])
     stops = np.concatenate([np.atleast_1d(step.stop) for step in propagator.steps])

@@ -30,8 +30,6 @@ def cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
     driver = hierarchy.driver
     relax(level, driver)
     residual(level, driver)
-    if index == 0:
-        driver.measure(level)
     restrict(level, coarse, driver)
     for below in visits(hierarchy, shape, index + 1):
         cycle(hierarchy, below, index + 1)

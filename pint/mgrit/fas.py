@@ -7,11 +7,15 @@ from pint.stepping import Driver
 
 
 def residual(level: Level, driver: Driver) -> None:
-    """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0.
+    """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0, and measure it.
 
     After F-relaxation, so that the ghost is up to date.
     """
-    driver.residual(level)
+    if level.measured == "all_points":
+        driver.measure_f_points(level)
+    driver.residual(level, level.c_steps, level.c_rows.start)
+    if level.measured != "none":
+        driver.measure(level)
 
 
 def restrict(level: Level, coarse: Level, driver: Driver) -> None:

@@ -45,6 +45,8 @@ class Level:
         Number of CF-sweeps.
     relax_weight : float
         Weight of C-relaxation.
+    measured : {"c_points", "all_points", "none"}
+        Where the residual is measured; nowhere but on the finest level.
     u : array, shape (len(block) + 1, ...state_shape)
         States.
     g : array of the same shape, or None
@@ -54,6 +56,8 @@ class Level:
         their states are of one shape. On the coarsest level None, unless relaxation needs it.
     norms : ndarray of float64, shape (number of slots of the next level,)
         Squared norms of `r`; on the finest level only.
+    f_norms : ndarray of float64, shape (number of F-points,)
+        Those of the residual at `f_points`, where it is measured at all points.
     relaxed : bool
         Whether all F-points, and the ghost, follow from the C-points.
     row : int
@@ -68,10 +72,12 @@ class Level:
     m: int | NDArray[np.int64]
     relax: int
     relax_weight: float = 1.0
+    measured: str = "none"
     u: State = None
     g: State = None
     r: State = None
     norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    f_norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     relaxed: bool = False
     row: int = -1
     block: range = field(init=False)
@@ -132,6 +138,12 @@ class Level:
         """Rows of `r` that belong to `c_steps`."""
         begin = 2 if 0 in self.block else 1
         return slice(begin, begin + len(slots_of(self.c_steps, self.num_slots)), 1)
+
+    @property
+    def f_points(self) -> NDArray[np.int64]:
+        """Slots of the own F-points; new."""
+        slots = np.arange(self.targets.start, self.num_slots)
+        return np.setdiff1d(slots, np.asarray(slots_of(self.c_steps, self.num_slots)))
 
     @property
     def relaxes_by_residual(self) -> bool:
@@ -230,7 +242,8 @@ class Hierarchy:
             given = factors[index] if index < len(factors) else options.coarsening_of(index)
             m = np.array(given) if isinstance(given, tuple) else given
             relax, weight = options.relax_of(index), options.relax_weight_of(index)
-            levels.append(Level(index, grid, layout, comm, m, relax, weight))
+            measured = options.residual if index == 0 else "none"
+            levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
                 grid, layout = grid.coarsen(m), layout.coarsen(m)
         gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
@@ -267,6 +280,8 @@ class Hierarchy:
             coarsest.r = zeros(coarsest.r, coarsest.c_rows.stop, stack[0, ...])
         if len(self.levels) > 1 and finest.norms.size == 0:
             finest.norms = np.zeros(self.levels[1].num_slots)
+            if finest.measured == "all_points":
+                finest.f_norms = np.zeros(finest.f_points.size)
         for level in self.levels:
             level.relaxed = False
         self.driver.bind(self)

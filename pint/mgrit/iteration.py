@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
-from pint.mgrit.norms import exact_sum
+from pint.mgrit.norms import norm_of
 from pint.slots import slots_of
 
 
@@ -82,10 +82,13 @@ class Iteration:
         self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
 
     def _observe(self) -> None:
-        """Record the norm of the residual at the C-points."""
-        finest = self.hierarchy.levels[0]
-        norms = finest.norms[finest.c_rows]
-        norm = math.sqrt(exact_sum(self.hierarchy.driver.digits(norms), self.hierarchy.comm))
+        """Record the norm of the residual."""
+        finest, hierarchy = self.hierarchy.levels[0], self.hierarchy
+        if finest.measured == "none":
+            self.residuals.append(math.nan)
+            return
+        norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
+        norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):
@@ -123,7 +126,7 @@ class Iteration:
         """Name the first point with the worst residual; collective."""
         finest = self.hierarchy.levels[0]
         bad = np.where(np.isfinite(norms), norms, np.inf)
-        slots = slots_of(finest.c_steps, finest.num_slots)
+        slots = [*slots_of(finest.c_steps, finest.num_slots), *finest.f_points]
         own = np.zeros((0, 2))
         if bad.size:
             own = np.array([[bad.max(), slots[int(bad.argmax())] - 1 + finest.block.start]])

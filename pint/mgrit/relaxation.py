@@ -42,7 +42,7 @@ def c_relax(level: Level, driver: Driver) -> None:
     sets, the residual comes first: u_C <- u_C + w r_C.
     """
     if level.block and level.relaxes_by_residual:
-        driver.residual(level)
+        driver.residual(level, level.c_steps, level.c_rows.start)
         driver.add_residual(level)
     elif level.block:
         driver.sweep(level, shifted(level.c_steps, -1), 1)
