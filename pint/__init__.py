@@ -7,7 +7,7 @@ from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
 from pint.mgrit.guess import Random
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Result, solve
+from pint.mgrit.solver import MGRIT, Profile, Result, Visit, solve
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
 from pint.timegrid import TimeGrid
@@ -23,12 +23,14 @@ __all__ = [
     "ContractError",
     "Linearization",
     "MGRITOptions",
+    "Profile",
     "Propagator",
     "Random",
     "Result",
     "Status",
     "Step",
     "TimeGrid",
+    "Visit",
     "__version__",
     "check_propagator",
     "open_run",

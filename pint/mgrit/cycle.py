@@ -25,6 +25,7 @@ def cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
     """
     if index == len(hierarchy.levels) - 1:
         solve_coarsest(hierarchy)
+        hierarchy.visited(index)
         return
     level, coarse = hierarchy.levels[index : index + 2]
     driver = hierarchy.driver
@@ -35,12 +36,14 @@ def cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
         cycle(hierarchy, below, index + 1)
     correct(level, coarse, driver)
     f_relax(level, driver)
+    hierarchy.visited(index)
 
 
 def upward_cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
     """Do as `cycle`, but inject the states on the first way down, and solve with g = 0."""
     if index == len(hierarchy.levels) - 1:
         solve_coarsest(hierarchy)
+        hierarchy.visited(index)
         return
     level, coarse = hierarchy.levels[index : index + 2]
     driver = hierarchy.driver
@@ -49,6 +52,7 @@ def upward_cycle(hierarchy: Hierarchy, shape: str, index: int = 0) -> None:
         (upward_cycle if visit == 0 else cycle)(hierarchy, below, index + 1)
     correct(level, coarse, driver)
     f_relax(level, driver)
+    hierarchy.visited(index)
 
 
 def visits(hierarchy: Hierarchy, shape: str, index: int) -> str:

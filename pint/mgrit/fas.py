@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pint.mgrit.hierarchy import Level
+from pint.mgrit.stopwatch import timed
 from pint.stepping import Driver
 
 
+@timed("residual")
 def residual(level: Level, driver: Driver) -> None:
     """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0, and measure it.
 
@@ -18,6 +20,7 @@ def residual(level: Level, driver: Driver) -> None:
         driver.measure(level)
 
 
+@timed("restriction")
 def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     """Set the coarse states to v = R u, the coarse right-hand side to R r + v_c - Phi(v_{c-1}).
 
@@ -29,6 +32,7 @@ def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     driver.coarse_rhs(coarse)
 
 
+@timed("restriction")
 def restrict_state(level: Level, coarse: Level, driver: Driver) -> None:
     """Set the coarse states to the restricted C-points."""
     coarse.relaxed = False
@@ -36,6 +40,7 @@ def restrict_state(level: Level, coarse: Level, driver: Driver) -> None:
         driver.restrict_state(level, coarse)
 
 
+@timed("correction")
 def correct(level: Level, coarse: Level, driver: Driver) -> None:
     """Add the interpolated change of the coarse states to the C-points they came from."""
     level.relaxed = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
+from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.options import MGRITOptions
 from pint.propagator import State, Step
 from pint.slots import Slots, shifted, slots_of
@@ -58,6 +59,8 @@ class Level:
         Squared norms of `r`; on the finest level only.
     f_norms : ndarray of float64, shape (number of F-points,)
         Those of the residual at `f_points`, where it is measured at all points.
+    watch : Stopwatch
+        Seconds by phase; one for all levels.
     relaxed : bool
         Whether all F-points, and the ghost, follow from the C-points.
     row : int
@@ -79,6 +82,7 @@ class Level:
     norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     f_norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     relaxed: bool = False
+    watch: Stopwatch = field(default_factory=Stopwatch)
     row: int = -1
     block: range = field(init=False)
 
@@ -177,7 +181,12 @@ class Level:
 
     def exchange(self) -> None:
         """Bring the ghost up to date; collective over the ranks with points."""
-        wait(self.receive_ghost(), self.send_last())
+        self.wait(self.receive_ghost(), self.send_last())
+
+    @timed("messages")
+    def wait(self, *requests: Request | None) -> None:
+        """Wait for the messages that are under way."""
+        wait(*requests)
 
 
 def whole(level: Level) -> Level:
@@ -230,6 +239,8 @@ class Hierarchy:
     options: MGRITOptions
     comm: Communicator
     gathered: Level | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    on_visit: Callable[[Level], None] | None = None
 
     @classmethod
     def build(
@@ -246,8 +257,24 @@ class Hierarchy:
             levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
                 grid, layout = grid.coarsen(m), layout.coarsen(m)
+        watch = Stopwatch()
+        for level in levels:
+            level.watch = watch
         gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
-        return cls(levels, driver, options, comm, whole(levels[-1]) if gathers else None)
+        gathered = whole(levels[-1]) if gathers else None
+        return cls(levels, driver, options, comm, gathered, watch)
+
+    def visited(self, index: int) -> None:
+        """Tell who wants to know that a cycle has finished its visit to a level."""
+        if self.on_visit is not None:
+            self.on_visit(self.levels[index])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the arrays of all levels on this rank."""
+        levels = [*self.levels, *([] if self.gathered is None else [self.gathered])]
+        arrays = [a for one in levels for a in (one.u, one.g, one.r, one.norms, one.f_norms)]
+        return sum({id(a): int(a.nbytes) for a in arrays if a is not None}.values())
 
     @property
     def gathers_coarsest(self) -> bool:

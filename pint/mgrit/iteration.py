@@ -79,7 +79,10 @@ class Iteration:
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
         shape = self.options.shape_of(len(self.residuals))
-        self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
+        if self.hierarchy.on_visit is None:
+            self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
+        else:  # who looks on needs every operation in its turn
+            cycle(self.hierarchy, shape)
 
     def _observe(self) -> None:
         """Record the norm of the residual."""
@@ -88,7 +91,8 @@ class Iteration:
             self.residuals.append(math.nan)
             return
         norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
-        norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
+        with hierarchy.watch.phase("messages"):
+            norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):

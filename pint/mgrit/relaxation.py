@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pint.mgrit.hierarchy import Level, wait
+from pint.mgrit.hierarchy import Level
+from pint.mgrit.stopwatch import timed
 from pint.slots import shifted
 from pint.stepping import Driver
 
 
+@timed("relaxation")
 def f_relax(level: Level, driver: Driver) -> None:
     """Step from every C-point through the F-points behind it; then the ghost is up to date.
 
@@ -27,14 +29,15 @@ def f_relax(level: Level, driver: Driver) -> None:
             driver.sweep(level, starts, length)
         if not level.ends_with_c:
             leaving = level.send_last()
-    wait(arriving)
+    level.wait(arriving)
     if level.block.start > 0:
         driver.chain(level, 0, level.first_c - 1)
     if not ends_with_own:
         leaving = level.send_last()
-    wait(leaving)
+    level.wait(leaving)
 
 
+@timed("relaxation")
 def c_relax(level: Level, driver: Driver) -> None:
     """Step from the last F-point of every interval to the C-point behind it.
 
@@ -61,7 +64,7 @@ def step_in_turn(level: Level, driver: Driver) -> None:
     """Solve a level by stepping through the blocks of the ranks, one rank after another."""
     if not level.block:
         return
-    wait(level.receive_ghost())
+    level.wait(level.receive_ghost())
     begin = level.targets.start - 1
     driver.chain(level, begin, level.num_slots - 1 - begin)
-    wait(level.send_last())
+    level.wait(level.send_last())

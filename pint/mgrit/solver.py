@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pint.comm import Communicator, as_communicator
 from pint.layout import Layout
 from pint.mgrit.guess import Guess, Random, fill, states_of
-from pint.mgrit.hierarchy import Hierarchy
+from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration, Status
 from pint.mgrit.relaxation import step_in_turn
 from pint.options import Coarsening, MGRITOptions
@@ -24,6 +24,61 @@ from pint.propagator import Propagator, State
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
+
+PHASES = (
+    "start",
+    "relaxation",
+    "residual",
+    "restriction",
+    "correction",
+    "coarsest level",
+    "messages",
+    "rest",
+)
+"""What the time of a solve is divided into."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """What every rank did in a solve.
+
+    Attributes
+    ----------
+    num_steps : ndarray of int64, shape (ranks, levels)
+        Evaluations of Phi.
+    seconds : dict of str to ndarray of float64, shape (ranks,)
+        Seconds by phase, see `Result.phases`.
+    num_bytes : ndarray of int64, shape (ranks,)
+        Bytes of the arrays of all levels.
+    """
+
+    num_steps: NDArray[np.int64]
+    seconds: dict[str, NDArray[np.float64]]
+    num_bytes: NDArray[np.int64]
+
+
+class Visit(NamedTuple):
+    """What `MGRIT.solve` tells at the end of a visit to a level.
+
+    Parameters
+    ----------
+    iteration : int
+        Number of the cycle, from 0.
+    level : int
+        0 is the finest.
+    first : int
+        Index, on the level, of this rank's first point.
+    times : ndarray of float64, shape (N + 1,)
+        All times of the level.
+    u : array, shape (number of own points, ...state_shape)
+        States at this rank's points; a view, to be read only, and changed by the cycles to come.
+    """
+
+    iteration: int
+    level: int
+    first: int
+    times: NDArray[np.float64]
+    u: State
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +106,12 @@ class Result:
         Coarsening factor of every level but the coarsest, or the indices of its C-points.
     seconds : float
         Wall time of the solve on this rank.
+    phases : dict of str to float
+        Seconds of it by phase: "relaxation", "residual", "restriction", "correction", "coarsest
+        level", "messages" (waiting for them), "start" (checks and arrays), "rest" (a cycle that the
+        compiled driver replays is one call, and all of it is here).
+    num_bytes : int
+        Bytes of the arrays of all levels on this rank.
     compile_seconds : float
         Wall time that the solver's construction spent on compiling kernels, or on loading them;
         not part of `seconds`.
@@ -65,6 +126,8 @@ class Result:
     num_steps: dict[int, int]
     coarsening: tuple[Coarsening, ...]
     seconds: float
+    phases: dict[str, float]
+    num_bytes: int
     compile_seconds: float
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
@@ -73,6 +136,31 @@ class Result:
     def num_iterations(self) -> int:
         """Number of cycles, the first one of `skip_first_down` included."""
         return self.residuals.size
+
+    @property
+    def convergence_factor(self) -> float:
+        """Mean factor by which a cycle reduced the residual; NaN if fewer than 2 were measured.
+
+        The geometric mean over all residuals but zeros at the end.
+        """
+        measured = self.residuals[~np.isnan(self.residuals)]
+        measured = measured[: 1 + int(np.max(np.flatnonzero(measured), initial=0))]
+        if measured.size < 2 or measured[0] == 0:
+            return math.nan
+        return float((measured[-1] / measured[0]) ** (1 / (measured.size - 1)))
+
+    def profile(self) -> Profile:
+        """Return what every rank counted and measured; collective."""
+        levels = range(len(self.coarsening) + 1)
+        steps = np.array([[self.num_steps.get(level, 0) for level in levels]])
+        seconds = np.array([[self.phases.get(phase, 0.0) for phase in PHASES]])
+        sizes = self.comm.allgather_blocks(np.array([self.num_bytes]))
+        per_phase = self.comm.allgather_blocks(seconds)
+        return Profile(
+            num_steps=self.comm.allgather_blocks(steps),
+            seconds={phase: per_phase[:, k].copy() for k, phase in enumerate(PHASES)},
+            num_bytes=sizes,
+        )
 
     def gather(self) -> NDArray[Any]:
         """Return the states at all points, (N + 1, ...state_shape), on every rank; collective.
@@ -190,6 +278,8 @@ class MGRIT:
         guess: Guess = None,
         sources: State | None = None,
         on_iteration: Callable[[int, float], None] | None = None,
+        on_visit: Callable[[Visit], None] | None = None,
+        on_end: Callable[[Result], None] | None = None,
     ) -> Result:
         """Solve for the states at all points; collective.
 
@@ -207,7 +297,13 @@ class MGRIT:
         sources : array, shape (number of own points, ...state_shape), optional
             Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
         on_iteration : callable, optional
-            Called after each cycle with its number and its residual norm.
+            Called after each cycle with its number and its residual norm; `states` are those that
+            it left.
+        on_visit : callable, optional
+            Called at the end of every visit to a level. Cycles are not replayed then.
+        on_end : callable, optional
+            Called with the result, before it is returned. All three are called on every rank, so
+            that they may be collective.
 
         Returns
         -------
@@ -221,15 +317,20 @@ class MGRIT:
         """
         begin = time.perf_counter()
         history = Iteration(self.hierarchy, on_iteration)
+        watch = self.hierarchy.watch
+        watch.seconds = {}
+        self.hierarchy.on_visit = _telling(on_visit, history)
         guess = self._checked_guess(guess)
-        with limited_blas(self.hierarchy.driver.blas_threads):
-            self._start(initial_value, guess, sources)
-            if isinstance(guess, str):
-                step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
+        with watch.phase("rest"), limited_blas(self.hierarchy.driver.blas_threads):
+            with watch.phase("start"):
+                self._start(initial_value, guess, sources)
+                if isinstance(guess, str):
+                    step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
         finest = self.hierarchy.levels[0]
+        num_bytes = self.hierarchy.num_bytes
         u, finest.u = finest.u, None
-        return Result(
+        result = Result(
             u=u[1:],
             first=finest.block.start,
             times=self.grid.times,
@@ -239,10 +340,20 @@ class MGRIT:
             num_steps=self.hierarchy.driver.num_steps,
             coarsening=self.options.factors(self.grid.num_steps),
             seconds=time.perf_counter() - begin,
+            phases=watch.seconds,
+            num_bytes=num_bytes,
             compile_seconds=self.compile_seconds,
             layout=finest.layout,
             comm=self.comm,
         )
+        if on_end is not None:
+            on_end(result)
+        return result
+
+    @property
+    def states(self) -> State:
+        """States at this rank's points, for callbacks; a view, to be read only, of this solve."""
+        return self.hierarchy.levels[0].u[1:]
 
     def _checked_guess(self, guess: Guess) -> Any:
         """Return the guess, states in place of a result; collective."""
@@ -337,6 +448,20 @@ class MGRIT:
         """Tell whether the first cycle reads more of the iterate than the initial value."""
         skips = self.options.skip_first_down and self.options.coarsest != "relaxation"
         return len(self.hierarchy.levels) > 1 and not skips
+
+
+def _telling(
+    on_visit: Callable[[Visit], None] | None, history: Iteration
+) -> Callable[[Level], None] | None:
+    """Return what the cycles call, None where nobody wants to know."""
+    if on_visit is None:
+        return None
+
+    def tell(level: Level) -> None:
+        iteration, first = len(history.residuals), level.block.start
+        on_visit(Visit(iteration, level.index, first, level.grid.times, level.u[1:]))
+
+    return tell
 
 
 def _check_state(new: State, like: State, what: str) -> None:
