@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pint.mgrit.norms import integer_digits, squared_norms
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, State, Step, has_own_norm
+from pint.propagator import Propagator, State, Step, has_own_equation, has_own_norm
 from pint.slots import Slots, shifted, slots_of
 
 if TYPE_CHECKING:
@@ -278,6 +278,8 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
             f"driver 'stack' needs a batched propagator, and {name} is not: "
             "set batched = True and let step take stacks, or use driver 'loop'"
         )
+    if has_own_equation(propagator):
+        return _implicit_driver(propagator, options)
     if options.driver in ("auto", "compiled"):
         if propagator.kernel is not None:
             from pint.compiled import CompiledDriver  # Numba, only where it is needed
@@ -292,6 +294,19 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
         return LoopDriver(propagator, threads)
     kind = SingleStackDriver if options.driver == "loop" else StackDriver
     return kind(propagator, threads)
+
+
+def _implicit_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
+    """Return the driver of a propagator that gives its own equation."""
+    if options.driver == "compiled":
+        raise ValueError(
+            f"driver 'compiled' takes residuals u - Phi, and {type(propagator).__name__} has a "
+            "defect of its own: use driver 'loop' or 'stack'"
+        )
+    from pint.implicit import ImplicitDriver  # it builds on this module
+
+    stacks = propagator.batched and options.driver != "loop"
+    return ImplicitDriver(propagator, stacks, options.threads)
 
 
 def _within(slots: Slots, num_slots: int) -> Slots:

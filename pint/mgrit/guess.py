@@ -95,13 +95,23 @@ def fill(level: Level, first: State, guess: Any) -> None:
             level.u[slot, ...] = in_library_of(level.u, state)
     elif callable(guess):
         for slot, point in enumerate(level.block, start=1):
-            level.u[slot, ...] = guess(float(level.grid.times[point]))
+            state = guess(float(level.grid.times[point]))
+            _check_kind(level, state)
+            level.u[slot, ...] = state
     elif guess is not None:
         shape = tuple(np.shape(guess))
         one, every = tuple(first.shape), (len(level.block), *first.shape)
         if shape not in ((), one, every):
             raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
+        _check_kind(level, guess)
         level.u[1:] = guess
+
+
+def _check_kind(level: Level, state: Any) -> None:
+    """Raise TypeError if complex numbers would lose their imaginary part."""
+    dtype = np.asarray(level.u[:0]).dtype
+    if np.iscomplexobj(state) and dtype.kind != "c":
+        raise TypeError(f"guess is complex, the propagator's states are {dtype}")
 
 
 def states_of(result: Result, level: Level) -> State:

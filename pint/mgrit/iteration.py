@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.norms import norm_of
+from pint.propagator import Propagator
 from pint.slots import slots_of
 
 
@@ -57,9 +58,11 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
+            self.hierarchy.driver.propagator.tighten(0.0)
             self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             return Status.STEPPED
+        self._tighten(math.inf)
         while len(self.residuals) < options.max_iterations:
             num_done = len(self.residuals)
             if num_done == 0 and options.skip_first_down:
@@ -94,9 +97,17 @@ class Iteration:
         with hierarchy.watch.phase("messages"):
             norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
+        self._tighten(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):
             self.detail = self._where(norms, norm)
+
+    def _tighten(self, norm: float) -> None:
+        """Tell a model whose steps iterate; F-points no longer follow from its steps then."""
+        propagator = self.hierarchy.driver.propagator
+        if type(propagator).tighten is not Propagator.tighten:
+            propagator.tighten(norm)
+            self.hierarchy.levels[0].relaxed = False
 
     @property
     def _first_residual(self) -> float:

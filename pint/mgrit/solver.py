@@ -20,7 +20,7 @@ from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration, Status
 from pint.mgrit.relaxation import step_in_turn
 from pint.options import Coarsening, MGRITOptions
-from pint.propagator import Propagator, State
+from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
@@ -238,6 +238,7 @@ class MGRIT:
         driver, seconds = self._make_driver()
         self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
+        self._check_relaxation()
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
 
@@ -261,6 +262,15 @@ class MGRIT:
             error = caught
         self.comm.agree(error)
         return driver, time.perf_counter() - begin
+
+    def _check_relaxation(self) -> None:
+        """Raise where C-relaxation would add a residual that is not one of states."""
+        adds = [level.index for level in self.hierarchy.levels if level.relaxes_by_residual]
+        if adds and has_own_equation(self.propagator):
+            raise ValueError(
+                f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
+                "which a propagator with a defect of its own does not allow"
+            )
 
     @property
     def layout(self) -> Layout:
@@ -377,6 +387,7 @@ class MGRIT:
         error: Exception | None = None
         try:
             first = self._as_state(initial_value)
+            self._check_transfers(first)
             self.hierarchy.allocate(first, with_sources=sources is not None)
             self._check_step(first)
             self._fill(first, guess, sources)
@@ -405,6 +416,24 @@ class MGRIT:
                 raise TypeError(f"{what} is {value.dtype}, the propagator's states are {dtype}")
             value = np.asarray(value).astype(dtype, copy=False)
         return value
+
+    def _check_transfers(self, first: State) -> None:
+        """Try what brings states from level to level in space, so that a wrong one is told."""
+        if self._checked or not changes_space(self.propagator):
+            return
+        model, xp = self.propagator, array_api_compat.array_namespace(first)
+        state = xp.reshape(first, (1, *first.shape)) if model.batched else first
+        for level in self.hierarchy.levels[:-1]:
+            coarse = model.restrict(state, level.index)
+            _check_array(coarse, state, f"restrict from level {level.index}")
+            if model.batched and coarse.shape[:1] != (1,):
+                raise ValueError(
+                    f"restrict from level {level.index} returned shape {tuple(coarse.shape)} for a "
+                    "stack of one state: keep the first axis"
+                )
+            back = model.interpolate(coarse, level.index)
+            _check_state(back, state, f"interpolate to level {level.index}")
+            state = coarse
 
     def _check_step(self, first: State) -> None:
         """Try each level's step once, so that a wrong one is told before any message is sent."""
@@ -467,10 +496,14 @@ def _telling(
 def _check_state(new: State, like: State, what: str) -> None:
     if isinstance(new, float):
         new = np.asarray(new)
+    if array_api_compat.is_array_api_obj(new) and tuple(new.shape) != tuple(like.shape):
+        raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
+    _check_array(new, like, what)
+
+
+def _check_array(new: State, like: State, what: str) -> None:
     if not array_api_compat.is_array_api_obj(new):
         raise TypeError(f"{what} returned {type(new).__name__}, expected an array")
-    if tuple(new.shape) != tuple(like.shape):
-        raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
     if new.dtype != like.dtype:
         raise TypeError(f"{what} returned dtype {new.dtype}, expected {like.dtype}")
 

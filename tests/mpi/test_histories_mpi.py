@@ -6,8 +6,9 @@ import pytest
 from pint import MGRIT, MGRITOptions, Random
 from pint.comm import world
 from pint.models.dahlquist import Dahlquist
-from tests.engine_models import CompiledSwirl, Swirl, uneven_times
+from tests.engine_models import CompiledSwirl, Drift, Swirl, uneven_times
 from tests.histories import CASES, same_as_published, solve
+from tests.test_implicit import Own
 
 COMM = world()
 
@@ -73,3 +74,58 @@ def test_guesses_do_not_depend_on_the_number_of_ranks():
     for parallel, serial in zip(solve_twice(COMM), solve_twice(None), strict=True):
         assert np.array_equal(parallel.residuals, serial.residuals)
         assert np.array_equal(parallel.gather(), serial.u)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_model_with_its_own_equation(batched):
+    times, start = uneven_times(29), np.array([1.0, -2.0, 0.5])
+    options = MGRITOptions(
+        levels=3, max_iterations=3, skip_first_down=False, residual="all_points", driver="loop"
+    )
+    parallel = MGRIT(Own(batched), times, options, COMM).solve(start, Random())
+    serial = MGRIT(Own(batched), times, options).solve(start, Random())
+    assert np.array_equal(parallel.residuals, serial.residuals)
+    assert np.array_equal(parallel.gather(), serial.u)
+    profile = parallel.profile()
+    total = [serial.num_steps[level] for level in (0, 1)]
+    assert profile.num_steps[:, :2].sum(axis=0).tolist() == total
+    assert len(profile.seconds["messages"]) == len(profile.num_bytes) == COMM.size
+
+
+def test_callbacks_are_heard_on_every_rank():
+    told = []
+    options = MGRITOptions(levels=3, max_iterations=2)
+    solver = MGRIT(Swirl(), uneven_times(40), options, COMM)
+    solver.solve(
+        np.array([0.5, -0.3, 0.8]),
+        on_iteration=lambda k, norm: told.append(k),
+        on_visit=lambda visit: told.append((visit.level, len(visit.u))),
+        on_end=lambda result: told.append(result.gather().shape),
+    )
+    own = [len(level.block) for level in solver.hierarchy.levels]
+    cycle = [(level, own[level]) for level in (2, 1, 0)]
+    assert told == [*cycle, 0, *cycle, 1, (41, 3)]
+
+
+class Narrow(Drift):
+    """Its restriction is wrong on the last rank."""
+
+    def restrict(self, u, level):
+        return u[..., :4] if COMM.rank == COMM.size - 1 else super().restrict(u, level)
+
+
+@pytest.mark.parametrize(
+    ("model", "start", "guess", "message"),
+    [
+        (Narrow(), np.zeros(15), None, "interpolate to level 0 returned shape"),
+        (Swirl(), np.zeros(3), 1j, "guess is complex"),
+        (Swirl(), np.zeros(3) * 1j, None, "initial value is complex128"),
+        (Swirl(), np.zeros(3), "nonsense", "guess must be 'sequential' if it is a string"),
+    ],
+    ids=["restrict", "guess", "start", "word"],
+)
+def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
+    options = MGRITOptions(skip_first_down=False)
+    with pytest.raises((TypeError, ValueError), match=message):
+        MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
