@@ -106,6 +106,11 @@ class CompiledDriver(Driver):
         self._table = np.array(rows, dtype=np.int64)
         self.compile()
 
+    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
+        super().rebind(hierarchy)
+        self._in_python.rebind(hierarchy)
+        self._kept = {}
+
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         slots = slots_of(starts, level.num_slots)
         if length and len(slots):

@@ -92,6 +92,10 @@ class Layout:
             return Layout(np.searchsorted(m, self.bounds))
         return Layout(-(-self.bounds // m))
 
+    def after(self, point: int) -> Layout:
+        """Return the layout of the points from this one on; owners stay the same."""
+        return Layout(np.maximum(self.bounds - point, 0))
+
     def owner(self, point: int) -> int:
         """Return the rank that owns `point`."""
         return int(np.searchsorted(self.bounds, point, side="right")) - 1

@@ -56,6 +56,10 @@ class MGRITOptions:
         Where the residual is measured. After F-relaxation it is zero at F-points, unless two
         evaluations of a step differ, as those of an iterative solver do; to look there takes one
         more sweep. "none" saves the measurement and its message, for a fixed number of cycles.
+    local_tolerance : float, optional
+        Points at the left end are left alone, and counted in the residual no more, once the
+        residual at every C-point up to them is below this: the cycles that follow work on the
+        rest, from a point of the coarsest level on. A solve has converged when all are.
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
@@ -103,6 +107,7 @@ class MGRITOptions:
     relative_tolerance: float | None = None
     norm: float = 2
     residual: Literal["c_points", "all_points", "none"] = "c_points"
+    local_tolerance: float | None = None
     skip_first_down: bool = True
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
@@ -139,8 +144,8 @@ class MGRITOptions:
         if self.norm not in (1, 2, math.inf):
             raise ValueError(f"norm must be one of 1, 2, inf, got {self.norm!r}")
         one_of("residual", self.residual, ("c_points", "all_points", "none"))
-        given = (self.tolerance, self.relative_tolerance)
-        if self.residual == "none" and given != (None, None):
+        positive("local_tolerance", self.local_tolerance)
+        if self.residual == "none" and self.has_tolerance:
             raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
         one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
@@ -165,6 +170,12 @@ class MGRITOptions:
     def relax_of(self, level: int) -> int:
         """Return the number of CF-sweeps on `level`."""
         return per_level(self.relax, level)
+
+    @property
+    def has_tolerance(self) -> bool:
+        """Tell whether a residual may end a solve."""
+        given = (self.tolerance, self.relative_tolerance, self.local_tolerance)
+        return given != (None, None, None)
 
     def shape_of(self, iteration: int) -> str:
         """Return whether a cycle, numbered from 0, is a V-, F- or W-cycle."""

@@ -128,6 +128,12 @@ class Driver(ABC):
         """Hear that the levels have their arrays for the next solve."""
         self.num_steps = {}
 
+    def rebind(self, hierarchy: Hierarchy) -> None:
+        """Hear that a solve goes on with other levels."""
+        num_steps = self.num_steps
+        self.bind(hierarchy)
+        self.num_steps = num_steps
+
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
         cycle(hierarchy)
@@ -220,6 +226,10 @@ class StackDriver(Driver):
                 self.propagator.step_into(before, steps, g, out)
             if not isinstance(slots, slice):
                 level.u[slots] = out
+
+    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
+        super().rebind(hierarchy)
+        self._stacks = {}
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
         if length > 0:

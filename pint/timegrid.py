@@ -102,6 +102,10 @@ class TimeGrid:
         times = np.ascontiguousarray(self.times[kept])
         return TimeGrid._of(times, self.num_fine * m, self.level + 1, fine)
 
+    def after(self, point: int) -> TimeGrid:
+        """Return the grid from a point on; steps stand for the same finest steps as before."""
+        return TimeGrid._of(self.times[point:], 0, self.level, self.fine_index[point:])
+
     def reversed(self) -> TimeGrid:
         """Return the grid run backwards, t -> t_0 + t_N - t; on finest grids only."""
         # Rounding may join points of a valid grid, so the reversed times are not validated again.

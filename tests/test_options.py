@@ -62,6 +62,7 @@ from pint.options import per_level
             {"residual": "none", "tolerance": 1e-6},
             "a tolerance needs a residual, and residual is 'none': leave one out",
         ),
+        ({"local_tolerance": -1.0}, "local_tolerance must be a positive number, got -1.0"),
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},

@@ -204,6 +204,20 @@ def whole(level: Level) -> Level:
     )
 
 
+def _after(level: Level, point: int) -> Level:
+    """Return a level from a point on, with views of its states and right-hand side."""
+    layout = level.layout.after(point)
+    gone = len(level.block) - len(layout.block(level.comm.rank))
+    return dataclasses.replace(
+        level,
+        grid=level.grid.after(point),
+        layout=layout,
+        m=level.m if isinstance(level.m, int) else level.m[level.m >= point] - point,
+        u=level.u[gone:],
+        g=None if level.g is None else level.g[gone:],
+    )
+
+
 def zeros(kept: State, num: int, like: State) -> State:
     """Return `num` states like `like`, all zero; in the array `kept` if that fits."""
     shape, device = (num, *like.shape), array_api_compat.device(like)
@@ -312,6 +326,31 @@ class Hierarchy:
         for level in self.levels:
             level.relaxed = False
         self.driver.bind(self)
+
+    def after(self, point: int) -> Hierarchy:
+        """Return the levels from a point of the coarsest level on, with views of the same arrays.
+
+        The states before it, and at it, stay what they are.
+        """
+        fine = int(self.levels[-1].grid.fine_index[point])
+        places = [int(np.searchsorted(one.grid.fine_index, fine)) for one in self.levels]
+        levels = [_after(*pair) for pair in zip(self.levels, places, strict=True)]
+        for old, new, old_coarse, coarse in zip(
+            self.levels, levels, self.levels[1:], levels[1:], strict=False
+        ):
+            rows = slice(old_coarse.num_slots - coarse.num_slots, None)
+            new.r = coarse.g if old.r is old_coarse.g else old.r[rows]
+            new.norms = old.norms[rows]
+        coarsest, gathered = levels[-1], None
+        if coarsest.r is not None:
+            coarsest.r = coarsest.r[: coarsest.c_rows.stop]
+        if levels[0].f_norms.size:
+            levels[0].f_norms = np.zeros(levels[0].f_points.size)
+        if self.gathered is not None:
+            gathered = _after(self.gathered, point)
+        rest = dataclasses.replace(self, levels=levels, gathered=gathered)
+        self.driver.rebind(rest)
+        return rest
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of steps that this rank takes; empty stacks too."""

@@ -47,6 +47,7 @@ class Iteration:
         self.on_iteration = on_iteration
         self.residuals: list[float] = []
         self.detail = ""
+        self._first_unsettled = 0  # C-point of the finest level
 
     def run(self) -> Status:
         """Cycle until a rule holds; return how it ended."""
@@ -77,8 +78,9 @@ class Iteration:
                 return Status.DIVERGED
             if self._converged():
                 return Status.CONVERGED
-        fixed = options.tolerance is None and options.relative_tolerance is None
-        return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
+            if self._first_unsettled > 0:
+                self._leave_alone()
+        return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
         shape = self.options.shape_of(len(self.residuals))
@@ -97,6 +99,7 @@ class Iteration:
         with hierarchy.watch.phase("messages"):
             norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
+        self._settle(finest.norms[finest.c_rows])
         self._tighten(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):
@@ -116,10 +119,33 @@ class Iteration:
 
     def _converged(self) -> bool:
         options, norm = self.options, self.residuals[-1]
-        return (options.tolerance is not None and norm < options.tolerance) or (
-            options.relative_tolerance is not None
-            and (norm < options.relative_tolerance * self._first_residual or norm == 0)
+        return (
+            (options.tolerance is not None and norm < options.tolerance)
+            or (
+                options.relative_tolerance is not None
+                and (norm < options.relative_tolerance * self._first_residual or norm == 0)
+            )
+            or self._first_unsettled == _NOWHERE
         )
+
+    def _settle(self, norms: NDArray[np.float64]) -> None:
+        """Find the first C-point whose residual is not below the local tolerance; collective."""
+        finest, tolerance = self.hierarchy.levels[0], self.options.local_tolerance
+        if tolerance is None:
+            return
+        points = np.asarray(slots_of(finest.c_steps, finest.num_slots)) + finest.block.start - 1
+        bad = points[~(norms < tolerance**2)]
+        first = np.array([bad[0] if bad.size else _NOWHERE])
+        self._first_unsettled = int(self.hierarchy.comm.allgather_blocks(first).min())
+
+    def _leave_alone(self) -> None:
+        """Go on with the levels from the last point before which all residuals are small."""
+        grid, coarsest = self.hierarchy.levels[0].grid, self.hierarchy.levels[-1].grid
+        fine = int(grid.fine_index[self._first_unsettled])
+        point = int(np.searchsorted(coarsest.fine_index, fine)) - 1
+        point = min(point, coarsest.num_steps - 1)
+        if point > 0:
+            self.hierarchy = self.hierarchy.after(point)
 
     def _first_not_finite(self) -> str:
         """Name the first point whose state is NaN or infinite; empty if all are finite."""
@@ -135,7 +161,11 @@ class Iteration:
         point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
         if point == _NOWHERE:
             return ""
-        return f"the state is not finite at point {point}, time {finest.grid.times[point]:.6g}"
+        return f"the state is not finite at {self._name_of(point)}"
+
+    def _name_of(self, point: int) -> str:
+        grid = self.hierarchy.levels[0].grid
+        return f"point {grid.fine_index[point]}, time {grid.times[point]:.6g}"
 
     def _where(self, norms: NDArray[np.float64], norm: float) -> str:
         """Name the first point with the worst residual; collective."""
@@ -149,5 +179,5 @@ class Iteration:
         point = int(rows[int(rows[:, 0].argmax()), 1])
         return (
             f"iteration {len(self.residuals) - 1}, level 0: residual norm {norm:.3g}, "
-            f"worst at point {point}, time {finest.grid.times[point]:.6g}"
+            f"worst at {self._name_of(point)}"
         )

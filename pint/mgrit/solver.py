@@ -338,6 +338,8 @@ class MGRIT:
                     step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
         finest = self.hierarchy.levels[0]
+        if history.hierarchy is not self.hierarchy:  # points were left alone on the way
+            self.hierarchy.driver.rebind(self.hierarchy)
         num_bytes = self.hierarchy.num_bytes
         u, finest.u = finest.u, None
         result = Result(
