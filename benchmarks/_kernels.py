@@ -6,6 +6,7 @@ import pytest
 from benchmarks._cases import heat, scalar
 from pint import sweeps
 from pint.mgrit import norms
+from pint.slots import shifted
 
 NUM = 4096
 
@@ -26,9 +27,9 @@ def operations(solver):
     driver, (level, coarse) = solver.hierarchy.driver, solver.hierarchy.levels[:2]
     return {
         "chain": lambda: driver.chain(level, 1, level.num_slots - 2),
-        "f_relax": lambda: driver.sweep(level, 1, level.m, level.m - 1),
-        "c_relax": lambda: driver.sweep(level, level.m, level.m, 1),
-        "residual": lambda: driver.residual(level, coarse),
+        "f_relax": lambda: driver.sweep(level, *level.intervals[0]),
+        "c_relax": lambda: driver.sweep(level, shifted(level.c_steps, -1), 1),
+        "residual": lambda: driver.residual(level, level.c_steps, 2),
         "coarse_rhs": lambda: driver.coarse_rhs(coarse),
         "correct": lambda: driver.correct(level, coarse),
     }

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 from pint._version import __version__
 from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
+from pint.mgrit.guess import Random
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Result, solve
+from pint.mgrit.solver import MGRIT, Profile, Result, Visit, solve
 from pint.objective import Evaluation, Objective, value_and_gradient
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
@@ -25,11 +26,14 @@ __all__ = [
     "Linearization",
     "MGRITOptions",
     "Objective",
+    "Profile",
     "Propagator",
+    "Random",
     "Result",
     "Status",
     "Step",
     "TimeGrid",
+    "Visit",
     "__version__",
     "check_propagator",
     "open_run",

@@ -23,6 +23,7 @@ from pint.mgrit.iteration import Status
 from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.slots import shifted
 
 
 class AdjointPropagator(Propagator):
@@ -86,7 +87,7 @@ class AdjointPropagator(Propagator):
         for level in levels:
             if level.index > 0:
                 above = levels[level.index - 1]
-                u = u[above.first_c - 1 :: above.m]
+                u = u[shifted(above.c_points, -1)]
                 if changes_space(self.propagator) and u.shape[0]:
                     u = transfer.restrict(u, level.index - 1)
             gathered = level is levels[-1] and hierarchy.gathers_coarsest
@@ -234,6 +235,8 @@ class AdjointSolver:
     def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
         if len(forward.layout.block(0)) == 0:
             raise ValueError("the adjoint needs a layout in which rank 0 owns point 0")
+        if any(level.grid.fine is not None for level in forward.hierarchy.levels):
+            raise ValueError("the adjoint needs coarsening factors, not indices of C-points")
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()

@@ -15,7 +15,8 @@ from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
 from pint import sweeps
-from pint.propagator import Propagator, State, changes_space, kernel_of
+from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
+from pint.slots import Slots, even_runs, slots_of
 from pint.stepping import Driver, LoopDriver, StackDriver
 from pint.tiling import Line, items, num_items, tiled
 
@@ -28,12 +29,16 @@ SPLIT = 1 << 15
 
 @dataclass(eq=False)
 class _Tape:
-    """What a cycle did: its operations, its steps by level, and which levels it left relaxed."""
+    """What a cycle did: its operations, its steps by level, and which levels it left relaxed.
+
+    Also whether that is all of it, and whether all C-points are evenly spaced.
+    """
 
     lines: list[Line] = field(default_factory=list)
     num_steps: dict[int, int] = field(default_factory=dict)
     relaxed: tuple[bool, ...] = ()
     complete: bool = True
+    even: bool = True
 
 
 class CompiledDriver(Driver):
@@ -101,33 +106,48 @@ class CompiledDriver(Driver):
         self._table = np.array(rows, dtype=np.int64)
         self.compile()
 
-    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:  # noqa: D102
-        num = len(range(begin, level.num_slots, stride))
-        if num:
-            cut = max(begin + (num - 1) * stride + length - (level.num_slots - 1), 0)
-            self._count(level, num * length - cut)
-            self._do(sweeps.SWEEP, level, begin, level.num_slots, stride, length)
+    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
+        super().rebind(hierarchy)
+        self._in_python.rebind(hierarchy)
+        self._kept = {}
+
+    def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
+        slots = slots_of(starts, level.num_slots)
+        if length and len(slots):
+            cut = max(int(slots[-1]) + length - (level.num_slots - 1), 0)
+            self._count(level, len(slots) * length - cut)
+            for _, run in even_runs(starts, level.num_slots):
+                self._do(sweeps.SWEEP, level, run, length)
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
         self._count(level, length)
-        self._do(sweeps.CHAIN, level, begin, begin + length)
+        self._do(sweeps.CHAIN, level, range(begin, begin + length))
 
-    def residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
-        slots, first = level.c_steps, coarse.targets.start
-        self._count(level, coarse.num_slots - first)
-        self._do(sweeps.RESIDUAL_AT, level, slots.start, slots.stop, slots.step, first)
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
+        self._count(level, len(slots_of(slots, level.num_slots)))
+        self._do_at(sweeps.RESIDUAL_AT, level, slots, first_row)
 
-    def measure(self, level: Level, coarse: Level) -> None:  # noqa: D102
-        self._do(sweeps.NORM, level, coarse.targets.start, coarse.num_slots)
+    def measure(self, level: Level) -> None:  # noqa: D102
+        if has_own_norm(self.propagator):
+            self._leave_tape()
+            super().measure(level)
+        else:
+            self._do(sweeps.NORM, level, range(level.c_rows.start, level.c_rows.stop))
+
+    def measure_f_points(self, level: Level) -> None:  # noqa: D102
+        self._leave_tape()
+        super().measure_f_points(level)
+
+    def add_residual(self, level: Level) -> None:  # noqa: D102
+        self._do_at(sweeps.ADD_RESIDUAL, level, level.c_steps, level.c_rows.start)
 
     def coarse_rhs(self, coarse: Level) -> None:  # noqa: D102
         self._count(coarse, coarse.num_slots - coarse.targets.start)
-        self._do(sweeps.COARSE_RHS, coarse, coarse.targets.start, coarse.num_slots)
+        self._do(sweeps.COARSE_RHS, coarse, range(coarse.targets.start, coarse.num_slots))
 
     def restrict_state(self, level: Level, coarse: Level) -> None:  # noqa: D102
         if self._copies:
-            slots = level.c_points
-            self._do(sweeps.RESTRICT, level, slots.start, slots.stop, slots.step, 1)
+            self._do_at(sweeps.RESTRICT, level, level.c_points, 1)
         else:
             self._leave_tape()
             super().restrict_state(level, coarse)
@@ -139,8 +159,7 @@ class CompiledDriver(Driver):
 
     def correct(self, level: Level, coarse: Level) -> None:  # noqa: D102
         if self._copies:
-            slots = level.c_points
-            self._do(sweeps.CORRECT, level, slots.start, slots.stop, slots.step, 1)
+            self._do_at(sweeps.CORRECT, level, level.c_points, 1)
         else:
             self._leave_tape()
             super().correct(level, coarse)
@@ -175,6 +194,7 @@ class CompiledDriver(Driver):
     def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
         """Go through a cycle operation by operation, and return what it did."""
         tape = _Tape(complete=hierarchy.comm.size == self.threads == 1)
+        tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
         before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
         try:
             cycle(hierarchy)
@@ -185,7 +205,9 @@ class CompiledDriver(Driver):
 
     def _program(self, tape: _Tape) -> NDArray[np.int64]:
         bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
-        lines = tiled(tape.lines, bytes_per_state + 8)  # and the time
+        lines = tape.lines
+        if tape.even:
+            lines = tiled(lines, bytes_per_state + 8)  # and the time
         return np.array(lines, dtype=np.int64).reshape(-1, sweeps.NUM_FIELDS)
 
     def _leave_tape(self) -> None:
@@ -193,13 +215,16 @@ class CompiledDriver(Driver):
         if self._tape is not None:
             self._tape.complete = False
 
-    def _do(
-        self, code: int, level: Level, begin: int, end: int, stride: int = 1, more: int = 0
-    ) -> None:
+    def _do_at(self, code: int, level: Level, slots: Slots, first_row: int) -> None:
+        """Carry out an operation between slots of a level and consecutive rows of the next one."""
+        for before, run in even_runs(slots, level.num_slots):
+            self._do(code, level, run, first_row + before)
+
+    def _do(self, code: int, level: Level, slots: range, more: int = 0) -> None:
         """Carry out one operation, and note it down."""
-        if begin >= end:
+        if not slots:
             return
-        line = (code, level.row, begin, end, stride, more)
+        line = (code, level.row, slots.start, slots.stop, slots.step, more)
         if self._tape is not None:
             self._tape.lines.append(line)
         if self._pool is not None and self._is_large(line):
@@ -225,9 +250,9 @@ def _row(level: Level) -> list[int]:
     shape = level.u.shape[1:]
     times = level.grid.times.ctypes.data + 8 * (level.block.start - 1)
     arrays = (_address(level.u), _address(level.g), times, _address(level.r))
-    norms = _address(level.norms)
+    norms, weight = _address(level.norms), np.float64(level.relax_weight).view(np.int64)
     sizes = (level.num_slots, math.prod(shape), *(shape or (1,)))
-    return [level.index, *arrays, norms, *sizes]
+    return [level.index, *arrays, norms, int(weight), *sizes]
 
 
 def _address(array: Any) -> int:

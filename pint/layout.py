@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from operator import mul
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,9 @@ class Layout:
         object.__setattr__(self, "bounds", np.asarray(self.bounds, dtype=np.int64))
 
     @classmethod
-    def balanced(cls, num_steps: int, size: int, coarsening: Sequence[int] = ()) -> Layout:
+    def balanced(
+        cls, num_steps: int, size: int, coarsening: Sequence[int | tuple[int, ...]] = ()
+    ) -> Layout:
         """Split points 0..N evenly; blocks start at C-points of a level as coarse as is cheap.
 
         Parameters
@@ -47,10 +50,12 @@ class Layout:
             N on the finest level.
         size : int
             Number of ranks.
-        coarsening : sequence of int
-            Coarsening factor of each level that is coarsened.
+        coarsening : sequence
+            Coarsening factor of each level that is coarsened, or the indices of its C-points, on
+            which blocks take no account, nor on the levels below.
         """
-        units = [1, *accumulate(coarsening, mul)]
+        factors = takewhile(lambda factor: not isinstance(factor, tuple), coarsening)
+        units = [1, *accumulate(cast(Iterable[int], factors), mul)]
         unit = max(unit for unit in units if _longest(num_steps, size, unit))
         num_units = -(-num_steps // unit)
         bounds = -(-np.arange(size + 1, dtype=np.int64) * num_units // size) * unit
@@ -81,9 +86,15 @@ class Layout:
         """Return the points that `rank` owns."""
         return range(int(self.bounds[rank]), int(self.bounds[rank + 1]))
 
-    def coarsen(self, m: int) -> Layout:
-        """Return the layout of the multiples of m, each owned by the rank that owned it."""
+    def coarsen(self, m: int | NDArray[np.int64]) -> Layout:
+        """Return the layout of the multiples of m, or the points m; owners stay the same."""
+        if isinstance(m, np.ndarray):
+            return Layout(np.searchsorted(m, self.bounds))
         return Layout(-(-self.bounds // m))
+
+    def after(self, point: int) -> Layout:
+        """Return the layout of the points from this one on; owners stay the same."""
+        return Layout(np.maximum(self.bounds - point, 0))
 
     def owner(self, point: int) -> int:
         """Return the rank that owns `point`."""

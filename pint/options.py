@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
 PerLevel = int | tuple[int, ...]
+Coarsening = int | tuple[int, ...]
+"""Between a level and the next: a factor, or which points of the level are those of the next."""
 T = TypeVar("T")
 
 
@@ -21,18 +24,42 @@ class MGRITOptions:
     ----------
     levels : int, default 2
         Greatest number of levels; 1 is plain time stepping.
-    coarsening : int or tuple of int, default 2
-        Factor m between a level and the next: the multiples of m are the C-points.
+    coarsening : int or tuple, default 2
+        Factor m between a level and the next: the multiples of m are the C-points. With factor 1
+        the next level has the same points, and may be coarser in space. An entry of a tuple may
+        also be a sequence of indices, 0 first and increasing: the points of that level that are
+        C-points. Where the last entry is such a sequence, there are no levels after it.
     min_coarse : int, default 2
         A coarser level exists only while it has at least this many steps.
+    cycle : {"V", "F", "W"}, default "V"
+        Order in which a cycle visits the levels. For 4 levels, V is 0 1 2 3 2 1 0, F is
+        0 1 2 3 2 3 2 1 2 3 2 1 0, and W is 0 1 2 3 2 3 2 1 2 3 2 3 2 1 0.
+    v_cycles : int, default 1
+        Number of V-cycles that an F-cycle does on every level between the finest and the coarsest
+        when it has come up to it.
+    f_cycles : int, optional
+        Number of cycles that are F-cycles, those after them are V-cycles; all, if left out.
     relax : int or tuple of int, default 1
         Number of CF-sweeps before the F-relaxation: 0 is F-relaxation, 1 is FCF-relaxation.
+    relax_weight : float or tuple of float, default 1.0
+        Weight w of C-relaxation, u_C <- w (Phi(u_{C-1}) + g_C) + (1 - w) u_C.
     max_iterations : int, default 100
         Greatest number of cycles; the exact number where neither tolerance is given.
     tolerance : float, optional
         Stop after the cycle whose residual, measured before its correction, is below this.
     relative_tolerance : float, optional
         The same, relative to the first residual that is measured.
+    norm : {1, 2, inf}, default 2
+        Which norm of the numbers that are the norms of the residual at each point; those are
+        `Propagator.norm`, the 2-norm unless a model has its own.
+    residual : {"c_points", "all_points", "none"}, default "c_points"
+        Where the residual is measured. After F-relaxation it is zero at F-points, unless two
+        evaluations of a step differ, as those of an iterative solver do; to look there takes one
+        more sweep. "none" saves the measurement and its message, for a fixed number of cycles.
+    local_tolerance : float, optional
+        Points at the left end are left alone, and counted in the residual no more, once the
+        residual at every C-point up to them is below this: the cycles that follow work on the
+        rest, from a point of the coarsest level on. A solve has converged when all are.
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
@@ -75,12 +102,19 @@ class MGRITOptions:
     """
 
     levels: int = 2
-    coarsening: PerLevel = 2
+    coarsening: int | tuple[Coarsening, ...] = 2
     min_coarse: int = 2
+    cycle: Literal["V", "F", "W"] = "V"
+    v_cycles: int = 1
+    f_cycles: int | None = None
     relax: PerLevel = 1
+    relax_weight: float | tuple[float, ...] = 1.0
     max_iterations: int = 100
     tolerance: float | None = None
     relative_tolerance: float | None = None
+    norm: float = 2
+    residual: Literal["c_points", "all_points", "none"] = "c_points"
+    local_tolerance: float | None = None
     skip_first_down: bool = True
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
@@ -91,17 +125,38 @@ class MGRITOptions:
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
-        for name in ("levels", "min_coarse", "max_iterations", "threads"):
+        for name in ("levels", "min_coarse", "v_cycles", "f_cycles", "max_iterations", "threads"):
             if isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
         at_least("levels", self.levels, 1)
-        at_least("coarsening", self.coarsening, 2)
+        object.__setattr__(self, "coarsening", _coarsening(self.coarsening))
         at_least("min_coarse", self.min_coarse, 1)
         at_least("relax", self.relax, 0)
+        for weight in _entries("relax_weight", self.relax_weight):
+            positive("relax_weight", weight)
+            if weight != 1 and not any(_entries("relax", self.relax)):
+                raise ValueError(
+                    f"relax_weight {weight} needs C-relaxation: set relax to 1 or more"
+                )
         at_least("max_iterations", self.max_iterations, 1)
         positive("tolerance", self.tolerance)
         positive("relative_tolerance", self.relative_tolerance)
         positive("divergence_factor", self.divergence_factor)
+        one_of("cycle", self.cycle, ("V", "F", "W"))
+        at_least("v_cycles", self.v_cycles, 1)
+        if self.f_cycles is not None:
+            at_least("f_cycles", self.f_cycles, 1)
+        if self.cycle != "F" and (self.v_cycles != 1 or self.f_cycles is not None):
+            raise ValueError(
+                f"v_cycles and f_cycles belong to cycle 'F', got cycle {self.cycle!r}: leave them "
+                "out or set cycle='F'"
+            )
+        if self.norm not in (1, 2, math.inf):
+            raise ValueError(f"norm must be one of 1, 2, inf, got {self.norm!r}")
+        one_of("residual", self.residual, ("c_points", "all_points", "none"))
+        positive("local_tolerance", self.local_tolerance)
+        if self.residual == "none" and self.has_tolerance:
+            raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
         one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
@@ -129,23 +184,57 @@ class MGRITOptions:
                 "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
             )
 
-    def coarsening_of(self, level: int) -> int:
-        """Return the factor between `level` and the next."""
-        return per_level(self.coarsening, level)
+    def coarsening_of(self, level: int) -> Coarsening:
+        """Return what is between `level` and the next: a factor, or the indices of the C-points.
+
+        Behind the last entry, where that is one of indices, it is 2.
+        """
+        given = self.coarsening
+        if not isinstance(given, tuple):
+            return given
+        entry = given[min(level, len(given) - 1)]
+        return 2 if level >= len(given) and isinstance(entry, tuple) else entry
+
+    def relax_weight_of(self, level: int) -> float:
+        """Return the weight of C-relaxation on `level`."""
+        return per_level(self.relax_weight, level)
 
     def relax_of(self, level: int) -> int:
         """Return the number of CF-sweeps on `level`."""
         return per_level(self.relax, level)
 
-    def factors(self, num_steps: int) -> tuple[int, ...]:
-        """Return the coarsening factors of the levels that exist for `num_steps` steps."""
-        factors: list[int] = []
+    @property
+    def has_tolerance(self) -> bool:
+        """Tell whether a residual may end a solve."""
+        given = (self.tolerance, self.relative_tolerance, self.local_tolerance)
+        return given != (None, None, None)
+
+    def shape_of(self, iteration: int) -> str:
+        """Return whether a cycle, numbered from 0, is a V-, F- or W-cycle."""
+        return "V" if self.f_cycles is not None and iteration >= self.f_cycles else self.cycle
+
+    def factors(self, num_steps: int) -> tuple[Coarsening, ...]:
+        """Return what is between the levels that exist for `num_steps` steps.
+
+        Raises
+        ------
+        ValueError
+            If indices of C-points lie beyond their level.
+        """
+        factors: list[Coarsening] = []
         while len(factors) < self.levels - 1:
             m = self.coarsening_of(len(factors))
-            num_steps //= m
+            if isinstance(m, tuple) and m[-1] > num_steps:
+                raise ValueError(
+                    f"coarsening has the C-point {m[-1]} on level {len(factors)}, whose points are "
+                    f"0..{num_steps}"
+                )
+            num_steps = len(m) - 1 if isinstance(m, tuple) else num_steps // m
             if num_steps < self.min_coarse:
                 break
             factors.append(m)
+            if isinstance(m, tuple) and len(factors) == len(self.coarsening):  # type: ignore[arg-type]
+                break
         return tuple(factors)
 
 
@@ -154,12 +243,48 @@ def per_level(value: T | tuple[T, ...], level: int) -> T:
     return value[min(level, len(value) - 1)] if isinstance(value, tuple) else value
 
 
+def _coarsening(given: Any) -> int | tuple[Coarsening, ...]:
+    """Return validated factors and indices of C-points, all of them hashable."""
+    if not isinstance(given, tuple):
+        return _factor(given)
+    entries = _entries("coarsening", given)
+    return tuple(_indices(entry) if _has_entries(entry) else _factor(entry) for entry in entries)
+
+
+def _factor(given: Any) -> int:
+    at_least("coarsening", given, 1)
+    return int(given)
+
+
+def _has_entries(given: Any) -> bool:
+    return hasattr(given, "__len__") and not isinstance(given, str | dict)
+
+
+def _indices(given: Any) -> tuple[int, ...]:
+    """Return validated indices of C-points."""
+    for point in given:
+        at_least("coarsening", point, 0)
+    points = tuple(int(point) for point in given)
+    increasing = all(before < after for before, after in pairwise(points))
+    if len(points) < 2 or points[0] != 0 or not increasing:
+        raise ValueError(
+            f"coarsening must give indices of C-points that begin with 0 and increase, got {points}"
+        )
+    return points
+
+
+def _entries(name: str, value: T | tuple[T, ...]) -> tuple[T, ...]:
+    """Return the entries of a value for each level."""
+    if not isinstance(value, tuple):
+        return (value,)
+    if not value:
+        raise ValueError(f"{name} must have at least one entry, got ()")
+    return value
+
+
 def at_least(name: str, value: PerLevel, least: int) -> None:
     """Raise ValueError unless every entry of `value` is an integer of at least `least`."""
-    entries = value if isinstance(value, tuple) else (value,)
-    if not entries:
-        raise ValueError(f"{name} must have at least one entry, got ()")
-    for entry in entries:
+    for entry in _entries(name, value):
         if isinstance(entry, bool) or not hasattr(entry, "__index__"):
             raise ValueError(f"{name} must be an integer, got {entry!r}")
         if entry < least:

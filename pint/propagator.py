@@ -224,6 +224,58 @@ class Propagator(ABC):
             f"{type(self).__name__} has no tangent_step: write it to use the Delta correction"
         )
 
+    def defect(self, new: State, u: State, step: Step) -> State:
+        """Return A(new, u), which `step` makes zero; for models that give their own equation.
+
+        A step then solves A(u_i, u_{i-1}) = g_i, where the default is u_i - Phi(u_{i-1}) = g_i, and
+        residuals are g_i - A(u_i, u_{i-1}): without a solve, where an implicit step is one. Such a
+        model writes `step_to` too. Not for the compiled driver.
+
+        Raises
+        ------
+        NotImplementedError
+            Unless overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no defect")
+
+    def step_to(self, u: State, step: Step, g: State | None, guess: State) -> State:
+        """Return the state with A(new, u) = g, None for zero; new.
+
+        Parameters
+        ----------
+        u : array
+            State at the begin of the step; a stack if `batched`.
+        step : Step
+            The step.
+        g : array or None
+            Right-hand side.
+        guess : array
+            State that is known so far at the end of the step, for iterative solvers.
+
+        Raises
+        ------
+        NotImplementedError
+            Unless overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has a defect but no step_to: write it")
+
+    def tighten(self, residual: float) -> None:  # noqa: B027
+        """Hear the norm of the residual, for models whose steps iterate to a tolerance.
+
+        Called on every rank alike: before the first cycle with inf (with 0 where there is one
+        level), and after each cycle that has measured its residual. Early cycles may so take
+        cheaper steps.
+        """
+
+    def norm(self, u: State) -> float:
+        """Return the norm of the residual at one point; the 2-norm unless overridden.
+
+        A model may so measure in its own inner product, sqrt(u^T M u) with a mass matrix M. It gets
+        one state of the finest level, also when `batched`, so that its result is the same on any
+        number of ranks. The adjoint problem has the 2-norm.
+        """
+        return float(np.linalg.norm(np.asarray(u).ravel()))
+
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
 
@@ -265,6 +317,16 @@ def kernel_of(propagator: Propagator) -> Any:
     """Return the propagator's kernel; None where it has none."""
     # A compiled function that is a class attribute comes back as a bound method.
     return getattr(propagator.kernel, "__func__", propagator.kernel)
+
+
+def has_own_norm(propagator: Propagator) -> bool:
+    """Tell whether the propagator measures residuals in a norm of its own."""
+    return type(propagator).norm is not Propagator.norm
+
+
+def has_own_equation(propagator: Propagator) -> bool:
+    """Tell whether the propagator gives A(u_i, u_{i-1}) itself."""
+    return type(propagator).defect is not Propagator.defect
 
 
 def changes_space(propagator: Propagator) -> bool:

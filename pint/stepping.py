@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import array_api_compat
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pint.mgrit.norms import integer_digits, squared_norms
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, State, Step
+from pint.propagator import Propagator, State, Step, has_own_equation, has_own_norm
+from pint.slots import Slots, shifted, slots_of
 
 if TYPE_CHECKING:
     from pint.mgrit.delta import Delta
@@ -47,8 +48,8 @@ class Driver(ABC):
         self.delta: Delta | None = None
 
     @abstractmethod
-    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:
-        """From each of the slots begin, begin + stride, ... take `length` steps to the right.
+    def sweep(self, level: Level, starts: Slots, length: int) -> None:
+        """From each of the slots `starts` take `length` steps to the right.
 
         A step sets u_i = Phi(u_{i-1}) + g_i; the last interval may end with the block.
         """
@@ -58,8 +59,8 @@ class Driver(ABC):
         """From the slot `begin` take `length` steps to the right."""
 
     @abstractmethod
-    def residual(self, level: Level, coarse: Level) -> None:
-        """Set r = Phi(u_{i-1}) - u_i + g_i at the own C-points but point 0."""
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:
+        """Set consecutive rows of r to Phi(u_{i-1}) - u_i + g_i at these slots."""
 
     def linearize(self, level: Level, coarse: Level) -> None:
         """Hear that the coarse level has its start, at which corrected steps are linearised."""
@@ -91,9 +92,28 @@ class Driver(ABC):
         if not (restricted is r and level.r is coarse.g):
             coarse.g[coarse.targets] = restricted
 
-    def measure(self, level: Level, coarse: Level) -> None:
-        """Set the squared norms of the residuals, shape (number of C-points,)."""
-        level.norms[coarse.targets] = squared_norms(level.r[coarse.targets])
+    def measure(self, level: Level) -> None:
+        """Set the squared norms of the residuals at C-points."""
+        level.norms[level.c_rows] = self._squares(level.r[level.c_rows])
+
+    def measure_f_points(self, level: Level) -> None:
+        """Set the squared norms of the residuals at F-points, some at a time; r is lost."""
+        slots, at_once = level.f_points, level.r.shape[0]
+        for begin in range(0, slots.size, at_once):
+            part = slots[begin : begin + at_once]
+            self.residual(level, part, 0)
+            level.f_norms[begin : begin + part.size] = self._squares(level.r[: part.size])
+
+    def _squares(self, r: State) -> NDArray[np.float64]:
+        """Return the squared norms of a stack of residuals."""
+        if not has_own_norm(self.propagator):
+            return squared_norms(r)
+        norms = [self.propagator.norm(r[row, ...]) for row in range(r.shape[0])]
+        return np.array(norms, dtype=np.float64) ** 2
+
+    def add_residual(self, level: Level) -> None:
+        """Add the residuals to their C-points, times the weight of C-relaxation."""
+        level.u[level.c_steps] += level.relax_weight * level.r[level.c_rows]
 
     def correct(self, level: Level, coarse: Level) -> None:
         """Add the interpolated change of the coarse states to the C-points.
@@ -118,6 +138,12 @@ class Driver(ABC):
         if self.delta is not None:
             self.delta.bind(hierarchy)
 
+    def rebind(self, hierarchy: Hierarchy) -> None:
+        """Hear that a solve goes on with other levels."""
+        num_steps = self.num_steps
+        self.bind(hierarchy)
+        self.num_steps = num_steps
+
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
         cycle(hierarchy)
@@ -132,22 +158,22 @@ class Driver(ABC):
 class LoopDriver(Driver):
     """Calls the propagator once per point: the honest default for a user's own code."""
 
-    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:  # noqa: D102
+    def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         for k in range(1, length + 1):
-            self._update(level, range(begin + k, level.num_slots, stride))
+            self._update(level, slots_of(shifted(starts, k), level.num_slots))
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
         self._update(level, range(begin + 1, begin + 1 + length))
 
-    def _update(self, level: Level, slots: range) -> None:
+    def _update(self, level: Level, slots: range | NDArray[np.int64]) -> None:
         u, g = level.u, level.g
         for slot, new in self._evaluate(level, slots):
             u[slot, ...] = new if g is None else new + g[slot, ...]
 
-    def residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
         u, g, r = level.u, level.g, level.r
-        slots = range(*level.c_steps.indices(level.num_slots))
-        for row, (slot, new) in enumerate(self._evaluate(level, slots), coarse.targets.start):
+        evaluated = self._evaluate(level, slots_of(slots, level.num_slots))
+        for row, (slot, new) in enumerate(evaluated, first_row):
             r[row, ...] = new - u[slot, ...]
             if g is not None:
                 r[row, ...] += g[slot, ...]
@@ -157,7 +183,9 @@ class LoopDriver(Driver):
         for slot, new in self._evaluate(coarse, range(coarse.targets.start, coarse.num_slots)):
             g[slot, ...] = (g[slot, ...] + u[slot, ...]) - new
 
-    def _evaluate(self, level: Level, slots: range) -> Iterator[tuple[int, State]]:
+    def _evaluate(
+        self, level: Level, slots: range | NDArray[np.int64]
+    ) -> Iterator[tuple[int, State]]:
         """Yield each slot with Phi of the state before it, evaluated when its turn comes."""
         self._count(level, len(slots))
         u, phi = level.u, self._phi
@@ -193,17 +221,27 @@ class StackDriver(Driver):
 
     def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
         super().__init__(propagator, blas_threads)
-        self._stacks: dict[tuple[int, int, int, int], Step] = {}
+        self._stacks: dict[tuple[Any, ...], Step] = {}
 
-    def sweep(self, level: Level, begin: int, stride: int, length: int) -> None:  # noqa: D102
-        if begin + stride >= level.num_slots:  # not more than one interval
+    def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
+        which = slots_of(starts, level.num_slots)
+        if len(which) == 1:
+            begin = int(which[0])
             self.chain(level, begin, min(length, level.num_slots - 1 - begin))
             return
         for k in range(1, length + 1):
-            slots = slice(begin + k, level.num_slots, stride)
+            slots = _within(shifted(starts, k), level.num_slots)
             g = None if level.g is None else level.g[slots]
             before, steps = self._before(level, slots)
-            self.propagator.step_into(before, steps, g, level.u[slots])
+            out = level.u[slots]  # a copy where the slots lie anywhere
+            if out.shape[0]:
+                self.propagator.step_into(before, steps, g, out)
+            if not isinstance(slots, slice):
+                level.u[slots] = out
+
+    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
+        super().rebind(hierarchy)
+        self._stacks = {}
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
         if length > 0:
@@ -212,9 +250,10 @@ class StackDriver(Driver):
             _, steps = self._before(level, slots)
             self.propagator.chain(level.u[begin, ...], steps, g, level.u[slots])
 
-    def residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
-        r, slots = level.r[coarse.targets], level.c_steps
-        if r.shape[0]:
+    def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
+        num = len(slots_of(slots, level.num_slots))
+        r = level.r[first_row : first_row + num]
+        if num:
             self.propagator.step_into(*self._before(level, slots), None, r)
             r -= level.u[slots]
             if level.g is not None:
@@ -226,12 +265,15 @@ class StackDriver(Driver):
             g += coarse.u[slots]
             g -= self.propagator.step(*self._before(coarse, slots))
 
-    def _before(self, level: Level, slots: slice) -> tuple[State, Step]:
+    def _before(self, level: Level, slots: Slots) -> tuple[State, Step]:
         """Return the states before the slots, and the stack of steps that leads from them."""
-        before = level.u[slots.start - 1 : slots.stop - 1 : slots.step]
+        before = level.u[shifted(slots, -1)]
         self._count(level, before.shape[0])
-        first = level.block.start + slots.start
-        key = (level.index, first, before.shape[0], slots.step)
+        if isinstance(slots, slice):
+            first = level.block.start + slots.start
+            key: tuple[Any, ...] = (level.index, first, before.shape[0], slots.step)
+        else:
+            key = (level.index, level.block.start, slots.tobytes())
         if key not in self._stacks:
             self._stacks[key] = level.steps(slots)
         return before, self._stacks[key]
@@ -260,6 +302,8 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
             f"driver 'stack' needs a batched propagator, and {name} is not: "
             "set batched = True and let step take stacks, or use driver 'loop'"
         )
+    if has_own_equation(propagator):
+        return _implicit_driver(propagator, options)
     if options.driver in ("auto", "compiled"):
         if propagator.kernel is not None:
             from pint.compiled import CompiledDriver  # Numba, only where it is needed
@@ -292,6 +336,24 @@ def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
     driver.delta = Delta(corrected, options, stacked=isinstance(driver, StackDriver))
     return driver
+
+
+def _implicit_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
+    """Return the driver of a propagator that gives its own equation."""
+    if options.driver == "compiled":
+        raise ValueError(
+            f"driver 'compiled' takes residuals u - Phi, and {type(propagator).__name__} has a "
+            "defect of its own: use driver 'loop' or 'stack'"
+        )
+    from pint.implicit import ImplicitDriver  # it builds on this module
+
+    stacks = propagator.batched and options.driver != "loop"
+    return ImplicitDriver(propagator, stacks, options.threads)
+
+
+def _within(slots: Slots, num_slots: int) -> Slots:
+    """Return the slots without those behind the end of the block."""
+    return slice(slots.start, num_slots, slots.step) if isinstance(slots, slice) else slots
 
 
 def _stacked(transfer: Callable[[State, int], State], u: State, level: int) -> State:

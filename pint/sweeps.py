@@ -27,12 +27,12 @@ from pint.mgrit.norms import NUM_DIGITS
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
 
-# Columns of the table of levels: arrays by the address of slot 0 (0 where there is none), number
-# of slots, entries of a state, shape of a state.
-INDEX, U, G, TIMES, RESIDUAL, NORMS, NUM_SLOTS, SIZE, SHAPE = range(9)
+# Columns of the table of levels: arrays by the address of slot 0 (0 where there is none), bits of
+# the weight of C-relaxation, number of slots, entries of a state, shape of a state.
+INDEX, U, G, TIMES, RESIDUAL, NORMS, WEIGHT, NUM_SLOTS, SIZE, SHAPE = range(10)
 
 # Operations, and what a row of a program holds besides: level, begin, end, stride, and one more.
-CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT = range(7)
+CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT, ADD_RESIDUAL = range(8)
 NUM_FIELDS = 6
 
 _TOGETHER = 32
@@ -85,7 +85,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     """
     tag = f"{fingerprint(kernel)[:16]}_{dtype}_{ndim}"
     kernel = named_by_content(kernel)
-    is_number = ndim == 0
+    is_number, number = ndim == 0, dtype.type
     template = (0,) * (1 + max(ndim, 1))
 
     def jit(function: Callable[..., Any]) -> Any:
@@ -215,6 +215,16 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 u[i, k] += v[slot, k] - u[i, k]
             slot += 1
 
+    @jit
+    def add_residual(row: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
+        """Add the residuals, times a weight, at the slots begin, begin + stride, ... < end."""
+        u, r = flat(row[U], row[NUM_SLOTS], row), flat(row[RESIDUAL], row[NUM_SLOTS], row)
+        weight = number(np.int64(row[WEIGHT]).view(np.float64))
+        for i in range(begin, end, stride):
+            for k in range(u.shape[1]):
+                u[i, k] += weight * r[slot, k]
+            slot += 1
+
     step_on = chain_of_numbers if is_number else chain
 
     def run(program: Any, table: Any, params: Any) -> None:
@@ -235,6 +245,8 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 coarse_rhs(row, params, begin, end)
             elif code == CORRECT:
                 correct(row, table[at + 1], begin, end, stride, more)
+            elif code == ADD_RESIDUAL:
+                add_residual(row, begin, end, stride, more)
 
     run_cached: Run = cached(jit(run))
     return run_cached

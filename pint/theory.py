@@ -109,7 +109,7 @@ def step_factors(
     """
     xi = _finite_row(eigenvalues, "eigenvalues")
     levels = [as_grid(grid)]
-    for m in options.factors(levels[0].num_steps):
+    for m in _even_factors(options, levels[0].num_steps):
         levels.append(levels[-1].coarsen(m))
     return [stability(xi[:, None] * np.diff(level.times)) for level in levels]
 
@@ -401,6 +401,7 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
             f"factors must have one entry for each of {len(coarsening) + 1} levels, "
             f"got {len(factors)}"
         )
+    coarsening = _even_factors(options, num_steps)
     levels: list[_Level] = []
     for index, given in enumerate(factors):
         phi = _constant_or_varying(given, num_steps, index)
@@ -409,10 +410,20 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
                 f"factors of level {index} are for {len(phi)} eigenvectors, those of level 0 for "
                 f"{len(levels[0].phi)}"
             )
-        levels.append(_Level(phi, options.coarsening_of(index), options.relax_of(index)))
-        num_steps //= options.coarsening_of(index)
+        m = coarsening[index] if index < len(coarsening) else 1
+        levels.append(_Level(phi, m, options.relax_of(index)))
+        num_steps //= m
     levels[-1].solved = options.coarsest != "relaxation"
     return levels
+
+
+def _even_factors(options: MGRITOptions, num_steps: int) -> tuple[int, ...]:
+    """Return the coarsening factors of the levels that exist."""
+    factors = options.factors(num_steps)
+    even = tuple(m for m in factors if isinstance(m, int))
+    if len(even) < len(factors):
+        raise ValueError("the theory needs coarsening factors, not chosen C-points")
+    return even
 
 
 def _constant_or_varying(given: ArrayLike, num_steps: int, level: int) -> Complex:

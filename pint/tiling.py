@@ -5,7 +5,8 @@ intervals, they can follow each other closely: operation j takes chunk c when th
 done with chunk c + 1. No result changes, because
 
 - the item k of every operation is the interval that starts at the k-th C-point (sweeps), that
-  C-point (restriction, correction), or the next one (residual, norm, coarse right-hand side);
+  C-point (restriction, correction), or the next one (residual, what is made of it, coarse
+  right-hand side);
 - an item reads nothing but what earlier operations left at the items up to k + 1, and later ones
   have not changed at the items from k - 1 on.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pint.sweeps import CHAIN, COARSE_RHS, CORRECT, RESIDUAL_AT, RESTRICT, SWEEP
+from pint.sweeps import ADD_RESIDUAL, CHAIN, COARSE_RHS, CORRECT, RESIDUAL_AT, RESTRICT, SWEEP
 
 Line = tuple[int, int, int, int, int, int]
 
@@ -58,7 +59,7 @@ def num_items(line: Line) -> int:
 def items(line: Line, first: int, last: int) -> Line:
     """Return the part of an operation from item `first` to before `last`; it may be empty."""
     code, row, begin, end, stride, more = line
-    if code in (RESIDUAL_AT, RESTRICT, CORRECT):
+    if code in (RESIDUAL_AT, ADD_RESIDUAL, RESTRICT, CORRECT):
         more += first
     return code, row, begin + first * stride, min(begin + last * stride, end), stride, more
 

@@ -24,6 +24,9 @@ class TimeGrid:
         Number of steps of the finest grid that a step covers.
     level : int, default 0
         Level of the grid.
+    fine : ndarray of int64, shape (N + 1,), optional
+        Index of each point on the finest grid, where not all steps cover as many of its steps;
+        then `num_fine` says nothing.
 
     Raises
     ------
@@ -40,6 +43,7 @@ class TimeGrid:
     times: NDArray[np.float64]
     num_fine: int = 1
     level: int = 0
+    fine: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         times = np.array(self.times, dtype=np.float64)  # a copy: who gave it may change it
@@ -47,10 +51,17 @@ class TimeGrid:
         _check_times(times)
 
     @classmethod
-    def _of(cls, times: NDArray[np.float64], num_fine: int, level: int) -> TimeGrid:
+    def _of(
+        cls,
+        times: NDArray[np.float64],
+        num_fine: int,
+        level: int,
+        fine: NDArray[np.int64] | None = None,
+    ) -> TimeGrid:
         """Return the grid of times that come from a validated one, without a copy."""
         grid = object.__new__(cls)
-        for name, value in (("times", times), ("num_fine", num_fine), ("level", level)):
+        fields = {"times": times, "num_fine": num_fine, "level": level, "fine": fine}
+        for name, value in fields.items():
             object.__setattr__(grid, name, value)
         return grid
 
@@ -75,13 +86,25 @@ class TimeGrid:
     @property
     def fine_index(self) -> NDArray[np.int64]:
         """Index of each point on the finest grid, shape (N + 1,); new."""
-        return np.arange(self.times.size) * self.num_fine
+        return self._fine_at(np.arange(self.times.size)).copy()
 
-    def coarsen(self, m: int) -> TimeGrid:
-        """Return the grid of every m-th point, with N // m steps."""
-        kept = self.times[: self.num_steps // m * m + 1 : m]
+    def _fine_at(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index on the finest grid of points of this one."""
+        return points * self.num_fine if self.fine is None else self.fine[points]
+
+    def coarsen(self, m: int | NDArray[np.int64]) -> TimeGrid:
+        """Return the grid of every m-th point, with N // m steps, or of the points m."""
+        if isinstance(m, np.ndarray):
+            return TimeGrid._of(self.times[m], 0, self.level + 1, self._fine_at(m))
+        kept = slice(None, self.num_steps // m * m + 1, m)
+        fine = None if self.fine is None else self.fine[kept].copy()
         # Contiguous, so that a sweep on a coarse level reads no more than it needs.
-        return TimeGrid._of(np.ascontiguousarray(kept), self.num_fine * m, self.level + 1)
+        times = np.ascontiguousarray(self.times[kept])
+        return TimeGrid._of(times, self.num_fine * m, self.level + 1, fine)
+
+    def after(self, point: int) -> TimeGrid:
+        """Return the grid from a point on; steps stand for the same finest steps as before."""
+        return TimeGrid._of(self.times[point:], 0, self.level, self.fine_index[point:])
 
     def reversed(self) -> TimeGrid:
         """Return the grid run backwards, t -> t_0 + t_N - t; on finest grids only."""
@@ -94,22 +117,25 @@ class TimeGrid:
 
         Parameters
         ----------
-        index : int or slice
+        index : int, slice, or ndarray of int64
             End points, each in 1..N of this level.
 
         Returns
         -------
         Step
-            Scalars (plain float and int) for an int, arrays for a slice.
+            Scalars (plain float and int) for an int, arrays for a slice or an array.
         """
         if isinstance(index, slice):
-            before = slice(index.start - 1, index.stop - 1, index.step)
-            last = np.arange(index.start, index.stop, index.step or 1) * self.num_fine
-            first = last - (self.num_fine - 1)
-            return Step(self.level, self.times[before], self.times[index], first, last)
-        start, stop = self.times[index - 1 : index + 1].tolist()
-        last_step = index * self.num_fine
-        return Step(self.level, start, stop, last_step - self.num_fine + 1, last_step)
+            before: Any = slice(index.start - 1, index.stop - 1, index.step)
+            points = np.arange(index.start, index.stop, index.step or 1)
+        elif isinstance(index, np.ndarray):
+            before, points = index - 1, index
+        else:
+            stack = self.steps(slice(index, index + 1, 1))
+            start, stop, first, last = (np.asarray(field).item() for field in stack[1:])
+            return Step(self.level, start, stop, first, last)
+        begins, ends = self._fine_at(points - 1) + 1, self._fine_at(points)
+        return Step(self.level, self.times[before], self.times[index], begins, ends)
 
 
 def as_grid(times: TimeGrid | ArrayLike) -> TimeGrid:

@@ -7,6 +7,7 @@ from operator import mul
 import numba
 import numpy as np
 
+from pint.models.transfer import full_weighting, linear
 from pint.propagator import Propagator, Step
 
 WAVES = np.array([1.3, -2.1, 0.7])
@@ -36,12 +37,15 @@ class Swirl(Propagator):
         self.parameters = np.concatenate([W, [0.3, -0.2, 0.1]]).astype(dtype)
 
     def matrices(self, step):
-        """Return gain Q and W."""
+        """Return gain Q, one for all steps or one for each, and W."""
         W = self.parameters[:9].reshape(3, 3)
         if step.level == 0:
             return (self.gain * TURN).astype(self.dtype), W
-        num_fine = int(np.max(step.num_fine))
-        Q = OTHER_TURN @ np.linalg.matrix_power(self.gain * TURN, num_fine)
+        num_fine = np.max(step.num_fine)
+        if np.any(step.num_fine != num_fine):
+            one_by_one = [self.matrices(step.at(row))[0] for row in range(len(step.last))]
+            return np.array(one_by_one), W.T
+        Q = OTHER_TURN @ np.linalg.matrix_power(self.gain * TURN, int(num_fine))
         return Q.astype(self.dtype), W.T
 
     def bend(self, u, step):
@@ -155,6 +159,105 @@ class Drift(Propagator):
         return fine
 
 
+@numba.njit
+def rod(u, start, stop, level, params, out):
+    """One step of `Rod`: elimination from left to right, then back."""
+    n, dt = u.size, stop - start
+    dx = math.pi / (n - 1)
+    c, strength = dt / dx**2, dt * (math.cos(stop) - math.sin(stop))
+    last = math.sin(math.pi) * math.cos(stop) + strength * math.sin(math.pi)
+    params[0], out[0] = 0.0, 0.0
+    for i in range(1, n - 1):
+        pivot = 1 + 2 * c - c * params[i - 1]
+        params[i] = c / pivot
+        out[i] = (u[i] + strength * math.sin(i * dx) + c * out[i - 1]) / pivot
+    out[n - 1] = last
+    for i in range(n - 2, 0, -1):
+        out[i] += params[i] * out[i + 1]
+
+
+class Rod(Propagator):
+    """u_t = u_xx + sin(x) (cos t - sin t) on [0, pi], by backward Euler; u = sin(x) cos(t).
+
+    Levels coarsen in space as well, by full weighting and linear interpolation, down to 3 nodes.
+    """
+
+    dtype = np.dtype(np.float64)
+    kernel = rod
+
+    def __init__(self, num_nodes, batched=False):
+        self.state_shape = (num_nodes,)
+        self.batched = batched
+
+    def kernel_params(self):
+        return np.zeros(self.state_shape)
+
+    def step(self, u, step):
+        n = u.shape[-1]
+        dx = math.pi / (n - 1)
+        stop, c = np.asarray(step.stop)[..., None], np.asarray(step.dt)[..., None] / dx**2
+        inner = np.arange(1, n - 1)
+        matrix = np.zeros((*u.shape[:-1], n, n))
+        matrix[..., inner, inner] = 1 + 2 * c
+        matrix[..., inner, inner - 1] = matrix[..., inner, inner + 1] = -c
+        matrix[..., 0, 0] = matrix[..., -1, -1] = 1
+        d = u.copy()
+        d[..., 0], d[..., -1:] = 0, math.sin(math.pi) * np.cos(stop)
+        d += (
+            np.asarray(step.dt)[..., None]
+            * np.sin(np.arange(n) * dx)
+            * (np.cos(stop) - np.sin(stop))
+        )
+        return np.linalg.solve(matrix, d[..., None])[..., 0]
+
+    def coarsens(self, level):
+        return level < int(math.log2(self.state_shape[0])) - 1
+
+    def restrict(self, u, level):
+        return full_weighting(u) if self.coarsens(level) else u
+
+    def interpolate(self, u, level):
+        return linear(u) if self.coarsens(level) else u
+
+
+@numba.njit
+def plate(u, start, stop, level, params, out):
+    inverse = params[level]
+    rows, columns = u.shape
+    for i in range(rows):
+        for j in range(columns):
+            total = 0.0
+            for k in range(rows):
+                for m in range(columns):
+                    total += inverse[i * columns + j, k * columns + m] * u[k, m]
+            out[i, j] = total
+
+
+class Plate(Propagator):
+    """u_t = u_xx + u_yy on [0, pi]^2, zero at the boundary, by backward Euler at the inner nodes.
+
+    One step is a product with the inverse of its matrix; level l has steps of 2^l dt.
+    """
+
+    dtype = np.dtype(np.float64)
+    kernel = plate
+
+    def __init__(self, num_inner, dt, levels=3):
+        self.state_shape = (num_inner, num_inner)
+        one, dx = np.eye(num_inner), math.pi / (num_inner + 1)
+        bend = (2 * one - np.eye(num_inner, k=1) - np.eye(num_inner, k=-1)) / dx**2
+        laplacian = np.kron(bend, one) + np.kron(one, bend)
+        self.inverses = np.array(
+            [np.linalg.inv(np.eye(num_inner**2) + 2**k * dt * laplacian) for k in range(levels)]
+        )
+
+    def kernel_params(self):
+        return self.inverses
+
+    def step(self, u, step):
+        return (self.inverses[step.level] @ u.ravel()).reshape(u.shape)
+
+
 def one_step(propagator, u, times, i):
     """Return the step to point i and its arguments, written without the engine's grid."""
     start, stop = float(times[i - 1]), float(times[i])
@@ -197,17 +300,24 @@ def naive_mgrit(propagator, times, options, u, g=None):
     """Iterate on u (N + 1 states, the initial value first) by MGRIT, point by point.
 
     Returns the iterate after the cycles, and for each cycle that measures one the residual at the
-    C-points m, 2m, ... Only for propagators that are not batched; the coarsest level is the one
+    C-points but point 0. Only for propagators that are not batched; the coarsest level is the one
     that `options.factors` leaves.
     """
     u = list(u)
+    num_steps = len(u) - 1
     g = [np.zeros_like(u[0])] * len(u) if g is None else g
-    factors = options.factors(len(u) - 1)
-    strides = np.cumprod([1, *factors]).tolist()
+    factors = options.factors(num_steps)
+    fine = [list(range(num_steps + 1))]  # by level, the finest index of each point
+    kept = []  # by level, which of its points are C-points
+    for level in range(len(factors) + 1):
+        m = factors[level] if level < len(factors) else options.coarsening_of(level)
+        number = isinstance(m, int)
+        kept.append(list(range(0, len(fine[level]), m)) if number else list(m))
+        fine.append([fine[level][i] for i in kept[level]])
     residuals = []
 
     def phi(level, u, i):
-        first, last = (i - 1) * strides[level] + 1, i * strides[level]
+        first, last = fine[level][i - 1] + 1, fine[level][i]
         return propagator.step(u, Step(level, times[first - 1], times[last], first, last))
 
     def visit(level, u, g, points):
@@ -215,14 +325,15 @@ def naive_mgrit(propagator, times, options, u, g=None):
             u[i] = phi(level, u[i - 1], i) + g[i]
 
     def f_relax(level, u, g):
-        m = options.coarsening_of(level)
-        visit(level, u, g, [i for i in range(1, len(u)) if i % m])
+        visit(level, u, g, [i for i in range(1, len(u)) if i not in kept[level]])
 
     def relax(level, u, g):
-        m = options.coarsening_of(level)
+        weight = options.relax_weight_of(level)
         for _ in range(options.relax_of(level)):
             f_relax(level, u, g)
-            visit(level, u, g, range(m, len(u), m))
+            new = {i: phi(level, u[i - 1], i) + g[i] for i in kept[level][1:]}
+            for i, state in new.items():
+                u[i] = weight * state + (1 - weight) * u[i]
         f_relax(level, u, g)
 
     def solve_coarsest(level, u, g):
@@ -233,36 +344,48 @@ def naive_mgrit(propagator, times, options, u, g=None):
 
     def correct(level, u, g, v, v_new):
         for c, (old, new) in enumerate(zip(v, v_new, strict=True)):
-            u[c * factors[level]] = u[c * factors[level]] + propagator.interpolate(new - old, level)
+            i = kept[level][c]
+            u[i] = u[i] + propagator.interpolate(new - old, level)
         f_relax(level, u, g)
 
-    def v_cycle(level, u, g):
+    def below(level, shape):
+        """The cycles of the next level, written down for each shape and not by a rule."""
+        if level + 1 == len(factors):
+            return ["V"]
+        return {"V": ["V"], "W": ["W", "W"], "F": ["F"] + options.v_cycles * ["V"]}[shape]
+
+    def full_cycle(level, u, g, shape):
         if level == len(factors):
             solve_coarsest(level, u, g)
             return
-        m = factors[level]
         relax(level, u, g)
-        r = [phi(level, u[i - 1], i) + g[i] - u[i] for i in range(m, len(u), m)]
+        r = [phi(level, u[i - 1], i) + g[i] - u[i] for i in kept[level][1:]]
         if level == 0:
             residuals.append(np.array(r))
-        v = [propagator.restrict(state, level) for state in u[::m]]
+        v = [propagator.restrict(u[i], level) for i in kept[level]]
         g_c = [np.zeros_like(v[0])] + [
             propagator.restrict(r[c - 1], level) + v[c] - phi(level + 1, v[c - 1], c)
             for c in range(1, len(v))
         ]
         v_new = list(v)
-        v_cycle(level + 1, v_new, g_c)
+        for next_shape in below(level, shape):
+            full_cycle(level + 1, v_new, g_c, next_shape)
         correct(level, u, g, v, v_new)
 
-    def upward_cycle(level, u, g):
+    def upward_cycle(level, u, g, shape):
         if level == len(factors):
             solve_coarsest(level, u, g)
             return
-        v = [propagator.restrict(state, level) for state in u[:: factors[level]]]
+        v = [propagator.restrict(u[i], level) for i in kept[level]]
         v_new = list(v)
-        upward_cycle(level + 1, v_new, [np.zeros_like(v[0])] * len(v))
+        zero = [np.zeros_like(v[0])] * len(v)
+        first, *others = below(level, shape)
+        upward_cycle(level + 1, v_new, zero, first)
+        for next_shape in others:
+            full_cycle(level + 1, v_new, zero, next_shape)
         correct(level, u, g, v, v_new)
 
     for cycle in range(options.max_iterations):
-        (upward_cycle if cycle == 0 and options.skip_first_down else v_cycle)(0, u, g)
+        shape = "V" if options.f_cycles is not None and cycle >= options.f_cycles else options.cycle
+        (upward_cycle if cycle == 0 and options.skip_first_down else full_cycle)(0, u, g, shape)
     return np.array(u), residuals

@@ -16,8 +16,24 @@ from pint.options import per_level
         ({"levels": 2.0}, "levels must be an integer, got 2.0"),
         ({"levels": True}, "levels must be an integer, got True"),
         ({"levels": (2, 3)}, "levels must be one integer, got (2, 3)"),
-        ({"coarsening": 1}, "coarsening must be at least 2, got 1"),
-        ({"coarsening": (4, 1)}, "coarsening must be at least 2, got 1"),
+        ({"coarsening": 0}, "coarsening must be at least 1, got 0"),
+        ({"coarsening": (4, -1)}, "coarsening must be at least 1, got -1"),
+        ({"coarsening": ((0, 2.5),)}, "coarsening must be an integer, got 2.5"),
+        ({"coarsening": (2, "04")}, "coarsening must be an integer, got '04'"),
+        *(
+            (
+                {"coarsening": (2, points)},
+                "coarsening must give indices of C-points that begin with 0 and increase, got "
+                f"{points}",
+            )
+            for points in [(), (0,), (1, 2), (0, 2, 2), (0, 3, 1)]
+        ),
+        ({"relax_weight": 0.0}, "relax_weight must be a positive number, got 0.0"),
+        ({"relax_weight": (1.0, -1.0)}, "relax_weight must be a positive number, got -1.0"),
+        (
+            {"relax_weight": 1.5, "relax": 0},
+            "relax_weight 1.5 needs C-relaxation: set relax to 1 or more",
+        ),
         ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
         ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),
         ({"coarsening": [4, 2]}, "coarsening must be an integer, got [4, 2]"),
@@ -25,12 +41,28 @@ from pint.options import per_level
         ({"min_coarse": (2,)}, "min_coarse must be one integer, got (2,)"),
         ({"relax": -1}, "relax must be at least 0, got -1"),
         ({"relax": (1, -2)}, "relax must be at least 0, got -2"),
+        ({"cycle": "X"}, "cycle must be one of V, F, W, got 'X'"),
+        ({"v_cycles": 0}, "v_cycles must be at least 1, got 0"),
+        ({"f_cycles": 0}, "f_cycles must be at least 1, got 0"),
+        (
+            {"v_cycles": 2},
+            "v_cycles and f_cycles belong to cycle 'F', got cycle 'V': leave them out or set "
+            "cycle='F'",
+        ),
         ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
         ({"max_iterations": (9,)}, "max_iterations must be one integer, got (9,)"),
         ({"tolerance": 0.0}, "tolerance must be a positive number, got 0.0"),
         ({"tolerance": float("nan")}, "tolerance must be a positive number, got nan"),
         ({"tolerance": float("inf")}, "tolerance must be a positive number, got inf"),
         ({"relative_tolerance": -1e-3}, "relative_tolerance must be a positive number, got -0.001"),
+        ({"norm": 3}, "norm must be one of 1, 2, inf, got 3"),
+        ({"norm": "2"}, "norm must be one of 1, 2, inf, got '2'"),
+        ({"residual": "full"}, "residual must be one of c_points, all_points, none, got 'full'"),
+        (
+            {"residual": "none", "tolerance": 1e-6},
+            "a tolerance needs a residual, and residual is 'none': leave one out",
+        ),
+        ({"local_tolerance": -1.0}, "local_tolerance must be a positive number, got -1.0"),
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},
@@ -84,11 +116,27 @@ def test_last_entry_holds_for_coarser_levels(value, expected):
         ({"levels": 2, "coarsening": 2, "min_coarse": 1}, 2, (2,)),
         ({"levels": 4, "coarsening": (8, 2)}, 128, (8, 2, 2)),
         ({"levels": 4, "coarsening": (2, 50, 3)}, 100, (2,)),
+        ({"levels": 4, "coarsening": (2, 1, 2)}, 10, (2, 1, 2)),
+        ({"levels": 3, "coarsening": 1}, 5, (1, 1)),
+        ({"levels": 9, "coarsening": (np.array([0, 1, 5, 9]),)}, 10, ((0, 1, 5, 9),)),
+        ({"levels": 9, "coarsening": ([0, 1, 5, 9, 10], 2)}, 10, ((0, 1, 5, 9, 10), 2)),
+        ({"levels": 9, "coarsening": ((0, 9), 2)}, 10, ()),  # one step is too few
     ],
     ids=str,
 )
 def test_levels_exist_while_they_have_enough_steps(options, num_steps, factors):
     assert MGRITOptions(**options).factors(num_steps) == factors
+
+
+def test_c_points_beyond_their_level_are_refused():
+    options = MGRITOptions(levels=3, coarsening=(2, (0, 3, 6)))
+    with pytest.raises(ValueError, match=r"has the C-point 6 on level 1, whose points are 0\.\.5"):
+        options.factors(10)
+
+
+def test_behind_indices_the_coarsest_level_is_relaxed_by_twos():
+    options = MGRITOptions(coarsening=(3, (0, 1, 5)))
+    assert [options.coarsening_of(level) for level in range(4)] == [3, (0, 1, 5), 2, 2]
 
 
 def test_numpy_integers_are_integers():

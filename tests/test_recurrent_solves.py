@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pint import MGRITOptions, Status
+from pint import MGRITOptions, Status, Step
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from tests.recurrent_models import (
     BATCH,
     CASES,
@@ -144,3 +145,10 @@ class TestFewIterations:
     def test_parts_of_two_are_the_fine_steps(self, num_steps, kind):
         """Nothing is left to iterate, whatever the inputs."""
         assert self.error(num_steps, noise=1.0, coarse_step=kind, substep=2) < 1e-12
+
+
+def test_chosen_c_points_are_refused():
+    model = Recurrence(RecurrenceOptions(num_features=1, hidden=2))
+    step = Step(1, np.zeros(2), np.ones(2), np.array([1, 3]), np.array([2, 5]))
+    with pytest.raises(ValueError, match="recurrent layers need coarsening factors"):
+        model.step(np.zeros((2, 1, 1, 2)), step)

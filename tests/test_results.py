@@ -107,7 +107,7 @@ class TestRecord:
             ({"command": "a\udcffb"}, ValueError, "UTF-8"),
             ({"ranks": 0}, ValueError, "ranks must be at least 1, got 0"),
             ({"hosts": True}, TypeError, "hosts must be an integer"),
-            ({"coarsening": (4, 1)}, ValueError, "at least 2, got 1"),
+            ({"coarsening": (4, -1)}, ValueError, "at least 0, got -1"),
             ({"times": [0.0, 1.0]}, TypeError, "times must be a NumPy array, got list"),
             ({"times": np.zeros(17, np.float32)}, TypeError, "float64"),
             ({"times": np.zeros((17, 1))}, ValueError, r"\(N\+1,\)"),

@@ -88,16 +88,39 @@ def test_f_sweep_steps_through_every_interval_to_its_end(driver, with_g):
     expected = level.u.copy()
     for point in (1, 2, 3, 5, 6, 7, 9, 10, 11, 13):
         expected[point + 1] = expected_at(expected, [point], level.g)[0]
-    driver.sweep(level, 1, M, M - 1)
+    driver.sweep(level, slice(1, 15, M), M - 1)
     close(level.u, expected)
     assert driver.num_steps == {0: 10}
+
+
+def test_sweeps_from_any_slots(driver, with_g):
+    level, _ = levels_of(driver, with_g, 8)
+    expected = level.u.copy()
+    starts = [1, 4, 7, 11]  # three apart, then four
+    for point in (s + k for s in starts for k in (0, 1)):
+        expected[point + 1] = expected_at(expected, [point], level.g)[0]
+    driver.sweep(level, np.array(starts), 2)
+    close(level.u, expected)
+    assert driver.num_steps == {0: 8}
+
+
+def test_weighted_residuals_are_added(driver, with_g):
+    level, _ = levels_of(driver, with_g, 9)
+    level.relax_weight = 1.25
+    driver.bind(Hierarchy([level], driver, MGRITOptions(), SerialCommunicator()))
+    expected = level.u.copy()
+    new = expected_at(expected, [4, 8, 12], level.g)
+    expected[[5, 9, 13]] = 1.25 * new - 0.25 * expected[[5, 9, 13]]
+    driver.residual(level, level.c_steps, level.c_rows.start)
+    driver.add_residual(level)
+    close(level.u, expected)
 
 
 def test_c_sweep_changes_c_points_all_at_once(driver, with_g):
     level, _ = levels_of(driver, with_g, 1)
     expected = level.u.copy()
     expected[[5, 9, 13]] = expected_at(level.u, [4, 8, 12], level.g)
-    driver.sweep(level, 4, M, 1)
+    driver.sweep(level, slice(4, 14, M), 1)
     close(level.u, expected)
     assert driver.num_steps == {0: 3}
 
@@ -117,8 +140,9 @@ def test_nothing_to_do(driver):
     level, _ = levels_of(driver, True, 3)
     before = level.u.copy()
     driver.chain(level, 3, 0)
-    driver.sweep(level, level.num_slots, M, 1)
-    driver.sweep(level, level.num_slots - 1, M, 2)
+    driver.sweep(level, slice(level.num_slots, level.num_slots, M), 1)
+    driver.sweep(level, np.zeros(0, dtype=np.int64), 1)
+    driver.sweep(level, slice(level.num_slots - 1, level.num_slots, M), 2)
     assert np.array_equal(level.u, before)
     assert driver.num_steps == {}
 
@@ -126,8 +150,8 @@ def test_nothing_to_do(driver):
 def test_residual_and_its_norms(driver, with_g):
     level, coarse = levels_of(driver, with_g, 4)
     before = level.u.copy()
-    driver.residual(level, coarse)
-    driver.measure(level, coarse)
+    driver.residual(level, level.c_steps, level.c_rows.start)
+    driver.measure(level)
     r = expected_at(level.u, [4, 8, 12], level.g) - level.u[[5, 9, 13]]
     assert level.r is coarse.g
     close(coarse.g[2:], r)
@@ -175,7 +199,7 @@ def test_what_a_propagator_gets(kind, batched, shapes):
     level = replace(level, index=1)
     coarse = replace(coarse, index=2)
     level.u, level.r = np.arange(20.0).reshape(10, 2), np.zeros((6, 2))
-    driver.residual(level, coarse)
+    driver.residual(level, level.c_steps, level.c_rows.start)
     assert propagator.shapes == shapes
     firsts = np.concatenate([np.atleast_1d(step.first) for step in propagator.steps])
     stops = np.concatenate([np.atleast_1d(step.stop) for step in propagator.steps])

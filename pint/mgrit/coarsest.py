@@ -9,9 +9,11 @@ import numpy as np
 
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.relaxation import relax, step_in_turn
+from pint.mgrit.stopwatch import timed
 from pint.propagator import State
 
 
+@timed("coarsest level")
 def solve_coarsest(hierarchy: Hierarchy) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level, driver = hierarchy.levels[-1], hierarchy.driver
@@ -28,7 +30,8 @@ def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> N
     if 0 in level.block:
         level.g[1, ...] = level.u[1, ...]
     own = np.ascontiguousarray(level.g[level.owned])
-    gathered = hierarchy.comm.allgather_blocks(own, np.diff(level.layout.bounds))
+    with hierarchy.watch.phase("messages"):
+        gathered = hierarchy.comm.allgather_blocks(own, np.diff(level.layout.bounds))
     everything.g[1:] = in_library_of(level.u, gathered)
     everything.u[1, ...] = everything.g[1, ...]
     step_in_turn(everything, hierarchy.driver)

@@ -22,6 +22,7 @@ from pint.mgrit.coarsest import in_library_of
 from pint.mgrit.hierarchy import wait
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, Step, changes_space
+from pint.slots import slots_of
 
 if TYPE_CHECKING:
     from pint.mgrit.hierarchy import Hierarchy, Level
@@ -473,7 +474,7 @@ def _every(function: Callable[[State], tuple[State, Any]], stacks: State) -> Sta
 
 def _slots(level: Level) -> list[int]:
     """Return the slots of the own C-points."""
-    return list(range(*level.c_points.indices(level.num_slots)))
+    return [int(slot) for slot in slots_of(level.c_points, level.num_slots)]
 
 
 def _receive(level: Level, into: State) -> Request | None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pint.mgrit.hierarchy import Level
+from pint.mgrit.stopwatch import timed
 from pint.stepping import Driver
 
 
-def residual(level: Level, coarse: Level, driver: Driver) -> None:
-    """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0.
+@timed("residual")
+def residual(level: Level, driver: Driver) -> None:
+    """Set ``level.r`` to g + Phi(u_{i-1}) - u at the own C-points but point 0, and measure it.
 
     After F-relaxation, so that the ghost is up to date.
     """
-    driver.residual(level, coarse)
+    if level.measured == "all_points":
+        driver.measure_f_points(level)
+    driver.residual(level, level.c_steps, level.c_rows.start)
+    if level.measured != "none":
+        driver.measure(level)
 
 
+@timed("restriction")
 def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     """Set the coarse states to v = R u, the coarse right-hand side to R r + v_c - Phi(v_{c-1}).
 
@@ -26,6 +33,7 @@ def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     driver.coarse_rhs(coarse)
 
 
+@timed("restriction")
 def restrict_state(level: Level, coarse: Level, driver: Driver) -> None:
     """Set the coarse states to the restricted C-points."""
     coarse.relaxed = False
@@ -33,6 +41,7 @@ def restrict_state(level: Level, coarse: Level, driver: Driver) -> None:
         driver.restrict_state(level, coarse)
 
 
+@timed("correction")
 def correct(level: Level, coarse: Level, driver: Driver) -> None:
     """Add the interpolated change of the coarse states to the C-points they came from."""
     level.relaxed = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
+from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.options import MGRITOptions
 from pint.propagator import State, Step
+from pint.slots import Slots, shifted, slots_of
 from pint.stepping import Driver
 from pint.timegrid import TimeGrid
 
@@ -38,19 +40,27 @@ class Level:
         Which rank owns which.
     comm : Communicator
         The ranks.
-    m : int
-        Coarsening factor: the multiples of m are the C-points.
+    m : int or ndarray of int64
+        Coarsening factor: the multiples of m are the C-points; or the indices of the C-points.
     relax : int
         Number of CF-sweeps.
+    relax_weight : float
+        Weight of C-relaxation.
+    measured : {"c_points", "all_points", "none"}
+        Where the residual is measured; nowhere but on the finest level.
     u : array, shape (len(block) + 1, ...state_shape)
         States.
     g : array of the same shape, or None
         Right-hand side: u_i = Phi(u_{i-1}) + g_i; None is zero.
     r : array, shape (number of slots of the next level, ...state_shape)
         Residual at the C-points, by the slots of the next level; it is that level's `g` where
-        their states are of one shape. None on the coarsest level.
+        their states are of one shape. On the coarsest level None, unless relaxation needs it.
     norms : ndarray of float64, shape (number of slots of the next level,)
         Squared norms of `r`; on the finest level only.
+    f_norms : ndarray of float64, shape (number of F-points,)
+        Those of the residual at `f_points`, where it is measured at all points.
+    watch : Stopwatch
+        Seconds by phase; one for all levels.
     relaxed : bool
         Whether all F-points, and the ghost, follow from the C-points.
     row : int
@@ -62,13 +72,17 @@ class Level:
     grid: TimeGrid
     layout: Layout
     comm: Communicator
-    m: int
+    m: int | NDArray[np.int64]
     relax: int
+    relax_weight: float = 1.0
+    measured: str = "none"
     u: State = None
     g: State = None
     r: State = None
     norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    f_norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     relaxed: bool = False
+    watch: Stopwatch = field(default_factory=Stopwatch)
     row: int = -1
     block: range = field(init=False)
 
@@ -77,7 +91,9 @@ class Level:
         self.block = self.layout.block(self.comm.rank)
         self.left = self.layout.left(self.comm.rank)
         self.right = self.layout.right(self.comm.rank)
-        self.first_c = -self.block.start % self.m + 1
+        self.c_points = self._c_slots()
+        self.c_steps = self._c_slots(skipped=1 if 0 in self.block else 0)
+        self.intervals = self._intervals()
 
     @property
     def num_slots(self) -> int:
@@ -94,34 +110,66 @@ class Level:
         """Slots of the own points that a step leads to: all but point 0."""
         return slice(2 if 0 in self.block else 1, self.num_slots, 1)
 
-    @property
-    def c_points(self) -> slice:
-        """Slots of the own C-points, point 0 included."""
-        return slice(self.first_c, self.num_slots, self.m)
+    def _c_slots(self, skipped: int = 0) -> Slots:
+        """Return the slots of the own C-points but the first `skipped` of them."""
+        if isinstance(self.m, np.ndarray):
+            begin, end = np.searchsorted(self.m, (self.block.start, self.block.stop))
+            return self.m[begin + skipped : end] + (1 - self.block.start)
+        return slice(-self.block.start % self.m + 1 + skipped * self.m, self.num_slots, self.m)
+
+    def _intervals(self) -> list[tuple[Slots, int]]:
+        """Return C-points that have as many F-points behind them, cut at the block's end."""
+        if isinstance(self.c_points, slice):
+            return [(self.c_points, self.c_points.step - 1)]
+        lengths = np.diff(self.c_points, append=self.num_slots) - 1
+        return [(self.c_points[lengths == n], int(n)) for n in np.unique(lengths) if n > 0]
 
     @property
-    def c_steps(self) -> slice:
-        """Slots of the own C-points that a step leads to: all but point 0."""
-        skipped = self.m if 0 in self.block else 0
-        return slice(self.first_c + skipped, self.num_slots, self.m)
+    def first_c(self) -> int:
+        """Slot of the first own C-point; beyond the last slot where there is none."""
+        if isinstance(self.c_points, slice):
+            return min(int(self.c_points.start), self.num_slots)
+        return int(self.c_points[0]) if self.c_points.size else self.num_slots
 
-    def steps(self, slots: slice) -> Step:
+    @property
+    def ends_with_c(self) -> bool:
+        """Tell whether the last own point is a C-point."""
+        slots = slots_of(self.c_points, self.num_slots)
+        return bool(len(slots)) and slots[-1] == self.num_slots - 1
+
+    @property
+    def c_rows(self) -> slice:
+        """Rows of `r` that belong to `c_steps`."""
+        begin = 2 if 0 in self.block else 1
+        return slice(begin, begin + len(slots_of(self.c_steps, self.num_slots)), 1)
+
+    @property
+    def f_points(self) -> NDArray[np.int64]:
+        """Slots of the own F-points; new."""
+        slots = np.arange(self.targets.start, self.num_slots)
+        return np.setdiff1d(slots, np.asarray(slots_of(self.c_steps, self.num_slots)))
+
+    @property
+    def relaxes_by_residual(self) -> bool:
+        """Tell whether C-relaxation is more than a step onto points that no other one reads."""
+        neighbours = self.m == 1 if isinstance(self.m, int) else bool((np.diff(self.m) == 1).any())
+        return self.relax > 0 and (neighbours or self.relax_weight != 1)
+
+    def steps(self, slots: Slots) -> Step:
         """Return the stack of steps that end at the points in `slots`."""
-        shift = self.block.start - 1
-        return self.grid.steps(slice(slots.start + shift, slots.stop + shift, slots.step))
+        return self.grid.steps(shifted(slots, self.block.start - 1))
 
-    def single_steps(self, slots: range) -> Iterator[Step]:
+    def single_steps(self, slots: range | NDArray[np.int64]) -> Iterator[Step]:
         """Yield the step that ends at each of the slots, with plain numbers."""
-        times, num_fine = self.grid.times, self.grid.num_fine
-        last = (slots.start + self.block.start - 1) * num_fine
         for begin in range(0, len(slots), _CHUNK):
             part = slots[begin : begin + _CHUNK]
-            stops = slice(part.start + self.block.start - 1, part.stop + self.block.start - 1)
-            starts = slice(stops.start - 1, stops.stop - 1, part.step)
-            ends = slice(stops.start, stops.stop, part.step)
-            for start, stop in zip(times[starts].tolist(), times[ends].tolist(), strict=True):
-                yield Step(self.index, start, stop, last - num_fine + 1, last)
-                last += part.step * num_fine
+            if isinstance(part, range):
+                stack = self.steps(slice(part.start, part.stop, part.step))
+            else:
+                stack = self.steps(part)
+            columns = (field.tolist() for field in stack[1:])  # type: ignore[union-attr]
+            for fields in zip(*columns, strict=True):
+                yield Step(self.index, *fields)
 
     def receive_ghost(self) -> Request | None:
         """Post the receive of the ghost; None where there is no left neighbour."""
@@ -133,7 +181,12 @@ class Level:
 
     def exchange(self) -> None:
         """Bring the ghost up to date; collective over the ranks with points."""
-        wait(self.receive_ghost(), self.send_last())
+        self.wait(self.receive_ghost(), self.send_last())
+
+    @timed("messages")
+    def wait(self, *requests: Request | None) -> None:
+        """Wait for the messages that are under way."""
+        wait(*requests)
 
 
 def whole(level: Level) -> Level:
@@ -148,6 +201,20 @@ def whole(level: Level) -> Level:
         r=None,
         norms=np.zeros(0),
         row=level.index + 1,
+    )
+
+
+def _after(level: Level, point: int) -> Level:
+    """Return a level from a point on, with views of its states and right-hand side."""
+    layout = level.layout.after(point)
+    gone = len(level.block) - len(layout.block(level.comm.rank))
+    return dataclasses.replace(
+        level,
+        grid=level.grid.after(point),
+        layout=layout,
+        m=level.m if isinstance(level.m, int) else level.m[level.m >= point] - point,
+        u=level.u[gone:],
+        g=None if level.g is None else level.g[gone:],
     )
 
 
@@ -186,6 +253,8 @@ class Hierarchy:
     options: MGRITOptions
     comm: Communicator
     gathered: Level | None = None
+    watch: Stopwatch = field(default_factory=Stopwatch)
+    on_visit: Callable[[Level], None] | None = None
 
     @classmethod
     def build(
@@ -195,11 +264,31 @@ class Hierarchy:
         levels: list[Level] = []
         factors = options.factors(grid.num_steps)
         for index in range(len(factors) + 1):
-            m = factors[index] if index < len(factors) else options.coarsening_of(index)
-            levels.append(Level(index, grid, layout, comm, m, options.relax_of(index)))
-            grid, layout = grid.coarsen(m), layout.coarsen(m)
+            given = factors[index] if index < len(factors) else options.coarsening_of(index)
+            m = np.array(given) if isinstance(given, tuple) else given
+            relax, weight = options.relax_of(index), options.relax_weight_of(index)
+            measured = options.residual if index == 0 else "none"
+            levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
+            if index < len(factors):
+                grid, layout = grid.coarsen(m), layout.coarsen(m)
+        watch = Stopwatch()
+        for level in levels:
+            level.watch = watch
         gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
-        return cls(levels, driver, options, comm, whole(levels[-1]) if gathers else None)
+        gathered = whole(levels[-1]) if gathers else None
+        return cls(levels, driver, options, comm, gathered, watch)
+
+    def visited(self, index: int) -> None:
+        """Tell who wants to know that a cycle has finished its visit to a level."""
+        if self.on_visit is not None:
+            self.on_visit(self.levels[index])
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the arrays of all levels on this rank."""
+        levels = [*self.levels, *([] if self.gathered is None else [self.gathered])]
+        arrays = [a for one in levels for a in (one.u, one.g, one.r, one.norms, one.f_norms)]
+        return sum({id(a): int(a.nbytes) for a in arrays if a is not None}.values())
 
     @property
     def gathers_coarsest(self) -> bool:
@@ -227,11 +316,41 @@ class Hierarchy:
             alike = tuple(fine.shape) == tuple(stack.shape[1:])
             own = None if level.r is coarse.g else level.r
             level.r = coarse.g if alike else zeros(own, coarse.num_slots, fine)
+        coarsest = self.levels[-1]
+        if self.options.coarsest == "relaxation" and coarsest.relaxes_by_residual:
+            coarsest.r = zeros(coarsest.r, coarsest.c_rows.stop, stack[0, ...])
         if len(self.levels) > 1 and finest.norms.size == 0:
             finest.norms = np.zeros(self.levels[1].num_slots)
+            if finest.measured == "all_points":
+                finest.f_norms = np.zeros(finest.f_points.size)
         for level in self.levels:
             level.relaxed = False
         self.driver.bind(self)
+
+    def after(self, point: int) -> Hierarchy:
+        """Return the levels from a point of the coarsest level on, with views of the same arrays.
+
+        The states before it, and at it, stay what they are.
+        """
+        fine = int(self.levels[-1].grid.fine_index[point])
+        places = [int(np.searchsorted(one.grid.fine_index, fine)) for one in self.levels]
+        levels = [_after(*pair) for pair in zip(self.levels, places, strict=True)]
+        for old, new, old_coarse, coarse in zip(
+            self.levels, levels, self.levels[1:], levels[1:], strict=False
+        ):
+            rows = slice(old_coarse.num_slots - coarse.num_slots, None)
+            new.r = coarse.g if old.r is old_coarse.g else old.r[rows]
+            new.norms = old.norms[rows]
+        coarsest, gathered = levels[-1], None
+        if coarsest.r is not None:
+            coarsest.r = coarsest.r[: coarsest.c_rows.stop]
+        if levels[0].f_norms.size:
+            levels[0].f_norms = np.zeros(levels[0].f_points.size)
+        if self.gathered is not None:
+            gathered = _after(self.gathered, point)
+        rest = dataclasses.replace(self, levels=levels, gathered=gathered)
+        self.driver.rebind(rest)
+        return rest
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of steps that this rank takes; empty stacks too."""

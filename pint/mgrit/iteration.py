@@ -10,9 +10,11 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.cycle import upward_cycle, v_cycle
+from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
-from pint.mgrit.norms import exact_sum
+from pint.mgrit.norms import norm_of
+from pint.propagator import Propagator
+from pint.slots import slots_of
 
 
 class Status(enum.Enum):
@@ -45,6 +47,7 @@ class Iteration:
         self.on_iteration = on_iteration
         self.residuals: list[float] = []
         self.detail = ""
+        self._first_unsettled = 0  # C-point of the finest level
 
     def run(self) -> Status:
         """Cycle until a rule holds; return how it ended."""
@@ -56,16 +59,18 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
-            self._go_through("v_cycle", v_cycle)
+            self.hierarchy.driver.propagator.tighten(0.0)
+            self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             return Status.STEPPED
+        self._tighten(math.inf)
         while len(self.residuals) < options.max_iterations:
             num_done = len(self.residuals)
             if num_done == 0 and options.skip_first_down:
                 self._go_through("upward_cycle", upward_cycle)
                 self.residuals.append(math.nan)
             else:
-                self._go_through("v_cycle", v_cycle)
+                self._go_through("cycle", cycle)
                 self._observe()
             if self.on_iteration is not None:
                 self.on_iteration(num_done, self.residuals[-1])
@@ -73,21 +78,39 @@ class Iteration:
                 return Status.DIVERGED
             if self._converged():
                 return Status.CONVERGED
-        fixed = options.tolerance is None and options.relative_tolerance is None
-        return Status.COMPLETED if fixed else Status.MAX_ITERATIONS
+            if self._first_unsettled > 0:
+                self._leave_alone()
+        return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
-    def _go_through(self, name: str, cycle: Callable[[Hierarchy], None]) -> None:
-        self.hierarchy.driver.repeat(name, cycle, self.hierarchy)
+    def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
+        shape = self.options.shape_of(len(self.residuals))
+        if self.hierarchy.on_visit is None:
+            self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
+        else:  # who looks on needs every operation in its turn
+            cycle(self.hierarchy, shape)
 
     def _observe(self) -> None:
-        """Record the norm of the residual at the C-points."""
-        finest, coarse = self.hierarchy.levels[:2]
-        norms = finest.norms[coarse.targets]
-        norm = math.sqrt(exact_sum(self.hierarchy.driver.digits(norms), self.hierarchy.comm))
+        """Record the norm of the residual."""
+        finest, hierarchy = self.hierarchy.levels[0], self.hierarchy
+        if finest.measured == "none":
+            self.residuals.append(math.nan)
+            return
+        norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
+        with hierarchy.watch.phase("messages"):
+            norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
+        self._settle(finest.norms[finest.c_rows])
+        self._tighten(norm)
         limit = self.options.divergence_factor * max(self._first_residual, 1.0)
         if not (math.isfinite(norm) and norm <= limit):
             self.detail = self._where(norms, norm)
+
+    def _tighten(self, norm: float) -> None:
+        """Tell a model whose steps iterate; F-points no longer follow from its steps then."""
+        propagator = self.hierarchy.driver.propagator
+        if type(propagator).tighten is not Propagator.tighten:
+            propagator.tighten(norm)
+            self.hierarchy.levels[0].relaxed = False
 
     @property
     def _first_residual(self) -> float:
@@ -96,10 +119,33 @@ class Iteration:
 
     def _converged(self) -> bool:
         options, norm = self.options, self.residuals[-1]
-        return (options.tolerance is not None and norm < options.tolerance) or (
-            options.relative_tolerance is not None
-            and (norm < options.relative_tolerance * self._first_residual or norm == 0)
+        return (
+            (options.tolerance is not None and norm < options.tolerance)
+            or (
+                options.relative_tolerance is not None
+                and (norm < options.relative_tolerance * self._first_residual or norm == 0)
+            )
+            or self._first_unsettled == _NOWHERE
         )
+
+    def _settle(self, norms: NDArray[np.float64]) -> None:
+        """Find the first C-point whose residual is not below the local tolerance; collective."""
+        finest, tolerance = self.hierarchy.levels[0], self.options.local_tolerance
+        if tolerance is None:
+            return
+        points = np.asarray(slots_of(finest.c_steps, finest.num_slots)) + finest.block.start - 1
+        bad = points[~(norms < tolerance**2)]
+        first = np.array([bad[0] if bad.size else _NOWHERE])
+        self._first_unsettled = int(self.hierarchy.comm.allgather_blocks(first).min())
+
+    def _leave_alone(self) -> None:
+        """Go on with the levels from the last point before which all residuals are small."""
+        grid, coarsest = self.hierarchy.levels[0].grid, self.hierarchy.levels[-1].grid
+        fine = int(grid.fine_index[self._first_unsettled])
+        point = int(np.searchsorted(coarsest.fine_index, fine)) - 1
+        point = min(point, coarsest.num_steps - 1)
+        if point > 0:
+            self.hierarchy = self.hierarchy.after(point)
 
     def _first_not_finite(self) -> str:
         """Name the first point whose state is NaN or infinite; empty if all are finite."""
@@ -117,13 +163,17 @@ class Iteration:
         point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
         if point == _NOWHERE:
             return ""
-        return f"the state is not finite at point {point}, time {finest.grid.times[point]:.6g}"
+        return f"the state is not finite at {self._name_of(point)}"
+
+    def _name_of(self, point: int) -> str:
+        grid = self.hierarchy.levels[0].grid
+        return f"point {grid.fine_index[point]}, time {grid.times[point]:.6g}"
 
     def _where(self, norms: NDArray[np.float64], norm: float) -> str:
         """Name the first point with the worst residual; collective."""
         finest = self.hierarchy.levels[0]
         bad = np.where(np.isfinite(norms), norms, np.inf)
-        slots = range(*finest.c_steps.indices(finest.num_slots))
+        slots = [*slots_of(finest.c_steps, finest.num_slots), *finest.f_points]
         own = np.zeros((0, 2))
         if bad.size:
             own = np.array([[bad.max(), slots[int(bad.argmax())] - 1 + finest.block.start]])
@@ -131,5 +181,5 @@ class Iteration:
         point = int(rows[int(rows[:, 0].argmax()), 1])
         return (
             f"iteration {len(self.residuals) - 1}, level 0: residual norm {norm:.3g}, "
-            f"worst at point {point}, time {finest.grid.times[point]:.6g}"
+            f"worst at {self._name_of(point)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import array_api_compat
 import numpy as np
@@ -27,6 +28,39 @@ def squared_norms(r: State) -> NDArray[np.float64]:
     flat = xp.reshape(xp.abs(r), (r.shape[0], -1))
     flat = xp.astype(flat, xp.float64, copy=False)
     return np.asarray(xp.sum(flat * flat, axis=1), dtype=np.float64)
+
+
+def norm_of(
+    squares: NDArray[np.float64],
+    kind: float,
+    digits: Callable[[NDArray[np.float64]], NDArray[np.int64]],
+    comm: Communicator,
+) -> float:
+    """Return the 1-, 2- or inf-norm of the numbers of all ranks, given their squares; collective.
+
+    Parameters
+    ----------
+    squares : ndarray of float64, shape (n,)
+        This rank's numbers, squared.
+    kind : {1, 2, inf}
+        Which norm.
+    digits : callable
+        What sums exactly, see `integer_digits`.
+    comm : Communicator
+        The ranks.
+
+    Returns
+    -------
+    float
+        The same on every number of ranks.
+    """
+    if kind == 2:
+        return math.sqrt(exact_sum(digits(squares), comm))
+    sizes = np.sqrt(squares)
+    if kind == 1:
+        return exact_sum(digits(sizes), comm)
+    largest = np.array([sizes.max(initial=0.0)])
+    return float(comm.allgather_blocks(largest, np.ones(comm.size, dtype=np.int64)).max())
 
 
 def exact_sum(digits: NDArray[np.int64], comm: Communicator) -> float:

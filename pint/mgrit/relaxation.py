@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pint.mgrit.hierarchy import Level, wait
+from pint.mgrit.hierarchy import Level
+from pint.mgrit.stopwatch import timed
+from pint.slots import shifted
 from pint.stepping import Driver
 
 
+@timed("relaxation")
 def f_relax(level: Level, driver: Driver) -> None:
     """Step from every C-point through the F-points behind it; then the ghost is up to date.
 
@@ -18,27 +21,34 @@ def f_relax(level: Level, driver: Driver) -> None:
     level.relaxed = True
     if not level.block:
         return
-    first_c, num_slots, m = level.first_c, level.num_slots, level.m
     arriving = level.receive_ghost()
-    ends_with_own = first_c < num_slots
-    last_is_c = ends_with_own and (num_slots - 1 - first_c) % m == 0
-    leaving = level.send_last() if last_is_c else None
+    ends_with_own = level.first_c < level.num_slots
+    leaving = level.send_last() if level.ends_with_c else None
     if ends_with_own:
-        driver.sweep(level, first_c, m, m - 1)
-        if not last_is_c:
+        for starts, length in level.intervals:
+            driver.sweep(level, starts, length)
+        if not level.ends_with_c:
             leaving = level.send_last()
-    wait(arriving)
+    level.wait(arriving)
     if level.block.start > 0:
-        driver.chain(level, 0, min(first_c, num_slots) - 1)
+        driver.chain(level, 0, level.first_c - 1)
     if not ends_with_own:
         leaving = level.send_last()
-    wait(leaving)
+    level.wait(leaving)
 
 
+@timed("relaxation")
 def c_relax(level: Level, driver: Driver) -> None:
-    """Step from the last F-point of every interval to the C-point behind it."""
-    if level.block:
-        driver.sweep(level, level.c_steps.start - 1, level.m, 1)
+    """Step from the last F-point of every interval to the C-point behind it.
+
+    With a weight, or where C-points are neighbours, so that one step would read what another one
+    sets, the residual comes first: u_C <- u_C + w r_C.
+    """
+    if level.block and level.relaxes_by_residual:
+        driver.residual(level, level.c_steps, level.c_rows.start)
+        driver.add_residual(level)
+    elif level.block:
+        driver.sweep(level, shifted(level.c_steps, -1), 1)
     level.relaxed = False
 
 
@@ -54,7 +64,7 @@ def step_in_turn(level: Level, driver: Driver) -> None:
     """Solve a level by stepping through the blocks of the ranks, one rank after another."""
     if not level.block:
         return
-    wait(level.receive_ghost())
+    level.wait(level.receive_ghost())
     begin = level.targets.start - 1
     driver.chain(level, begin, level.num_slots - 1 - begin)
-    wait(level.send_last())
+    level.wait(level.send_last())

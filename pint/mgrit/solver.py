@@ -7,7 +7,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -16,17 +16,70 @@ from numpy.typing import NDArray
 from pint.comm import Communicator, as_communicator
 from pint.layout import Layout
 from pint.mgrit.delta import Lyapunov
-from pint.mgrit.hierarchy import Hierarchy
+from pint.mgrit.guess import Guess, Random, fill, states_of
+from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration, Status
-from pint.options import MGRITOptions
-from pint.propagator import Propagator, State
+from pint.mgrit.relaxation import step_in_turn
+from pint.options import Coarsening, MGRITOptions
+from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
 from pint.timegrid import TimeGrid, as_grid
 
-Guess = Any
-"""None (zero), a number, an array of a state's shape, one state for each own point, or a callable
-t -> state."""
+PHASES = (
+    "start",
+    "relaxation",
+    "residual",
+    "restriction",
+    "correction",
+    "coarsest level",
+    "messages",
+    "rest",
+)
+"""What the time of a solve is divided into."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Profile:
+    """What every rank did in a solve.
+
+    Attributes
+    ----------
+    num_steps : ndarray of int64, shape (ranks, levels)
+        Evaluations of Phi.
+    seconds : dict of str to ndarray of float64, shape (ranks,)
+        Seconds by phase, see `Result.phases`.
+    num_bytes : ndarray of int64, shape (ranks,)
+        Bytes of the arrays of all levels.
+    """
+
+    num_steps: NDArray[np.int64]
+    seconds: dict[str, NDArray[np.float64]]
+    num_bytes: NDArray[np.int64]
+
+
+class Visit(NamedTuple):
+    """What `MGRIT.solve` tells at the end of a visit to a level.
+
+    Parameters
+    ----------
+    iteration : int
+        Number of the cycle, from 0.
+    level : int
+        0 is the finest.
+    first : int
+        Index, on the level, of this rank's first point.
+    times : ndarray of float64, shape (N + 1,)
+        All times of the level.
+    u : array, shape (number of own points, ...state_shape)
+        States at this rank's points; a view, to be read only, and changed by the cycles to come.
+    """
+
+    iteration: int
+    level: int
+    first: int
+    times: NDArray[np.float64]
+    u: State
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,10 +103,16 @@ class Result:
         (the first cycle of `skip_first_down`, and solves by time stepping).
     num_steps : dict of int to int
         Evaluations of Phi on this rank, by level.
-    coarsening : tuple of int
-        Coarsening factor of every level but the coarsest.
+    coarsening : tuple
+        Coarsening factor of every level but the coarsest, or the indices of its C-points.
     seconds : float
         Wall time of the solve on this rank.
+    phases : dict of str to float
+        Seconds of it by phase: "relaxation", "residual", "restriction", "correction", "coarsest
+        level", "messages" (waiting for them), "start" (checks and arrays), "rest" (a cycle that the
+        compiled driver replays is one call, and all of it is here).
+    num_bytes : int
+        Bytes of the arrays of all levels on this rank.
     compile_seconds : float
         Wall time that the solver's construction spent on compiling kernels, or on loading them;
         not part of `seconds`.
@@ -68,8 +127,10 @@ class Result:
     detail: str
     residuals: NDArray[np.float64]
     num_steps: dict[int, int]
-    coarsening: tuple[int, ...]
+    coarsening: tuple[Coarsening, ...]
     seconds: float
+    phases: dict[str, float]
+    num_bytes: int
     compile_seconds: float
     lyapunov: Lyapunov | None = None
     layout: Layout = field(repr=False)
@@ -79,6 +140,31 @@ class Result:
     def num_iterations(self) -> int:
         """Number of cycles, the first one of `skip_first_down` included."""
         return self.residuals.size
+
+    @property
+    def convergence_factor(self) -> float:
+        """Mean factor by which a cycle reduced the residual; NaN if fewer than 2 were measured.
+
+        The geometric mean over all residuals but zeros at the end.
+        """
+        measured = self.residuals[~np.isnan(self.residuals)]
+        measured = measured[: 1 + int(np.max(np.flatnonzero(measured), initial=0))]
+        if measured.size < 2 or measured[0] == 0:
+            return math.nan
+        return float((measured[-1] / measured[0]) ** (1 / (measured.size - 1)))
+
+    def profile(self) -> Profile:
+        """Return what every rank counted and measured; collective."""
+        levels = range(len(self.coarsening) + 1)
+        steps = np.array([[self.num_steps.get(level, 0) for level in levels]])
+        seconds = np.array([[self.phases.get(phase, 0.0) for phase in PHASES]])
+        sizes = self.comm.allgather_blocks(np.array([self.num_bytes]))
+        per_phase = self.comm.allgather_blocks(seconds)
+        return Profile(
+            num_steps=self.comm.allgather_blocks(steps),
+            seconds={phase: per_phase[:, k].copy() for k, phase in enumerate(PHASES)},
+            num_bytes=sizes,
+        )
 
     def gather(self) -> NDArray[Any]:
         """Return the states at all points, (N + 1, ...state_shape), on every rank; collective.
@@ -156,6 +242,7 @@ class MGRIT:
         driver, seconds = self._make_driver()
         self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
+        self._check_relaxation()
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
 
@@ -180,6 +267,15 @@ class MGRIT:
         self.comm.agree(error)
         return driver, time.perf_counter() - begin
 
+    def _check_relaxation(self) -> None:
+        """Raise where C-relaxation would add a residual that is not one of states."""
+        adds = [level.index for level in self.hierarchy.levels if level.relaxes_by_residual]
+        if adds and has_own_equation(self.propagator):
+            raise ValueError(
+                f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
+                "which a propagator with a defect of its own does not allow"
+            )
+
     @property
     def layout(self) -> Layout:
         """Which rank owns which points of the finest level."""
@@ -196,6 +292,8 @@ class MGRIT:
         guess: Guess = None,
         sources: State | None = None,
         on_iteration: Callable[[int, float], None] | None = None,
+        on_visit: Callable[[Visit], None] | None = None,
+        on_end: Callable[[Result], None] | None = None,
     ) -> Result:
         """Solve for the states at all points; collective.
 
@@ -204,14 +302,22 @@ class MGRIT:
         initial_value : array_like, shape state_shape
             u_0. The value on the rank that owns point 0 counts (rank 0 unless a layout is given);
             others only need its shape and dtype.
-        guess : None, float, array, or callable, optional
+        guess : None, float, array, callable, "sequential", Random or Result, optional
             States to begin with at the points after point 0: zero, a constant, one state, an array
-            of one state for each own point (as `Result.u`), or a function of time that returns a
-            state. `skip_first_down` makes no use of it.
+            of one state for each own point (as `Result.u`), a function of time that returns a
+            state, the solution by time stepping, random numbers, or those of an earlier solve
+            (interpolated linearly, where that was on other times: a solve on few points may so
+            begin one on many). `skip_first_down` makes no use of it, and refuses the last three.
         sources : array, shape (number of own points, ...state_shape), optional
             Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
         on_iteration : callable, optional
-            Called after each cycle with its number and its residual norm.
+            Called after each cycle with its number and its residual norm; `states` are those that
+            it left.
+        on_visit : callable, optional
+            Called at the end of every visit to a level. Cycles are not replayed then.
+        on_end : callable, optional
+            Called with the result, before it is returned. All three are called on every rank, so
+            that they may be collective.
 
         Returns
         -------
@@ -225,13 +331,23 @@ class MGRIT:
         """
         begin = time.perf_counter()
         history = Iteration(self.hierarchy, on_iteration)
-        with limited_blas(self.hierarchy.driver.blas_threads):
-            self._start(initial_value, guess, sources)
+        watch = self.hierarchy.watch
+        watch.seconds = {}
+        self.hierarchy.on_visit = _telling(on_visit, history)
+        guess = self._checked_guess(guess)
+        with watch.phase("rest"), limited_blas(self.hierarchy.driver.blas_threads):
+            with watch.phase("start"):
+                self._start(initial_value, guess, sources)
+                if isinstance(guess, str):
+                    step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
         finest = self.hierarchy.levels[0]
+        if history.hierarchy is not self.hierarchy:  # points were left alone on the way
+            self.hierarchy.driver.rebind(self.hierarchy)
+        num_bytes = self.hierarchy.num_bytes
         u, finest.u = finest.u, None
         delta = self.hierarchy.driver.delta
-        return Result(
+        result = Result(
             u=u[1:],
             first=finest.block.start,
             times=self.grid.times,
@@ -239,19 +355,47 @@ class MGRIT:
             detail=history.detail,
             residuals=np.array(history.residuals, dtype=np.float64),
             num_steps=self.hierarchy.driver.num_steps,
-            coarsening=tuple(level.m for level in self.hierarchy.levels[:-1]),
+            coarsening=self.options.factors(self.grid.num_steps),
             seconds=time.perf_counter() - begin,
+            phases=watch.seconds,
+            num_bytes=num_bytes,
             compile_seconds=self.compile_seconds,
             lyapunov=None if delta is None else delta.lyapunov(),
             layout=finest.layout,
             comm=self.comm,
         )
+        if on_end is not None:
+            on_end(result)
+        return result
+
+    @property
+    def states(self) -> State:
+        """States at this rank's points, for callbacks; a view, to be read only, of this solve."""
+        return self.hierarchy.levels[0].u[1:]
+
+    def _checked_guess(self, guess: Guess) -> Any:
+        """Return the guess, states in place of a result; collective."""
+        costly, error = isinstance(guess, str | Random | Result), None
+        if costly and self.options.skip_first_down and len(self.hierarchy.levels) > 1:
+            error = ValueError(
+                "skip_first_down begins without a guess: set skip_first_down=False to use one"
+            )
+        elif isinstance(guess, Result) and tuple(guess.u.shape[1:]) != self.propagator.state_shape:
+            error = ValueError(
+                f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
+                f"{self.propagator.state_shape}"
+            )
+        self.comm.agree(error)
+        if isinstance(guess, Result):
+            return states_of(guess, self.hierarchy.levels[0])
+        return guess
 
     def _start(self, initial_value: State, guess: Guess, sources: State | None) -> None:
         """Check the input, then bring the levels' arrays to the state before iteration 0."""
         error: Exception | None = None
         try:
             first = self._as_state(initial_value)
+            self._check_transfers(first)
             self.hierarchy.allocate(first, with_sources=sources is not None)
             self._check_step(first)
             self._fill(first, guess, sources)
@@ -280,6 +424,24 @@ class MGRIT:
                 raise TypeError(f"{what} is {value.dtype}, the propagator's states are {dtype}")
             value = np.asarray(value).astype(dtype, copy=False)
         return value
+
+    def _check_transfers(self, first: State) -> None:
+        """Try what brings states from level to level in space, so that a wrong one is told."""
+        if self._checked or not changes_space(self.propagator):
+            return
+        model, xp = self.propagator, array_api_compat.array_namespace(first)
+        state = xp.reshape(first, (1, *first.shape)) if model.batched else first
+        for level in self.hierarchy.levels[:-1]:
+            coarse = model.restrict(state, level.index)
+            _check_array(coarse, state, f"restrict from level {level.index}")
+            if model.batched and coarse.shape[:1] != (1,):
+                raise ValueError(
+                    f"restrict from level {level.index} returned shape {tuple(coarse.shape)} for a "
+                    "stack of one state: keep the first axis"
+                )
+            back = model.interpolate(coarse, level.index)
+            _check_state(back, state, f"interpolate to level {level.index}")
+            state = coarse
 
     def _check_step(self, first: State) -> None:
         """Try each level's step once, so that a wrong one is told before any message is sent."""
@@ -313,17 +475,8 @@ class MGRIT:
                     f"{tuple(finest.u[1:].shape)}: one state for each own point"
                 )
             finest.g[1:] = sources
-        if not self._uses_guess:
-            guess = None
-        if callable(guess):
-            for slot, point in enumerate(finest.block, start=1):
-                finest.u[slot, ...] = guess(float(self.grid.times[point]))
-        elif guess is not None:
-            shape = tuple(np.shape(guess))
-            one, every = tuple(first.shape), (len(finest.block), *first.shape)
-            if shape not in ((), one, every):
-                raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
-            finest.u[1:] = guess
+        if self._uses_guess:
+            fill(finest, first, guess)
         if 0 in finest.block:
             finest.u[1, ...] = first
 
@@ -334,13 +487,31 @@ class MGRIT:
         return len(self.hierarchy.levels) > 1 and not skips
 
 
+def _telling(
+    on_visit: Callable[[Visit], None] | None, history: Iteration
+) -> Callable[[Level], None] | None:
+    """Return what the cycles call, None where nobody wants to know."""
+    if on_visit is None:
+        return None
+
+    def tell(level: Level) -> None:
+        iteration, first = len(history.residuals), level.block.start
+        on_visit(Visit(iteration, level.index, first, level.grid.times, level.u[1:]))
+
+    return tell
+
+
 def _check_state(new: State, like: State, what: str) -> None:
     if isinstance(new, float):
         new = np.asarray(new)
+    if array_api_compat.is_array_api_obj(new) and tuple(new.shape) != tuple(like.shape):
+        raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
+    _check_array(new, like, what)
+
+
+def _check_array(new: State, like: State, what: str) -> None:
     if not array_api_compat.is_array_api_obj(new):
         raise TypeError(f"{what} returned {type(new).__name__}, expected an array")
-    if tuple(new.shape) != tuple(like.shape):
-        raise ValueError(f"{what} returned shape {tuple(new.shape)}, expected {tuple(like.shape)}")
     if new.dtype != like.dtype:
         raise TypeError(f"{what} returned dtype {new.dtype}, expected {like.dtype}")
 

@@ -3,6 +3,7 @@
 from pint.results.inspect import summarize
 from pint.results.reader import Run, open_run
 from pint.results.record import RunRecord
+from pint.results.solve import write_result
 from pint.results.writer import check_target, write_run, write_solution
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "check_target",
     "open_run",
     "summarize",
+    "write_result",
     "write_run",
     "write_solution",
 ]

@@ -98,9 +98,11 @@ def _grid(run: Run) -> Iterable[RenderableType]:
 
 
 def _level_steps(steps: int, coarsening: tuple[int, ...]) -> Iterable[int]:
-    """Give the number of steps of each level: N // m of the level above."""
+    """Give the number of steps of each level: N // m of the level above, as far as is known."""
     yield steps
     for factor in coarsening:
+        if factor == 0:
+            return
         steps //= factor
         yield steps
 

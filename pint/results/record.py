@@ -35,7 +35,8 @@ class RunRecord:
     times : (N+1,) array of float64, optional
         Times of the fine grid.
     coarsening : tuple of int
-        Coarsening factor from each level to the next, each at least 2; empty for one level.
+        Coarsening factor from each level to the next, 0 where its C-points were chosen one by one;
+        empty for one level.
     solution : (N+1, ...state) array, optional
         State at every time point.
     history : mapping of str to array
@@ -78,7 +79,7 @@ class RunRecord:
         _check_integer("hosts", self.hosts, least=1)
         _check_options(self.options)
         for factor in self.coarsening:
-            _check_integer("a coarsening factor", factor, least=2)
+            _check_integer("a coarsening factor", factor, least=0)
         self._check_grid()
         self._check_arrays()
 

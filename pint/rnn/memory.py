@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.mgrit.hierarchy import Level
+from pint.slots import shifted
 
 Array = NDArray[Any]
 
@@ -28,7 +29,7 @@ class Memory:
     def __init__(self, num_sequences: int, level: Level) -> None:
         self._known = np.zeros(num_sequences, dtype=bool)
         self._own = len(level.block)
-        self._c_points = slice(level.first_c - 1, None, level.m)
+        self._c_points = shifted(level.c_points, -1)
         self._states: Array | None = None
 
     def guess(self, sequences: NDArray[np.int64]) -> Array | None:

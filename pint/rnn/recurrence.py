@@ -340,7 +340,13 @@ class Recurrence(Propagator):
         return self.options.coarse_step == "implicit"
 
     def _phases(self, step: Step) -> tuple[Phase, ...]:
-        return self.options.phases_of(step.level, int(np.atleast_1d(step.num_fine)[0]))
+        num_fine = np.atleast_1d(step.num_fine)
+        if (num_fine != num_fine[0]).any():
+            raise ValueError(
+                "recurrent layers need coarsening factors: the steps of a level must cover as many "
+                "elements of the sequences each"
+            )
+        return self.options.phases_of(step.level, int(num_fine[0]))
 
     def _bound(self) -> BoundInputs:
         if self.bound is None:

@@ -1,0 +1,140 @@
+"""Published histories and options of the cycle on many processes: the bits of one process."""
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, MGRITOptions, Random
+from pint.comm import world
+from pint.models.dahlquist import Dahlquist
+from tests.engine_models import CompiledSwirl, Drift, Swirl, uneven_times
+from tests.histories import CASES, same_as_published, solve
+from tests.test_implicit import Own
+
+COMM = world()
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize("name", CASES)
+def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
+    parallel, serial = solve(CASES[name], driver, COMM), solve(CASES[name], driver)
+    assert same_as_published(CASES[name], parallel.residuals)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.gather(), serial.u)
+    assert parallel.status is serial.status
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
+        {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
+        {"coarsening": (1, 2), "cycle": "F", "coarsest": "in_turn"},
+        {"norm": 1, "residual": "all_points", "coarsening": 3},
+        {"norm": np.inf, "residual": "all_points", "tolerance": 1e-3, "max_iterations": 9},
+        {"residual": "none"},
+        {"local_tolerance": 1e-6, "max_iterations": 12},
+        {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "in_turn", "cycle": "F"},
+        {
+            "local_tolerance": 1e-6,
+            "max_iterations": 12,
+            "coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2),
+            "coarsest": "relaxation",
+            "residual": "all_points",
+        },
+        {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
+    ],
+    ids=str,
+)
+def test_any_coarse_points_and_cycles(ways, driver):
+    model = CompiledSwirl(1.0, coarsening=(2, 2))
+    if driver == "loop":
+        model = Weighted(1.0)
+    elif "coarsening" in ways:
+        model = Dahlquist(-2.0)  # the other kernel knows even coarse steps only
+    start = np.array([0.5, -0.3, 0.8]) if isinstance(model, Swirl) else 1.0
+    settings = {"levels": 3, "max_iterations": 3, "skip_first_down": False} | ways
+    options, times = MGRITOptions(driver=driver, **settings), uneven_times(29)
+    guess = None if options.skip_first_down else Random(seed=3)
+    parallel = MGRIT(model, times, options, COMM).solve(start, guess)
+    serial = MGRIT(model, times, options).solve(start, guess)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.gather(), serial.u)
+
+
+class Weighted(Swirl):
+    """Measures in a norm of its own."""
+
+    def norm(self, u):
+        return np.sqrt(u @ np.diag([2.0, 1.0, 3.0]) @ u)
+
+
+def test_guesses_do_not_depend_on_the_number_of_ranks():
+    times, start = uneven_times(40), np.array([0.5, -0.3, 0.8])
+    options = MGRITOptions(levels=3, max_iterations=1, skip_first_down=False)
+
+    def solve_twice(comm):
+        coarse = MGRIT(Swirl(), times[::3], MGRITOptions(levels=1), comm).solve(start)
+        nested = MGRIT(Swirl(), times, options, comm).solve(start, coarse)
+        again = MGRIT(Swirl(), times, options, comm).solve(start, nested)
+        exact = MGRIT(Swirl(), times, options, comm).solve(start, "sequential")
+        return nested, again, exact
+
+    for parallel, serial in zip(solve_twice(COMM), solve_twice(None), strict=True):
+        assert np.array_equal(parallel.residuals, serial.residuals)
+        assert np.array_equal(parallel.gather(), serial.u)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_model_with_its_own_equation(batched):
+    times, start = uneven_times(29), np.array([1.0, -2.0, 0.5])
+    options = MGRITOptions(
+        levels=3, max_iterations=3, skip_first_down=False, residual="all_points", driver="loop"
+    )
+    parallel = MGRIT(Own(batched), times, options, COMM).solve(start, Random())
+    serial = MGRIT(Own(batched), times, options).solve(start, Random())
+    assert np.array_equal(parallel.residuals, serial.residuals)
+    assert np.array_equal(parallel.gather(), serial.u)
+    profile = parallel.profile()
+    total = [serial.num_steps[level] for level in (0, 1)]
+    assert profile.num_steps[:, :2].sum(axis=0).tolist() == total
+    assert len(profile.seconds["messages"]) == len(profile.num_bytes) == COMM.size
+
+
+def test_callbacks_are_heard_on_every_rank():
+    told = []
+    options = MGRITOptions(levels=3, max_iterations=2)
+    solver = MGRIT(Swirl(), uneven_times(40), options, COMM)
+    solver.solve(
+        np.array([0.5, -0.3, 0.8]),
+        on_iteration=lambda k, norm: told.append(k),
+        on_visit=lambda visit: told.append((visit.level, len(visit.u))),
+        on_end=lambda result: told.append(result.gather().shape),
+    )
+    own = [len(level.block) for level in solver.hierarchy.levels]
+    cycle = [(level, own[level]) for level in (2, 1, 0)]
+    assert told == [*cycle, 0, *cycle, 1, (41, 3)]
+
+
+class Narrow(Drift):
+    """Its restriction is wrong on the last rank."""
+
+    def restrict(self, u, level):
+        return u[..., :4] if COMM.rank == COMM.size - 1 else super().restrict(u, level)
+
+
+@pytest.mark.parametrize(
+    ("model", "start", "guess", "message"),
+    [
+        (Narrow(), np.zeros(15), None, "interpolate to level 0 returned shape"),
+        (Swirl(), np.zeros(3), 1j, "guess is complex"),
+        (Swirl(), np.zeros(3) * 1j, None, "initial value is complex128"),
+        (Swirl(), np.zeros(3), "nonsense", "guess must be 'sequential' if it is a string"),
+    ],
+    ids=["restrict", "guess", "start", "word"],
+)
+def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
+    options = MGRITOptions(skip_first_down=False)
+    with pytest.raises((TypeError, ValueError), match=message):
+        MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message

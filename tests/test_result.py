@@ -1,0 +1,144 @@
+"""What a result tells, and who hears of a solve while it goes on."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, MGRITOptions, TimeGrid, open_run
+from pint.mgrit.solver import PHASES
+from pint.mgrit.stopwatch import Stopwatch, timed
+from pint.models.dahlquist import Dahlquist
+from pint.results import RunRecord, write_result, write_solution
+from tests.engine_models import CompiledSwirl, Swirl, uneven_times
+
+START = np.array([0.5, -0.3, 0.8])
+TIMES = uneven_times(40)
+
+
+def options_of(**changes):
+    return MGRITOptions(
+        **{"levels": 3, "max_iterations": 3, "skip_first_down": False, "driver": "loop"} | changes
+    )
+
+
+def test_visits_are_told_in_order_with_the_states_of_their_level():
+    seen, u = [], []
+
+    def on_visit(visit):
+        seen.append((visit.iteration, visit.level))
+        assert len(visit.u) == len(visit.times)
+        assert visit.first == 0
+        u.append(visit.u.copy())
+
+    options = options_of(cycle="F", max_iterations=2)
+    result = MGRIT(Swirl(), TIMES, options).solve(START, on_visit=on_visit)
+    cycle = [2, 1, 2, 1, 0]  # F(1) comes up, then V(1), then the finest level
+    assert seen == [(k, level) for k in (0, 1) for level in cycle]
+    assert np.array_equal(u[-1], result.u)
+    assert [len(states) for states in u[:5]] == [11, 21, 11, 21, 41]
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_to_look_on_changes_nothing(driver):
+    model, options = CompiledSwirl(coarsening=(2, 2)), options_of(driver=driver)
+    plain = MGRIT(model, TIMES, options).solve(START)
+    watched = MGRIT(model, TIMES, options).solve(START, on_visit=lambda visit: None)
+    assert np.array_equal(watched.u, plain.u)
+    assert watched.num_steps == plain.num_steps
+
+
+def test_callbacks_at_the_end_of_iterations_and_of_the_solve():
+    solver, told, ended = MGRIT(Swirl(), TIMES, options_of()), [], []
+    result = solver.solve(
+        START,
+        on_iteration=lambda k, norm: told.append((k, norm, solver.states.copy())),
+        on_end=ended.append,
+    )
+    assert [k for k, _, _ in told] == [0, 1, 2]
+    assert [norm for _, norm, _ in told] == result.residuals.tolist()
+    assert np.array_equal(told[-1][2], result.u)
+    assert not np.array_equal(told[0][2], result.u)
+    assert ended == [result]
+
+
+def test_convergence_factor():
+    grid = TimeGrid.uniform(0, 50, 100)
+    result = MGRIT(Dahlquist(), grid, options_of(max_iterations=4)).solve(1.0, 0.456)
+    first, *_, last = result.residuals
+    assert result.convergence_factor == pytest.approx((last / first) ** (1 / 3))
+    exact = MGRIT(Dahlquist(), grid, options_of()).solve(1.0, "sequential")
+    assert math.isnan(exact.convergence_factor)
+    one = MGRIT(Dahlquist(), grid, options_of(max_iterations=1)).solve(1.0)
+    assert math.isnan(one.convergence_factor)
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_phases_are_parts_of_the_time(driver):
+    result = MGRIT(CompiledSwirl(coarsening=(2, 2)), TIMES, options_of(driver=driver)).solve(START)
+    assert set(result.phases) <= set(PHASES)
+    assert all(seconds >= 0 for seconds in result.phases.values())
+    assert 0.5 * result.seconds < sum(result.phases.values()) <= result.seconds
+    if driver == "loop":
+        assert result.phases["relaxation"] > result.phases["messages"]
+
+
+def test_bytes_of_the_arrays():
+    """Of 41, 21 and 11 points and their ghosts: u; g but on the finest; norms. r is the next g."""
+    result = MGRIT(Swirl(), TIMES, options_of()).solve(START)
+    assert result.num_bytes == 8 * (3 * (42 + 2 * 22 + 2 * 12) + 22)
+
+
+def test_profile_of_one_rank():
+    result = MGRIT(Swirl(), TIMES, options_of()).solve(START)
+    profile = result.profile()
+    assert profile.num_steps.tolist() == [[result.num_steps[level] for level in range(3)]]
+    assert profile.seconds["relaxation"].tolist() == [result.phases["relaxation"]]
+    assert profile.num_bytes.tolist() == [result.num_bytes]
+
+
+def test_results_to_files_from_each_callback(tmp_path):
+    options = options_of(coarsening=(2, (0, 3, 5, 20)), max_iterations=2)
+    solver = MGRIT(Swirl(), TIMES, options)
+
+    def on_iteration(iteration, norm):
+        record = RunRecord(command="test", times=solver.grid.times, finished=False)
+        file = tmp_path / f"iteration{iteration}.h5"
+        write_solution(file, record, solver.states, solver.block.start, solver.comm)
+
+    def on_visit(visit):
+        record = RunRecord(command="test", times=visit.times, finished=False)
+        file = tmp_path / f"level{visit.level}.h5"
+        write_solution(file, record, visit.u, visit.first, solver.comm)
+
+    result = solver.solve(
+        START,
+        on_iteration=on_iteration,
+        on_visit=on_visit,
+        on_end=lambda result: write_result(tmp_path / "end.h5", result, options),
+    )
+    end = open_run(tmp_path / "end.h5")
+    assert end.finished
+    assert np.array_equal(end.solution, result.u)
+    assert np.array_equal(end.history["residual"], result.residuals)
+    assert end.coarsening == (2, 0)
+    assert end.options["solver"]["coarsening"] == "2, 4 points"
+    assert end.options["solver"]["norm"] == 2
+    assert set(end.timings) == set(PHASES)
+    assert np.array_equal(open_run(tmp_path / "iteration1.h5").solution, result.u)
+    assert open_run(tmp_path / "level2.h5").solution.shape == (4, 3)
+    assert np.array_equal(open_run(tmp_path / "level0.h5").solution, result.u)
+
+
+def test_stopwatch_charges_the_inner_phase(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 7.0, 10.0, 15.0])
+    monkeypatch.setattr("pint.mgrit.stopwatch.time.perf_counter", lambda: next(now))
+    watch = Stopwatch()
+    with watch.phase("outer"):
+        with watch.phase("inner"):
+            pass
+        place = type("Place", (), {"watch": watch})
+        timed("inner")(lambda place: None)
+        with watch.phase("outer"):
+            pass
+    assert place.watch.seconds == {"outer": 1.0 + 4.0 + 3.0 + 5.0, "inner": 2.0}
