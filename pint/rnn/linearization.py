@@ -115,6 +115,8 @@ def _equal(a: Array, held: Array, rows: Indices) -> NDArray[np.bool_]:
     b = take(held, rows)
     if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
         return np.ones(rows.size, dtype=bool)  # in the same place
+    if np.array_equal(a, b):  # sooner found out than state by state
+        return np.ones(rows.size, dtype=bool)
     same: NDArray[np.bool_] = np.all(a == b, axis=tuple(range(1, b.ndim)))
     return same
 
@@ -360,10 +362,12 @@ def _with(d_u: Array, d_h: Array) -> Array:
 
 def take(held: Array, rows: Indices) -> Array:
     """Return ``held[rows]``, as a view where the rows follow one another, up or down."""
-    by = int(rows[1] - rows[0]) if rows.size > 1 else 1
-    if rows.size == 0 or abs(by) != 1 or not (np.diff(rows) == by).all():
+    if rows.size == 0:
         return held[rows]
-    stop = int(rows[-1]) + by
+    by = -1 if rows[-1] < rows[0] else 1
+    stop = int(rows[0]) + by * rows.size
+    if not (rows == np.arange(rows[0], stop, by)).all():
+        return held[rows]
     return held[rows[0] : stop if stop >= 0 else None : by]
 
 
