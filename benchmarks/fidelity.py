@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
+from pint.mgrit.cycle import visits
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
 
     coarse_step: str
     substep: int
+    cycle: Literal["V", "F"]
     relax: tuple[int, int]
     forward: int
     backward: int
@@ -45,7 +47,10 @@ def settings() -> Iterator[Setting]:
     steps += [(kind, substep) for kind in ("midpoint", "averaged") for substep in (16, 8, 4, 3)]
     for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
         for forward, backward in ITERATIONS:
-            yield Setting(coarse_step, substep, relax, forward, backward)
+            yield Setting(coarse_step, substep, "V", relax, forward, backward)
+    for substep, relax in product((8, 4), ((0, 0), (0, 1), (1, 1))):
+        for forward, backward in ((1, 1), *ITERATIONS[:2]):
+            yield Setting("averaged", substep, "F", relax, forward, backward)
 
 
 def main() -> int:
@@ -94,7 +99,11 @@ def _compare(
     """Return the errors of one setting at the present weights, on the first training sequences."""
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
     forward = MGRITOptions(
-        levels=3, coarsening=4, relax=setting.relax, max_iterations=setting.forward
+        levels=3,
+        coarsening=4,
+        cycle=setting.cycle,
+        relax=setting.relax,
+        max_iterations=setting.forward,
     )
     backward = dataclasses.replace(forward, max_iterations=setting.backward)
     network = exact.network
@@ -134,19 +143,31 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     a coarse right-hand side one, the coarsest level all of its steps; a step on level l counts the
     cell evaluations of its coarse step. The parameter gradient at the end is the same for all.
     """
-    levels = solver.sweep.forward.hierarchy.levels
+    hierarchy = solver.sweep.forward.hierarchy
+    levels = hierarchy.levels
     cost = []
     for level in levels:
         num_fine = int(level.grid.steps(1).num_fine)
         cost.append(len(solver.sweep.model.options.phases_of(level.index, num_fine)))
-    coarsest = levels[-1].grid.num_steps * cost[-1]
-    sweeps = [(level.m - 1) * cost[level.index] for level in levels[:-1]]
-    cycle = coarsest
-    for level, sweep in zip(levels, sweeps, strict=False):
-        nu, here = level.relax, cost[level.index]
-        begins_relaxed = level.index == 0  # by the end of the cycle before
-        cycle += (nu + 2 - begins_relaxed) * sweep + (nu + 1) * here + cost[level.index + 1]
-    return coarsest + sum(sweeps) + (options.max_iterations - 1) * cycle
+
+    def visit(index: int, shape: str, *, injects: bool, is_relaxed: bool) -> int:
+        level, here = levels[index], cost[index]
+        if index == len(levels) - 1:
+            return level.grid.num_steps * here
+        sweep = (level.m - 1) * here
+        evaluations = sweep  # on the way up
+        if not injects:
+            evaluations += (level.relax + 1 - is_relaxed) * sweep + (level.relax + 1) * here
+            evaluations += cost[index + 1]
+        for number, below in enumerate(visits(hierarchy, shape, index + 1)):
+            evaluations += visit(
+                index + 1, below, injects=injects and number == 0, is_relaxed=number > 0
+            )
+        return evaluations
+
+    first = visit(0, options.cycle, injects=True, is_relaxed=False)
+    later = visit(0, options.cycle, injects=False, is_relaxed=True)
+    return first + (options.max_iterations - 1) * later
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint import AdjointSolver
+from pint.comm import as_communicator
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Result
+from pint.mgrit.solver import Result
 from pint.options import MGRITOptions
 from pint.rnn.parameters import num_entries, views
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from pint.timegrid import TimeGrid
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.sweep import Sequences, Sweep
 
 Array = NDArray[Any]
 
@@ -77,14 +77,12 @@ class SequenceSolver:
         backward: MGRITOptions,
         comm: Any = None,
     ) -> None:
-        self.model = Recurrence(options, np.zeros(num_entries(options.shapes()), options.dtype))
-        grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
-        self.forward = MGRIT(self.model, grid, forward, comm)
-        self.backward = AdjointSolver(self.forward, backward)
-        stacks = self.forward.hierarchy.own_steps() + self.backward.own_steps()
-        read = [self.model.input_windows(stack) for stack in stacks if np.size(stack.last)]
-        none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
-        self._windows = np.unique(np.concatenate([none, *read]), axis=0)
+        parameters = np.zeros(num_entries(options.shapes()), options.dtype)
+        self.sweep = Sweep(
+            options, parameters, num_steps, forward, backward, as_communicator(comm).duplicate()
+        )
+        self.model = self.sweep.model
+        self.forward, self.backward = self.sweep.forward, self.sweep.backward
 
     def bind(
         self, parameters: Iterable[Array], x: Array, mask: NDArray[np.bool_] | None = None
@@ -101,7 +99,7 @@ class SequenceSolver:
             False where a sequence has no element.
         """
         np.concatenate([tensor.ravel() for tensor in parameters], out=self.model.parameters)
-        self.model.set_inputs(x.swapaxes(0, 1), self._windows, mask)
+        self.sweep.bind(Sequences(x=x.swapaxes(0, 1), mask=mask), backward=True)
 
     def solve(self, start: Array, *, record: bool) -> Result:
         """Solve for the states of the bound sequences; collective.
@@ -113,26 +111,15 @@ class SequenceSolver:
         record : bool
             Keep the derivatives of the last sweep for `gradient`, which otherwise evaluates them.
         """
-        last = self.forward.options.max_iterations - 1
-
-        def before_last(iteration: int, residual: float) -> None:
-            self.model.recording = record and iteration == last - 1
-
-        is_stepped = len(self.forward.hierarchy.levels) == 1
-        self.model.recording = record and (is_stepped or last == 0)
-        try:
-            return self.forward.solve(start, on_iteration=before_last)
-        finally:
-            self.model.recording = False
+        return self.sweep.solve(start, record=record)
 
     def outputs(self, result: Result) -> Array:
         """Return h of the top layer after each step, shape (T, B, H), on every rank; collective.
 
         It shares memory with `result` where there is one rank.
         """
-        own: Array = result.u[:, -1, :, : self.model.options.hidden]
-        whole = own if result.comm.size == 1 else result.comm.allgather_blocks(own)
-        return whole[1:]
+        own = self.sweep.outputs(result)
+        return own if result.comm.size == 1 else result.comm.allgather_blocks(own)
 
     def gradient(
         self, result: Result, d_outputs: Array | None, d_final: Array | None, *, of_x: bool
@@ -150,34 +137,19 @@ class SequenceSolver:
         of_x : bool
             Whether the gradient of the sequences is computed.
         """
-        model = self.model
-        terminal = np.zeros(model.state_shape, dtype=model.dtype)
-        if d_final is not None:
-            terminal += d_final
-        sources = None
-        if d_outputs is not None:
-            terminal[-1, :, : model.options.hidden] += d_outputs[-1]
-            sources = self._sources(d_outputs)
-        shape = (len(result.times) - 1, model.batch, model.options.num_features)
-        d_x = np.zeros(shape, dtype=model.dtype) if of_x else None
-        model.input_gradient = None if d_x is None else d_x.swapaxes(0, 1)
-        adjoint = self.backward.solve(result, terminal, sources)
-        model.input_gradient = None
-        if d_x is not None and result.comm.size > 1:
-            d_x = result.comm.sum(d_x)
+        shape = (len(result.times) - 1, self.model.batch, self.model.options.num_features)
+        d_x = np.zeros(shape, dtype=self.model.dtype) if of_x else None
+        own = None if d_outputs is None else d_outputs[self.sweep.times(result) - 1]
+        adjoint = self.sweep.transpose(
+            result, None, own, None if d_x is None else d_x.swapaxes(0, 1), d_states=d_final
+        )
+        gradient = adjoint.parameter_gradient
+        if result.comm.size > 1:
+            gradient = result.comm.sum(gradient)
+            d_x = None if d_x is None else result.comm.sum(d_x)
         return SequenceGradient(
-            parameters=views(adjoint.parameter_gradient, model.shapes),
+            parameters=views(gradient, self.model.shapes),
             start=adjoint.initial_gradient,
             x=d_x,
             status=adjoint.status,
         )
-
-    def _sources(self, d_outputs: Array) -> Array:
-        """Return the derivative with respect to the states at this rank's reversed points."""
-        block = self.backward.solver.block
-        num_steps, _, hidden = d_outputs.shape
-        sources = np.zeros((len(block), *self.model.state_shape), dtype=d_outputs.dtype)
-        points = num_steps - np.array(block, dtype=np.int64)  # of the forward grid
-        with_output = points[points > 0]
-        sources[: with_output.size, -1, :, :hidden] = d_outputs[with_output - 1]
-        return sources

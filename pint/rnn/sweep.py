@@ -157,6 +157,7 @@ class Sweep:
         d_final: Array | None,
         d_outputs: Array | None,
         d_x: Array | None = None,
+        d_states: Array | None = None,
     ) -> AdjointResult:
         """Solve the adjoint problem; gradients are of this rank's steps alone; collective.
 
@@ -170,8 +171,12 @@ class Sweep:
             Derivative by `outputs`; None is zero.
         d_x : ndarray, shape (B, T, F), or None
             Where to put the derivative by the sequences, at this rank's steps; None: nowhere.
+        d_states : ndarray, shape (layers, B, W), or None
+            Derivative by the final states of all layers, in addition; None is zero.
         """
         terminal, sources = self._sources(result, d_final, d_outputs)
+        if d_states is not None:
+            terminal += d_states
         self.model.input_gradient = d_x[:, ::-1] if d_x is not None and self.is_reverse else d_x
         try:
             return self.backward.solve(result, terminal, sources, total=False)
