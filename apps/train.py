@@ -55,9 +55,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
             schedule=Schedule(kind=args.schedule, warm_up=args.warm_up),
             clip=args.clip,
             seed=args.seed,
-            accuracy=AccuracyOptions(
-                mode=args.accuracy, bound=args.bound, check_every=args.check_every
-            ),
+            accuracy=_accuracy(args),
         )
     except (ValueError, OSError, ImportError) as error:
         return _refuse(error, comm)
@@ -126,6 +124,14 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         time_ranks=args.time_ranks,
         num_remembered=len(data.y_train) if args.warm_start else 0,
     )
+
+
+def _accuracy(args: argparse.Namespace) -> AccuracyOptions:
+    if args.bound is None:
+        return AccuracyOptions(mode=args.accuracy, check_every=args.check_every)
+    if args.accuracy != "adaptive":
+        raise ValueError("--bound belongs to --accuracy adaptive: add it, or leave --bound out")
+    return AccuracyOptions(mode=args.accuracy, bound=args.bound, check_every=args.check_every)
 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
@@ -307,7 +313,12 @@ def _parser() -> argparse.ArgumentParser:
         default=4,
         help="factor between levels, or one for each",
     )
-    add("--forward-iterations", type=count, default=4, help="MGRIT cycles forward")
+    add(
+        "--forward-iterations",
+        type=count,
+        default=4,
+        help="MGRIT cycles forward; the first ones tried, if --accuracy adaptive",
+    )
     add("--backward-iterations", type=count, default=4, help="MGRIT cycles backward")
     add(
         "--relax", type=per_level_list, default=1, help="CF-sweeps per level, 0 is F, 1 is FCF: 0,1"
@@ -343,14 +354,18 @@ def _parser() -> argparse.ArgumentParser:
         default="fixed",
         help="the given iterations, or as many as keep the gradient's error below --bound",
     )
-    add("--bound", type=float, default=0.05, help="relative error of gradients, if adaptive")
+    add("--bound", type=float, help="relative error of gradients, if adaptive (default: 0.05)")
     add(
         "--check-every",
         type=int,
         default=0,
         help="compare every so many gradients with the exact one; 0 is never, or 25 if adaptive",
     )
-    add("--serial", action="store_true", help="exact serial stepping instead of MGRIT")
+    add(
+        "--serial",
+        action="store_true",
+        help="exact serial stepping: options of MGRIT, accuracy and warm starts do not count",
+    )
     add("--dtype", choices=("float32", "float64"), default="float32", help="precision")
     add("--output", type=Path, default=Path("run.h5"), help="HDF5 file of the results")
     add("--json", action="store_true", help="print one JSON object as the last line")

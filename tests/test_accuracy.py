@@ -125,7 +125,15 @@ def test_falls_back_to_stepping_where_iterations_take_longer():
         np.testing.assert_array_equal(one.gradient, expected.gradient)
     assert control.log.estimated_error[1:] == [0.0, 0.0]
     control.start_epoch()
-    assert control.iterations == Iterations(2, 1)
+    assert control.iterations == Iterations(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "first"), [((2, 1), (2, 1)), ((3, 2), (3, 2)), ((2, 3), (3, 3)), ((9, 1), (6, 6))]
+)
+def test_adaptive_begins_with_the_iterations_that_are_given(given, first):
+    """Or the next that are tried, which grow in turn up to six."""
+    assert make(*given, mode="adaptive").iterations == first
 
 
 def test_exact_solver_needs_no_control():

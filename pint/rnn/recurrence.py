@@ -356,9 +356,8 @@ class Recurrence(Propagator):
     def linearize(self, u: Array, step: Step) -> RecurrenceLinearization:
         """Return the derivative of Phi at a stack of states, for a stack of steps.
 
-        It holds 5 H numbers (6 H for LSTM) for each sequence, point, layer and gate evaluation, and
-        H more for all layers but the last. Finest steps that were taken from the same states while
-        `recording` are not evaluated again.
+        It holds 6 H numbers (7 H for LSTM) for each sequence, point, layer and gate evaluation.
+        Finest steps that were taken from the same states while `recording` are not evaluated again.
         """
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)

@@ -28,8 +28,9 @@ class AccuracyOptions:
     ----------
     mode : {"fixed", "adaptive"}, default "fixed"
         "fixed": the solver's iterations, always. "adaptive": iterations are chosen so that the
-        estimated relative error of the gradient stays below `bound`; where that takes longer than
-        exact stepping, batches are stepped exactly, their sequences split over the ranks.
+        estimated relative error of the gradient stays below `bound`, the solver's being the first
+        ones; where that takes longer than exact stepping, batches are stepped exactly, their
+        sequences split over the ranks.
     bound : float, default 0.05
         Greatest relative error of a gradient, in the 2-norm.
     check_every : int, default 0
@@ -136,10 +137,18 @@ class AccuracyControl:
         self._before_exact = 0
         sweep = solver.sweep
         self.is_serial = len(sweep.forward.hierarchy.levels) == 1
-        self.ladder = self._ladder(
-            sweep.forward.options.max_iterations, sweep.backward.solver.options.max_iterations
+        forward = sweep.forward.options.max_iterations
+        backward = sweep.backward.solver.options.max_iterations
+        self.ladder = self._ladder(forward, backward)
+        self.rung = next(
+            (
+                i
+                for i, r in enumerate(self.ladder)
+                if r.forward >= forward and r.backward >= backward
+            ),
+            max(len(self.ladder) - 2, 0),
         )
-        self.rung, self._calm, self._since_check = 0, 0, 0
+        self._calm, self._since_check = 0, 0
         self._factors: dict[Iterations, float] = {}
         self._seconds: dict[Iterations, float] = {}
 
