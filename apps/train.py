@@ -113,6 +113,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         relax=args.relax,
         max_iterations=args.forward_iterations,
         coarsest=args.coarsest,
+        threads=args.threads,
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
     return NetworkSolver(
@@ -343,6 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--cell", choices=("implicit", "classic", "lstm"), default="implicit", help="kind of layer")
     add("--time-ranks", type=count, help="ranks that share the time axis; all if left out")
+    add("--threads", type=count, help="threads of a rank, which share sequences and time points")
     add(
         "--warm-start",
         action="store_true",

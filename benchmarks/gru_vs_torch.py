@@ -26,6 +26,7 @@ from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.rnn.kernels import multiply
 from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.team import Team
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam
 
@@ -94,7 +95,7 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
     cases: list[dict[str, Any]] = []
     floor_ratios: list[float] = []
     for case in CASES:
-        pint_runs, torch_runs = _pint_runs(case), _torch_runs(case)
+        pint_runs, torch_runs = _pint_runs(case, args.threads), _torch_runs(case)
         forward = _medians([*pint_runs.forward, *torch_runs.forward], args.repeats, clock)
         floors = [_products(case, np.matmul), _products(case, multiply)]
         both = [*pint_runs.backward, *torch_runs.backward, *floors]
@@ -110,7 +111,9 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
     names = "floor_ratio", "floor_ratio_own_products"
     outcome = {"cases": cases, **dict(zip(names, floor_ratios, strict=True)), "clock": args.clock}
     if args.training_step:
-        ours, theirs = _medians([_pint_training(), _torch_training()], args.repeats, clock)
+        ours, theirs = _medians(
+            [_pint_training(args.threads), _torch_training()], args.repeats, clock
+        )
         outcome["training_step"] = {
             "ratio": theirs / ours, "pint_ms": 1e3 * ours, "torch_ms": 1e3 * theirs
         }  # fmt: skip
@@ -145,10 +148,11 @@ class Runs(NamedTuple):
     backward: list[Run]
 
 
-def _pint_runs(case: Case) -> Runs:
+def _pint_runs(case: Case, threads: int = 1) -> Runs:
     """Return exact stepping, inputs bound in each run, and its adjoint from the last state."""
     options = RecurrenceOptions(num_features=case.inputs, hidden=case.H, cell="classic")
     model = Recurrence(options)
+    model.team = Team(threads)
     exact = MGRITOptions(levels=1)
     solver = MGRIT(model, TimeGrid.uniform(0.0, float(case.T), case.T), exact)
     adjoint = AdjointSolver(solver)
@@ -229,13 +233,16 @@ TRAINING = Case(T=128, B=100, inputs=9, H=100)
 LAYERS = 2
 
 
-def _pint_training() -> Run:
+def _pint_training(threads: int) -> Run:
     """Return a step of training by exact stepping: both passes, and Adam's update."""
     options = RecurrenceOptions(
         num_features=TRAINING.inputs, hidden=TRAINING.H, layers=LAYERS, cell="classic"
     )
     model = Network(options, NUM_CLASSES)
-    solver, optimizer = exact_solver(model, TRAINING.T), Adam(learning_rate=LEARNING_RATE)
+    solver, optimizer = (
+        exact_solver(model, TRAINING.T, threads=threads),
+        Adam(learning_rate=LEARNING_RATE),
+    )
     _, x = _sequences(TRAINING)
     y = np.arange(TRAINING.B) % NUM_CLASSES
     state = optimizer.init(model.parameters)

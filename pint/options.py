@@ -71,7 +71,8 @@ class MGRITOptions:
         all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
         propagator has a kernel, else "stack" where it is batched.
     threads : int, optional
-        Greatest number of threads of a rank: those of the compiled driver, which work on intervals
+        Greatest number of threads of a rank: those of recurrent layers in a network, which share
+        sequences and points; those of the compiled driver, which work on intervals
         side by side, or those of the BLAS library inside a step. If left out, sweeps take one
         thread and the library keeps its own setting.
     delta : int or "full", optional

@@ -50,16 +50,22 @@ class Chain:
     def states(self, n=None):
         return np.full((len(self.steps) if n is None else n, *self.u.shape), np.nan, self.u.dtype)
 
+    def parts(self):
+        """The first sequence by itself, as another thread would have it, and then the others."""
+        return [(0, 1), (1, len(self.u))]
+
     def forward(self, *, recording):
         """The outputs of chain_forward: states, all h, coefficients."""
         out, held = self.states(), self.num_slots if recording else 0
         news = np.full((*self.steps.shape, self.hidden), np.nan, self.u.dtype)
         width = NUM_COEFFICIENTS[self.cell] * self.hidden
         coefficients = np.full((held, len(self.u), width), np.nan, self.u.dtype)
-        chain_forward(
-            self.cell, self.gi, self.rows, self.weight, self.bias, self.u, self.g, self.grows,
-            self.factors, np.array(self.middles), self.steps, out, news, self.slots, coefficients,
-        )  # fmt: skip
+        for first, last in self.parts():
+            chain_forward(
+                self.cell, self.gi, self.rows, self.weight, self.bias, self.u, self.g, self.grows,
+                self.factors, np.array(self.middles), self.steps, out, news, self.slots,
+                coefficients, first, last,
+            )  # fmt: skip
         return out, news, coefficients
 
     def backward(self, w, g, d_above, coefficients):
@@ -67,10 +73,11 @@ class Chain:
         out = self.states()
         in_time = np.ascontiguousarray(d_above[::-1])  # opposite to the order of the steps
         d_gates = np.full((*self.steps.shape, 4 * self.hidden), np.nan, self.u.dtype)
-        chain_backward(
-            self.cell, w, g, in_time, self.weight.T.copy(), np.array(self.middles), self.steps,
-            self.slots, coefficients, out, d_gates,
-        )  # fmt: skip
+        for first, last in self.parts():
+            chain_backward(
+                self.cell, w, g, in_time, self.weight.T.copy(), np.array(self.middles), self.steps,
+                self.slots, coefficients, out, d_gates, first, last,
+            )  # fmt: skip
         return out, d_gates[::-1]
 
     def places(self):

@@ -584,6 +584,8 @@ def chain_forward(
     news: Array,
     slots: Array,
     coefficients: Array,
+    first: int,
+    last: int,
 ) -> None:
     """Take n steps of one layer, each of P gate evaluations, one after another.
 
@@ -607,26 +609,30 @@ def chain_forward(
         States after each step; overwritten.
     news : ndarray, shape (n or 0, P, B, H)
         h of each evaluation, before g is added; overwritten.
+    first, last : int
+        Only sequences ``first:last`` are worked on.
     """
     num_points, num_phases = rows.shape
     hidden = weight.shape[0]
+    u = u[first:last]
     gh = np.empty((u.shape[0], weight.shape[1]), dtype=u.dtype)
     none, is_noted = np.empty((0, 0), dtype=u.dtype), coefficients.shape[0] > 0
     between = np.empty((num_phases - 1, *u.shape), dtype=u.dtype)
     state = seen = u
     for i in range(num_points):
         for p in range(num_phases):
-            new = between[p] if p + 1 < num_phases else out[i]
+            new = between[p] if p + 1 < num_phases else out[i, first:last]
             _multiply_in_chain(seen[:, :hidden], weight, gh)
-            x, c = gi[rows[i, p]], coefficients[slots[i, p]] if is_noted else none
-            _evaluate(cell, x, gh, bias, state, grows, factors[p], steps[i, p], new, c)
+            x, own_steps = gi[rows[i, p], first:last], steps[i, p, first:last]
+            c = coefficients[slots[i, p], first:last] if is_noted else none
+            _evaluate(cell, x, gh, bias, state, grows, factors[p], own_steps, new, c)
             if news.shape[0] > 0:
-                news[i, p] = new[:, :hidden]
+                news[i, p, first:last] = new[:, :hidden]
             seen = new
             if not middles[p]:
                 state = new
         if g.shape[0] > 0:
-            state += g[i]
+            state += g[i, first:last]
 
 
 @kernel
@@ -642,6 +648,8 @@ def chain_backward(
     coefficients: Array,
     out: Array,
     d_gates: Array,
+    first: int,
+    last: int,
 ) -> None:
     """Apply the transposes of n steps of one layer, each of P evaluations, one after another.
 
@@ -664,7 +672,10 @@ def chain_backward(
         Adjoint states after each step; overwritten.
     d_gates : ndarray, shape (n, P, B, 4 H)
         Adjoints of the pre-activations, in the order of time; overwritten.
+    first, last : int
+        Only sequences ``first:last`` are worked on.
     """
+    w = w[first:last]
     num_points, num_phases = slots.shape
     batch, width = w.shape
     num_gates, hidden = weight.shape
@@ -676,9 +687,10 @@ def chain_backward(
             if d_above.shape[0] > 0:
                 for b in range(batch):
                     for j in range(hidden):
-                        v[b, j] += d_above[num_points - 1 - i, p, b, j]
-            gates = d_gates[num_points - 1 - i, p]
-            _transpose(cell, v, coefficients[slots[i, p]], steps[i, p], gates, d_u)
+                        v[b, j] += d_above[num_points - 1 - i, p, first + b, j]
+            gates = d_gates[num_points - 1 - i, p, first:last]
+            c, own_steps = coefficients[slots[i, p], first:last], steps[i, p, first:last]
+            _transpose(cell, v, c, own_steps, gates, d_u)
             _multiply_in_chain(gates[:, :num_gates], weight, d_seen)
             if has_start:
                 for b in range(batch):
@@ -694,5 +706,5 @@ def chain_backward(
                 for j in range(hidden):
                     v[b, j] += d_seen[b, j]
         if g.shape[0] > 0:
-            v += g[i]
-        out[i] = v
+            v += g[i, first:last]
+        out[i, first:last] = v

@@ -12,6 +12,7 @@ from pint.propagator import Linearization, Step
 from pint.rnn.kernels import chain_backward, gates_backward, multiply
 from pint.rnn.parameters import views
 from pint.rnn.schedule import Phase
+from pint.rnn.team import Team
 
 if TYPE_CHECKING:
     from pint.rnn.recurrence import Recurrence
@@ -235,8 +236,8 @@ class RecurrenceLinearization(Linearization):
         for layer in range(w.shape[0] - 1, -1, -1):
             d_gates = np.empty((*shape, 4 * hidden), dtype=w.dtype)
             states = contiguous(out, layer)
-            chain_backward(
-                self.cell.code, np.ascontiguousarray(w[layer]),
+            self.model.team.share_batch(
+                batch, chain_backward, self.cell.code, np.ascontiguousarray(w[layer]),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
                 self.W_hh[layer], middles, self.num_steps[steps], slots,
                 self.tape.coefficients[layer], states, d_gates,
@@ -245,7 +246,7 @@ class RecurrenceLinearization(Linearization):
                 out[:, layer] = states
             if layer > 0:
                 flat = self.cell.input_gates(d_gates.reshape(-1, batch, 4 * hidden))
-                d_above = product(flat, self.W_ih[layer]).reshape(*shape, hidden)
+                d_above = product(flat, self.W_ih[layer], self.model.team).reshape(*shape, hidden)
             if gradient is not None:
                 for index in range(len(table)):
                     in_time = steps[::-1]
@@ -286,16 +287,27 @@ class RecurrenceLinearization(Linearization):
             d_gates = np.empty((*v.shape[:2], 4 * hidden), dtype=v.dtype)
             d_blended[layer] = np.empty_like(v)
             coefficients = self.tape.coefficients[layer]
-            gates_backward(
-                self.cell.code, v, slots, coefficients, num_steps, d_gates, d_blended[layer]
-            )
+            self._transpose(v, slots, coefficients, num_steps, d_gates, d_blended[layer])
+            team = self.model.team
             if gradient is None or index > 0:
-                d_seen[layer] = product(self.cell.state_gates(d_gates), self.W_hh[layer])
+                d_seen[layer] = product(self.cell.state_gates(d_gates), self.W_hh[layer], team)
             if layer > 0:
-                d_input = product(self.cell.input_gates(d_gates), self.W_ih[layer])
+                d_input = product(self.cell.input_gates(d_gates), self.W_ih[layer], team)
             if gradient is not None:
                 self._add_gradient(gradient, index, layer, steps, d_gates)
         return d_seen, d_blended
+
+    def _transpose(
+        self, v: Array, slots: Indices, coefficients: Array, num_steps: Indices, d_gates: Array,
+        d_blended: Array,
+    ) -> None:  # fmt: skip
+        """Multiply by the coefficients at all points."""
+
+        def transpose(own: slice) -> None:
+            points = v[own], slots[own], coefficients, num_steps[own], d_gates[own], d_blended[own]
+            gates_backward(self.cell.code, *points)
+
+        self.model.team.share(v.shape[0], transpose)
 
     def _add_gradient(
         self,
@@ -319,12 +331,16 @@ class RecurrenceLinearization(Linearization):
         flat = d_gates.reshape(-1, 4 * hidden)
         d_ih, d_hh = self.cell.input_gates(flat), self.cell.state_gates(flat)
         sums = np.ones(flat.shape[0], dtype=flat.dtype) @ flat
-        gradient[f"weight_ih_l{layer}"] += _matmul(x.reshape(-1, x.shape[-1]).T, d_ih)
-        gradient[f"weight_hh_l{layer}"] += _matmul(seen.reshape(-1, hidden).T, d_hh)
+        gradient[f"weight_ih_l{layer}"] += _matmul(
+            x.reshape(-1, x.shape[-1]).T, d_ih, self.model.team
+        )
+        gradient[f"weight_hh_l{layer}"] += _matmul(
+            seen.reshape(-1, hidden).T, d_hh, self.model.team
+        )
         gradient[f"bias_ih_l{layer}"] += self.cell.input_gates(sums)
         gradient[f"bias_hh_l{layer}"] += self.cell.state_gates(sums)
         if layer == 0 and self.model.input_gradient is not None and np.all(self.step.num_fine == 1):
-            d_x = product(self.cell.input_gates(d_gates), self.W_ih[0])
+            d_x = product(self.cell.input_gates(d_gates), self.W_ih[0], self.model.team)
             last = np.atleast_1d(self.step.last)[steps]
             self.model.input_gradient[:, last - 1] = d_x.swapaxes(0, 1)
 
@@ -334,7 +350,7 @@ class RecurrenceLinearization(Linearization):
         return self.model.bound.rows
 
 
-def product(a: Array, b: Array, out: Array | None = None) -> Array:
+def product(a: Array, b: Array, team: Team, out: Array | None = None) -> Array:
     """Return a @ b for a of shape (n, B, K), as one matrix product, shape (n, B, M).
 
     The result is `out` if that has its shape, and new otherwise.
@@ -344,14 +360,19 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     if out is None or out.shape != shape:
         out = np.empty(shape, dtype=a.dtype)
     flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    multiply(flat, b, out.reshape(n * batch, b.shape[1]))
+    _multiply(flat, b, out.reshape(n * batch, b.shape[1]), team, least=64)
     return out
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def _matmul(a: Array, b: Array, team: Team) -> Array:
     out = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
-    multiply(a, b, out)
+    _multiply(a, b, out, team, least=16)
     return out
+
+
+def _multiply(a: Array, b: Array, out: Array, team: Team, least: int) -> None:
+    """Set out = a @ b, the rows shared by threads that have at least so many each."""
+    team.share(out.shape[0], lambda own: multiply(a[own], b, out[own]), least)
 
 
 def _with(d_u: Array, d_h: Array) -> Array:

@@ -24,6 +24,7 @@ from pint.rnn.linearization import (
 )
 from pint.rnn.parameters import layer_shapes, num_entries, uniform, views
 from pint.rnn.schedule import CoarseStep, Phase, phases
+from pint.rnn.team import ALONE
 
 Array = NDArray[Any]
 
@@ -114,6 +115,9 @@ class Recurrence(Propagator):
     recording : bool
         While True, steps keep the derivatives of finest steps, so that a `linearize` at the same
         states finds them; set it for the last sweep before an adjoint solve.
+    team : Team
+        Threads that share the work, one by default: ``model.team = Team(4)``. Results are the same
+        for any number.
     input_gradient : ndarray, shape (B, T, num_features), or None
         Where a gradient puts the derivative with respect to the inputs of the finest steps that it
         covers; those of other steps are left as they are. None, the default: it is not computed.
@@ -147,6 +151,7 @@ class Recurrence(Propagator):
         self.weights = views(parameters, self.shapes)
         self.bound: BoundInputs | None = None
         self.recording = False
+        self.team = ALONE
         self.input_gradient: Array | None = None
         self._projected: Array = np.empty((0, 0, 0), dtype=self.dtype)
         self._is_projected = False
@@ -250,35 +255,56 @@ class Recurrence(Propagator):
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
             new: Layers = []
-            reach = self._grows, phase.factor, np.ascontiguousarray(steps[:, index])
+            own_steps = np.ascontiguousarray(steps[:, index])
+            at = slots * len(table) + index
             for layer in range(self.options.layers):
                 below = new[-1][..., :hidden] if new else None
                 gi, gi_rows = self._input_products(layer, below, rows[:, index])
-                gh = product(seen[layer][..., :hidden], self._state_weights[layer])
-                gates = self.cell.code, gi, gi_rows, gh, self._biases[layer], states[layer], *reach
-                out = np.empty_like(states[layer])
-                if tape is None:
-                    gates_forward(*gates, out)
-                else:
-                    at = slots * len(table) + index
-                    gates_linearize(*gates, out, at, tape.coefficients[layer])
-                    tape.news[layer][at] = out[..., :hidden]
-                new.append(out)
+                gh = product(seen[layer][..., :hidden], self._state_weights[layer], self.team)
+                gates = gi_rows, gh, states[layer], own_steps
+                new.append(self._gates(layer, phase, gi, gates, tape, at))
             seen = new
             if not phase.is_middle:
                 states = new
         return states
+
+    def _gates(
+        self,
+        layer: int,
+        phase: Phase,
+        gi: Array,
+        points: tuple[Array, ...],
+        tape: Tape | None,
+        at: NDArray[np.int64],
+    ) -> Array:
+        """Evaluate a layer's gates at all points; put their derivatives in these rows of a tape."""
+        rows, gh, u, steps = points
+        code, bias, out = self.cell.code, self._biases[layer], np.empty_like(u)
+
+        def evaluate(own: slice) -> None:
+            reach = self._grows, phase.factor, steps[own]
+            gates = code, gi, rows[own], gh[own], bias, u[own], *reach, out[own]
+            if tape is None:
+                gates_forward(*gates)
+            else:
+                gates_linearize(*gates, at[own], tape.coefficients[layer])
+
+        self.team.share(u.shape[0], evaluate)
+        if tape is not None:
+            tape.news[layer][at] = out[..., : self.options.hidden]
+        return out
 
     def _input_products(
         self, layer: int, below: Array | None, rows: NDArray[np.int64]
     ) -> tuple[Array, NDArray[np.int64]]:
         """Return products W_ih x of a layer, and the row of each gate evaluation in them."""
         if below is not None:
-            gi = product(below, self._input_weights[layer])
+            gi = product(below, self._input_weights[layer], self.team)
             return gi, np.arange(rows.size).reshape(rows.shape)
         if not self._is_projected:
             inputs, weights = self._bound().rows, self._input_weights[0]
-            self._projected, self._is_projected = product(inputs, weights, self._projected), True
+            self._projected = product(inputs, weights, self.team, self._projected)
+            self._is_projected = True
         return self._projected, np.ascontiguousarray(rows)
 
     def chain(self, u: Array, step: Step, g: Array | None, out: Array) -> None:
@@ -322,7 +348,8 @@ class Recurrence(Propagator):
             is_read = layer + 1 < options.layers
             shape = (out.shape[0] if is_read else 0, len(table), batch, options.hidden)
             news = np.empty(shape, dtype=self.dtype)
-            chain_forward(
+            self.team.share_batch(
+                batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer], self._biases[layer],
                 np.ascontiguousarray(u[layer]), right, self._grows, factors, middles, steps,
                 states, news, rows, none if tape is None else tape.coefficients[layer],

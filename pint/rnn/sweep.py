@@ -14,6 +14,7 @@ from pint.mgrit.solver import MGRIT, Result
 from pint.options import MGRITOptions
 from pint.rnn.memory import Memory
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.team import Team
 from pint.timegrid import TimeGrid
 
 Array = NDArray[Any]
@@ -76,6 +77,7 @@ class Sweep:
         num_remembered: int = 0,
     ) -> None:
         self.model = Recurrence(options, parameters)
+        self.model.team = Team(forward.threads or 1)
         self.comm, self.is_reverse, self.num_steps = comm, is_reverse, num_steps
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
         self.forward = MGRIT(self.model, grid, forward, comm)

@@ -133,7 +133,10 @@ class AccuracyControl:
     def __init__(self, solver: NetworkSolver, options: AccuracyOptions) -> None:
         self.solver, self.options, self.log = solver, options, AccuracyLog()
         self.comm: Communicator = solver.comm
-        self.exact = exact_solver(solver.network, solver.num_steps, solver.loss, solver.comm)
+        threads = solver.sweep.forward.options.threads
+        self.exact = exact_solver(
+            solver.network, solver.num_steps, solver.loss, solver.comm, threads
+        )
         self._before_exact = 0
         sweep = solver.sweep
         self.is_serial = len(sweep.forward.hierarchy.levels) == 1
@@ -278,13 +281,18 @@ class AccuracyControl:
 
 
 def exact_solver(
-    network: Network, num_steps: int, loss: Loss | None = None, comm: Any = None
+    network: Network,
+    num_steps: int,
+    loss: Loss | None = None,
+    comm: Any = None,
+    threads: int | None = None,
 ) -> NetworkSolver:
     """Return a solver that steps serially, and backpropagates through time.
 
-    Of several ranks, each takes its part of a batch.
+    Of several ranks, each takes its part of a batch, and of several threads of a rank each takes
+    some of that part's sequences.
     """
-    stepping = MGRITOptions(levels=1)
+    stepping = MGRITOptions(levels=1, threads=threads)
     return NetworkSolver(network, num_steps, stepping, stepping, comm, loss, time_ranks=1)
 
 
