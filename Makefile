@@ -28,6 +28,9 @@ export MPIEXEC
 # Each rank is one thread: more would fight over the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
+# Two workers: one starts the tests on many ranks, one at a time, the other does all else.
+SIDE_BY_SIDE := -p no:benchmark -n 2 --dist loadgroup
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test lint docs bench clean mpi-check
@@ -40,7 +43,7 @@ demo: $(VENV)/demo.stamp mpi-check
 	$(ONE_THREAD) $(MPIEXEC) -n $(RANKS) $(BIN)/python -m apps.train --output runs/demo.h5 $(ARGS)
 
 test: $(VENV)/test.stamp mpi-check
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

@@ -1,6 +1,15 @@
-"""What pytest leaves out when it collects the examples of pint's docstrings."""
+"""What pytest leaves out when it collects, and which tests must not run side by side."""
 
 import importlib.util
 
+import pytest
+
 # This module cannot be imported without torch, and says so.
 collect_ignore = [] if importlib.util.find_spec("torch") else ["pint/torch.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """Give tests that start MPI ranks to one of pytest-xdist's workers: they fill the machine."""
+    for item in items:
+        if item.get_closest_marker("mpi"):
+            item.add_marker(pytest.mark.xdist_group("mpi"))
