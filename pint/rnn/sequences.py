@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pint.adjoint import AdjointSolver
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Result
+from pint.mgrit.result import Result
+from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions
 from pint.rnn.parameters import num_entries, views
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
