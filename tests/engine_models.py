@@ -160,6 +160,24 @@ class Drift(Propagator):
         return fine
 
 
+class Shear(Propagator):
+    """u -> A(level) u + b, where A of a coarse step has nothing to do with the fine one."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, size, batched=False):
+        self.state_shape, self.batched = (size,), batched
+        rng = np.random.default_rng(size)
+        self.matrices = 0.6 * rng.normal(size=(4, size, size)) / math.sqrt(size)
+
+    def step(self, u, step):
+        return self.tangent_step(u, u, step) + np.cos(step.stop)[..., None]
+
+    def tangent_step(self, v, u, step):
+        dt = np.asarray(step.dt)[..., None]
+        return (v[..., None, :] * self.matrices[step.level]).sum(axis=-1) / (1 + dt)
+
+
 class HeatInSpace(Heat):
     """The heat equation whose levels keep every other node, as often as `num_coarsened` says."""
 
