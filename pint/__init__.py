@@ -7,7 +7,8 @@ from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
 from pint.mgrit.guess import Random
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Profile, Result, Visit, solve
+from pint.mgrit.result import Profile, Result, Visit
+from pint.mgrit.solver import MGRIT, solve
 from pint.objective import Evaluation, Objective, value_and_gradient
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pint.mgrit.coarsest import in_library_of
 from pint.mgrit.hierarchy import Hierarchy, Level, wait, whole
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import MGRIT, Result
+from pint.mgrit.result import Result
+from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
 from pint.slots import shifted

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pint.adjoint import AdjointResult, AdjointSolver
 from pint.mgrit.norms import exact_sum, integer_digits
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.propagator import State
 
 Array = NDArray[Any]

@@ -180,6 +180,11 @@ class MGRITOptions:
                 f"delta_level must be below levels, got delta_level={self.delta_level} and "
                 f"levels={self.levels}: no step would be corrected"
             )
+        if isinstance(self.delta, int) and self.local_tolerance is not None:
+            raise ValueError(
+                f"local_tolerance leaves points alone along which delta={self.delta} moves "
+                "vectors: set delta='full', or leave one out"
+            )
         if self.delta is not None and self.driver == "compiled":
             raise ValueError(
                 "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"

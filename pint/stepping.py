@@ -35,6 +35,11 @@ class Driver(ABC):
 
     Attributes
     ----------
+    model : Propagator
+        The user's propagator, which measures residuals and hears of them; `propagator` unless that
+        corrects its steps.
+    iteration : int
+        Number of the cycle under way, from 0.
     num_steps : dict of int to int
         Evaluations of Phi since the arrays were bound, by level.
     blas_threads : int or None
@@ -43,7 +48,9 @@ class Driver(ABC):
 
     def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
         self.propagator = propagator
+        self.model = propagator
         self.blas_threads = blas_threads
+        self.iteration = 0
         self.num_steps: dict[int, int] = {}
         self.delta: Delta | None = None
 
@@ -64,7 +71,7 @@ class Driver(ABC):
 
     def linearize(self, level: Level, coarse: Level) -> None:
         """Hear that the coarse level has its start, at which corrected steps are linearised."""
-        if self.delta is not None:
+        if self.delta is not None and self.iteration >= self.delta.options.delta_iteration:
             self.delta.linearize(level, coarse)
 
     @abstractmethod
@@ -106,9 +113,9 @@ class Driver(ABC):
 
     def _squares(self, r: State) -> NDArray[np.float64]:
         """Return the squared norms of a stack of residuals."""
-        if not has_own_norm(self.propagator):
+        if not has_own_norm(self.model):
             return squared_norms(r)
-        norms = [self.propagator.norm(r[row, ...]) for row in range(r.shape[0])]
+        norms = [self.model.norm(r[row, ...]) for row in range(r.shape[0])]
         return np.array(norms, dtype=np.float64) ** 2
 
     def add_residual(self, level: Level) -> None:
@@ -147,8 +154,6 @@ class Driver(ABC):
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
         cycle(hierarchy)
-        if self.delta is not None:
-            self.delta.num_cycles += 1
 
     def _count(self, level: Level, n: int) -> None:
         if n:
@@ -330,10 +335,15 @@ def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
             f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
             "write it, or leave delta out"
         )
+    if has_own_equation(propagator):
+        raise ValueError(
+            f"the Delta correction adds to steps, and {name} has a defect of its own: leave one out"
+        )
     if np.issubdtype(propagator.dtype, np.complexfloating):
         raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
     corrected = CorrectedPropagator(propagator)
     driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
+    driver.model = propagator
     driver.delta = Delta(corrected, options, stacked=isinstance(driver, StackDriver))
     return driver
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pint.options import MGRITOptions, at_least, one_of
+from pint.options import Coarsening, MGRITOptions, at_least, one_of
 from pint.timegrid import TimeGrid, as_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Complex = NDArray[np.complex128]
-Cycle = Literal["V", "F", "W"]
 Quantity = Literal["error", "residual"]
 
 
@@ -180,7 +179,7 @@ def cycle_matrix(
     options: MGRITOptions,
     num_steps: int,
     *,
-    cycle: Cycle = "V",
+    iteration: int = 0,
     quantity: Quantity = "error",
 ) -> Complex:
     """Return what one cycle multiplies the error, or the residual, at the C-points by.
@@ -195,11 +194,12 @@ def cycle_matrix(
         For each level, what its steps multiply each of n eigenvectors by: one number for all steps,
         or one for each. See `step_factors`.
     options : MGRITOptions
-        Levels, coarsening, relaxation, and how the coarsest level is solved.
+        Levels, coarsening, sweeps and weights of relaxation, the cycle, and how the coarsest level
+        is solved.
     num_steps : int
         Number N of steps of the finest level.
-    cycle : {"V", "F", "W"}, default "V"
-        Which cycle.
+    iteration : int, default 0
+        Number of the cycle, which matters where `MGRITOptions.f_cycles` changes them on the way.
     quantity : {"error", "residual"}, default "error"
         Errors after the cycle from those before it; or residuals as `Result.residuals` measures
         them (on the way down, behind the relaxation) from those of the iteration before.
@@ -227,11 +227,12 @@ def cycle_matrix(
            [0.05, 0.  , 0.  ],
            [0.01, 0.05, 0.  ]])
     """
-    one_of("cycle", cycle, ("V", "F", "W"))
+    at_least("iteration", iteration, 0)
     one_of("quantity", quantity, ("error", "residual"))
     levels = _levels(factors, options, num_steps)
     finest = levels[0]
-    corrected, relaxed = _correction(levels, cycle), finest.relaxation
+    corrected = _correction(levels, options.shape_of(iteration), options.v_cycles)
+    relaxed = finest.relaxation
     if quantity == "error":
         return corrected @ relaxed
     A = _bidiagonal(finest.interval_factors)
@@ -243,7 +244,7 @@ def convergence_factors(
     options: MGRITOptions,
     num_steps: int,
     *,
-    cycle: Cycle = "V",
+    iteration: int = 0,
     quantity: Quantity = "error",
     norm: float = 2,
 ) -> NDArray[np.float64]:
@@ -254,7 +255,7 @@ def convergence_factors(
 
     Parameters
     ----------
-    factors, options, num_steps, cycle, quantity
+    factors, options, num_steps, iteration, quantity
         As in `cycle_matrix`.
     norm : {1, 2, inf}, default 2
         Norm over the C-points.
@@ -278,7 +279,7 @@ def convergence_factors(
     """
     if norm not in (1, 2, np.inf):
         raise ValueError(f"norm must be 1, 2 or inf, got {norm!r}")
-    matrix = cycle_matrix(factors, options, num_steps, cycle=cycle, quantity=quantity)
+    matrix = cycle_matrix(factors, options, num_steps, iteration=iteration, quantity=quantity)
     return np.asarray(np.linalg.norm(matrix, ord=norm, axis=(1, 2)), dtype=np.float64)
 
 
@@ -288,7 +289,6 @@ def plot_convergence(
     stability: Callable[[Complex], Complex],
     num_steps: int = 64,
     *,
-    cycle: Cycle = "V",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the convergence factor of several choices of options over z, one curve for each.
@@ -304,8 +304,6 @@ def plot_convergence(
         Stability function of the steps, see `runge_kutta`.
     num_steps : int, default 64
         Number of finest steps; the cost grows with its cube.
-    cycle : {"V", "F", "W"}, default "V"
-        Which cycle.
     ax : matplotlib Axes, optional
         Where to draw; new if left out.
 
@@ -323,9 +321,7 @@ def plot_convergence(
     """
     z, grid = _finite_row(z, "z"), TimeGrid.uniform(0.0, float(num_steps), num_steps)
     curves = {
-        name: convergence_factors(
-            step_factors(z, grid, options, stability), options, num_steps, cycle=cycle
-        )
+        name: convergence_factors(step_factors(z, grid, options, stability), options, num_steps)
         for name, options in choices.items()
     }
     ax = _new_axes() if ax is None else ax
@@ -349,10 +345,11 @@ def _new_axes() -> Axes:
 class _Level:
     """The linear algebra of one level, for n eigenvectors at once; point 0 is left out."""
 
-    def __init__(self, phi: Complex, m: int, relax: int) -> None:
+    def __init__(self, phi: Complex, m: int, relax: int, weight: float) -> None:
         self.phi = phi
         self.m = m
         self.relax = relax
+        self.weight = weight
         self.solved = False  # by stepping: the coarsest level
         self.num_steps = phi.shape[1]
         self.num_c = self.num_steps // m
@@ -372,8 +369,8 @@ class _Level:
     @property
     def relaxation(self) -> Complex:
         """Errors at the C-points after (F C)^nu, from those before, shape (n, N_c, N_c)."""
-        one = np.eye(self.num_c) - _bidiagonal(self.interval_factors)
-        return np.linalg.matrix_power(one, self.relax)
+        sweep = np.eye(self.num_c) - self.weight * _bidiagonal(self.interval_factors)
+        return np.linalg.matrix_power(sweep, self.relax)
 
     def everywhere(self, E: Complex) -> Complex:
         """Go from errors at the C-points to those at all points, by F-relaxation at the end."""
@@ -401,7 +398,7 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
             f"factors must have one entry for each of {len(coarsening) + 1} levels, "
             f"got {len(factors)}"
         )
-    coarsening = _even_factors(options, num_steps)
+    _even_factors(options, num_steps)
     levels: list[_Level] = []
     for index, given in enumerate(factors):
         phi = _constant_or_varying(given, num_steps, index)
@@ -410,8 +407,8 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
                 f"factors of level {index} are for {len(phi)} eigenvectors, those of level 0 for "
                 f"{len(levels[0].phi)}"
             )
-        m = coarsening[index] if index < len(coarsening) else 1
-        levels.append(_Level(phi, m, options.relax_of(index)))
+        m = _even(options.coarsening_of(index))
+        levels.append(_Level(phi, m, options.relax_of(index), options.relax_weight_of(index)))
         num_steps //= m
     levels[-1].solved = options.coarsest != "relaxation"
     return levels
@@ -419,11 +416,13 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
 
 def _even_factors(options: MGRITOptions, num_steps: int) -> tuple[int, ...]:
     """Return the coarsening factors of the levels that exist."""
-    factors = options.factors(num_steps)
-    even = tuple(m for m in factors if isinstance(m, int))
-    if len(even) < len(factors):
+    return tuple(_even(m) for m in options.factors(num_steps))
+
+
+def _even(m: Coarsening) -> int:
+    if not isinstance(m, int):
         raise ValueError("the theory needs coarsening factors, not chosen C-points")
-    return even
+    return m
 
 
 def _constant_or_varying(given: ArrayLike, num_steps: int, level: int) -> Complex:
@@ -440,27 +439,29 @@ def _constant_or_varying(given: ArrayLike, num_steps: int, level: int) -> Comple
     return np.broadcast_to(phi, (len(phi), num_steps))
 
 
-def _correction(levels: list[_Level], cycle: Cycle) -> Complex:
+def _correction(levels: list[_Level], shape: str, v_cycles: int) -> Complex:
     """Return I - (I - E) A_c^{-1} A at the C-points, E what the coarser levels leave."""
     fine, coarse = levels[:2]
     one: Complex = np.eye(coarse.num_steps, dtype=np.complex128)
     ratio = np.linalg.solve(_bidiagonal(coarse.phi), _bidiagonal(fine.interval_factors))
-    corrected: Complex = one - (one - _error_matrix(levels[1:], cycle)) @ ratio
+    left = _error_matrix(levels[1:], shape, v_cycles)
+    corrected: Complex = one - (one - left) @ ratio
     return corrected
 
 
-def _error_matrix(levels: list[_Level], cycle: Cycle) -> Complex:
+def _error_matrix(levels: list[_Level], shape: str, v_cycles: int) -> Complex:
     """Return what the visits of a cycle to its second level multiply the errors there by."""
     level = levels[0]
     if len(levels) == 1:
         left = level.everywhere(level.relaxation)
         return np.zeros_like(left) if level.solved else left
-    once = level.everywhere(_correction(levels, cycle) @ level.relaxation)
-    if cycle == "V":
-        return once
-    if cycle == "W":
-        return once @ once
-    return level.everywhere(_correction(levels, "V") @ level.relaxation) @ once
+
+    def once(below: str) -> Complex:
+        return level.everywhere(_correction(levels, below, v_cycles) @ level.relaxation)
+
+    if shape == "F":
+        return np.linalg.matrix_power(once("V"), v_cycles) @ once("F")
+    return np.linalg.matrix_power(once(shape), {"V": 1, "W": 2}[shape])
 
 
 def _bidiagonal(factors: Complex) -> Complex:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pint.comm import Communicator, as_communicator
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.options import MGRITOptions, PerLevel
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.recurrence import RecurrenceOptions

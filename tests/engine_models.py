@@ -7,6 +7,7 @@ from operator import mul
 import numba
 import numpy as np
 
+from pint.models.heat import Heat
 from pint.models.transfer import full_weighting, linear
 from pint.propagator import Propagator, Step
 
@@ -159,65 +160,36 @@ class Drift(Propagator):
         return fine
 
 
-@numba.njit
-def rod(u, start, stop, level, params, out):
-    """One step of `Rod`: elimination from left to right, then back."""
-    n, dt = u.size, stop - start
-    dx = math.pi / (n - 1)
-    c, strength = dt / dx**2, dt * (math.cos(stop) - math.sin(stop))
-    last = math.sin(math.pi) * math.cos(stop) + strength * math.sin(math.pi)
-    params[0], out[0] = 0.0, 0.0
-    for i in range(1, n - 1):
-        pivot = 1 + 2 * c - c * params[i - 1]
-        params[i] = c / pivot
-        out[i] = (u[i] + strength * math.sin(i * dx) + c * out[i - 1]) / pivot
-    out[n - 1] = last
-    for i in range(n - 2, 0, -1):
-        out[i] += params[i] * out[i + 1]
-
-
-class Rod(Propagator):
-    """u_t = u_xx + sin(x) (cos t - sin t) on [0, pi], by backward Euler; u = sin(x) cos(t).
-
-    Levels coarsen in space as well, by full weighting and linear interpolation, down to 3 nodes.
-    """
+class Shear(Propagator):
+    """u -> A(level) u + b, where A of a coarse step has nothing to do with the fine one."""
 
     dtype = np.dtype(np.float64)
-    kernel = rod
 
-    def __init__(self, num_nodes, batched=False):
-        self.state_shape = (num_nodes,)
-        self.batched = batched
-
-    def kernel_params(self):
-        return np.zeros(self.state_shape)
+    def __init__(self, size, batched=False):
+        self.state_shape, self.batched = (size,), batched
+        rng = np.random.default_rng(size)
+        self.matrices = 0.6 * rng.normal(size=(4, size, size)) / math.sqrt(size)
 
     def step(self, u, step):
-        n = u.shape[-1]
-        dx = math.pi / (n - 1)
-        stop, c = np.asarray(step.stop)[..., None], np.asarray(step.dt)[..., None] / dx**2
-        inner = np.arange(1, n - 1)
-        matrix = np.zeros((*u.shape[:-1], n, n))
-        matrix[..., inner, inner] = 1 + 2 * c
-        matrix[..., inner, inner - 1] = matrix[..., inner, inner + 1] = -c
-        matrix[..., 0, 0] = matrix[..., -1, -1] = 1
-        d = u.copy()
-        d[..., 0], d[..., -1:] = 0, math.sin(math.pi) * np.cos(stop)
-        d += (
-            np.asarray(step.dt)[..., None]
-            * np.sin(np.arange(n) * dx)
-            * (np.cos(stop) - np.sin(stop))
-        )
-        return np.linalg.solve(matrix, d[..., None])[..., 0]
+        return self.tangent_step(u, u, step) + np.cos(step.stop)[..., None]
 
-    def coarsens(self, level):
-        return level < int(math.log2(self.state_shape[0])) - 1
+    def tangent_step(self, v, u, step):
+        dt = np.asarray(step.dt)[..., None]
+        return (v[..., None, :] * self.matrices[step.level]).sum(axis=-1) / (1 + dt)
+
+
+class HeatInSpace(Heat):
+    """The heat equation whose levels keep every other node, as often as `num_coarsened` says."""
+
+    def __init__(self, *args, num_coarsened, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_coarsened = num_coarsened
 
     def restrict(self, u, level):
-        return full_weighting(u) if self.coarsens(level) else u
+        return full_weighting(u) if level < self.num_coarsened else u
 
     def interpolate(self, u, level):
-        return linear(u) if self.coarsens(level) else u
+        return linear(u) if level < self.num_coarsened else u
 
 
 @numba.njit

@@ -1,8 +1,5 @@
 """The adjoint solve: gradients against theory, complex steps, differences and plain loops."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -78,26 +75,6 @@ def serial_gradients(propagator, times, all_points=True):
 
 
 # --- Exact values --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("driver", ["stack", "loop"])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
-@pytest.mark.parametrize("levels", [1, 2, 4])
-def test_published_gradient_of_the_scalar_equation(driver, coarsest, levels):
-    """J = (1/50) sum_i u_i^2 with u_i = (2/3)^i: J = 9/250, dJ/dlambda = 12/625."""
-    cases = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
-    case = next(case for case in cases["cases"] if case["name"] == "adjoint-lambda")
-    N = case["options"]["N"]
-    options = MGRITOptions(levels=levels, driver=driver, coarsest=coarsest, tolerance=1e-15)
-    solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 0.5 * N, N), options)
-    result = solver.solve(1.0)
-    assert (result.u**2).sum() / N == pytest.approx(case["J"], rel=1e-14)
-    d_states = 2 * result.u / N
-    gradient = AdjointSolver(solver).solve(result, d_states[-1], d_states[::-1])
-    assert gradient.parameter_gradient.shape == (1,)
-    assert gradient.parameter_gradient[0] == pytest.approx(case["dJ_dlambda"], rel=1e-13)
-    # dJ/du_0 = 2 u_0 J, as J is quadratic in u_0 = 1.
-    assert gradient.initial_gradient == pytest.approx(2 * case["J"], rel=1e-13)
 
 
 def test_gradient_of_the_last_state():

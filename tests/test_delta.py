@@ -1,21 +1,17 @@
-"""The Delta correction: exact where it must be, a published history, Lyapunov exponents."""
+"""The Delta correction: exact where it must be, Lyapunov exponents."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGrid
+from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.mgrit.delta import orthonormal
 from pint.models.dahlquist import Dahlquist
 from pint.models.lorenz import Lorenz
-from tests.engine_models import Drift, Swirl, stepped, uneven_times
+from tests.engine_models import Drift, Shear, Swirl, stepped, uneven_times
 
-PUBLISHED = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
-CASES = {case["name"]: case for case in PUBLISHED["cases"]}
 START = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])
 UNIT = math.log(10) / 0.9  # time in which an error grows tenfold
 HISTORY = MGRITOptions(relax=0, skip_first_down=False, tolerance=1e-4, delta="full")
@@ -27,34 +23,6 @@ def solve_lorenz(options, units=0.5, num_steps=256, method="euler"):
 
 
 # --- Full rank ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
-@pytest.mark.parametrize("driver", ["loop", "stack", "auto"])
-def test_published_history(driver, coarsest):
-    published = CASES["lorenz-delta-full"]["residuals"]
-    result = solve_lorenz(replace(HISTORY, driver=driver, coarsest=coarsest))
-    assert result.status is Status.CONVERGED
-    assert result.num_iterations == len(published)
-    assert result.residuals == pytest.approx(published, rel=1e-6)
-
-
-class Shear(Propagator):
-    """u -> A(level) u + b, where A of a coarse step has nothing to do with the fine one."""
-
-    dtype = np.dtype(np.float64)
-
-    def __init__(self, size, batched=False):
-        self.state_shape, self.batched = (size,), batched
-        rng = np.random.default_rng(size)
-        self.matrices = 0.6 * rng.normal(size=(4, size, size)) / math.sqrt(size)
-
-    def step(self, u, step):
-        return self.tangent_step(u, u, step) + np.cos(step.stop)[..., None]
-
-    def tangent_step(self, v, u, step):
-        dt = np.asarray(step.dt)[..., None]
-        return (v[..., None, :] * self.matrices[step.level]).sum(axis=-1) / (1 + dt)
 
 
 @pytest.mark.parametrize("relax", [0, 1])

@@ -6,25 +6,27 @@ import numpy as np
 import pytest
 
 from pint import Status
-from tests.histories import CASES, same_as_published, scalar_grid, solve
+from tests.histories import (
+    CASES,
+    drivers_of,
+    same_as_published,
+    scalar_grid,
+    solve,
+    value_and_slope,
+)
 
 SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 17
+    assert len(CASES) == 21
 
 
 @pytest.mark.parametrize(
     ("name", "driver"),
-    [
-        (name, driver)
-        for name, case in CASES.items()
-        for driver in ("compiled", "stack", "loop")
-        if driver != "stack" or not case["name"].startswith(("heat2d", "heat1d-128"))
-    ],
+    [(name, driver) for name, case in CASES.items() for driver in drivers_of(case)],
 )
-def test_residuals(name, driver):
+def test_published_numbers(name, driver):
     case = CASES[name]
     result = solve(case, driver)
     assert same_as_published(case, result.residuals), result.residuals
@@ -35,6 +37,9 @@ def test_residuals(name, driver):
         difference = result.u[-1] - np.sin(np.linspace(0.0, np.pi, len(result.u[-1])))
         error = math.sqrt(dx * np.sum(difference**2))
         assert f"{error:.5g}" == f"{case['error_at_T']:.5g}"
+    if "dJ_dlambda" in case:
+        published = (case["J"], case["dJ_dlambda"])
+        assert value_and_slope(case, driver) == pytest.approx(published, rel=1e-13)
 
 
 @pytest.mark.parametrize("name", CASES)

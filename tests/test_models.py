@@ -1,9 +1,7 @@
 """What all models must keep: contract, adjoints, orders, and MGRIT's limit; then each one's own."""
 
-import json
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,72 +284,7 @@ def test_sine_modes_shrink_as_the_stability_function_says(method, amplification,
             np.testing.assert_allclose(result.u, shrunk[:, None] * mode, rtol=0, atol=1e-14)
 
 
-class SpaceCoarsenedHeat(Heat):
-    """Levels keep every other node, by full weighting and linear interpolation."""
-
-    def __init__(self, *args, num_coarsened, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.num_coarsened = num_coarsened
-
-    def restrict(self, u, level):
-        if level >= self.num_coarsened:
-            return u
-        coarse = u[:, ::2].copy()
-        coarse[:, 1:-1] = u[:, 2:-2:2] / 2 + (u[:, 1:-3:2] + u[:, 3::2]) / 4
-        return coarse
-
-    def interpolate(self, u, level):
-        if level >= self.num_coarsened:
-            return u
-        fine = np.empty((u.shape[0], 2 * u.shape[1] - 1))
-        fine[:, ::2] = u
-        fine[:, 1::2] = (u[:, 1:] + u[:, :-1]) / 2
-        return fine
-
-
-def published_guess(grid, num_nodes):
-    """The published random numbers at the C-points t > 0."""
-    states, n = {}, 1
-    for t in grid.times[2::2].tolist():
-        state = np.empty(num_nodes)
-        for k in range(num_nodes):
-            n = (n * 1103515245 + 12345) % 2**64
-            state[k] = ((n >> 16) & 32767) / 32768
-        states[t] = state
-    return lambda t: states.get(t, 0.0)
-
-
-@pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
-def test_published_history_with_coarsening_in_space(driver):
-    published = json.loads((Path(__file__).parent / "data/mgrit_histories.json").read_text())
-    (case,) = (c for c in published["cases"] if c["name"] == "heat1d-128-space-coarsening")
-    x, grid = np.linspace(0, np.pi, 33), TimeGrid.uniform(0, 2 * np.pi, 128)
-    finest = heat.problem(33).propagator
-    model = SpaceCoarsenedHeat(
-        33, np.pi, profile=np.sin(x), amplitude=finest.amplitude, num_coarsened=4
-    )
-    tolerance = 1e-7 / math.sqrt(2 * math.pi / 127 * math.pi / 32)
-    options = MGRITOptions(
-        levels=20, min_coarse=1, tolerance=tolerance, skip_first_down=False, driver=driver
-    )
-    result = MGRIT(model, grid, options).solve(np.sin(x), published_guess(grid, 33))
-    assert len(result.coarsening) + 1 == case["options"]["levels"]
-    np.testing.assert_allclose(result.residuals, case["residuals"], rtol=1e-6)
-    error = math.sqrt(np.pi / 32 * np.sum((result.u[-1] - np.sin(x)) ** 2))
-    assert error == pytest.approx(case["error_at_T"], rel=1e-4)
-
-
 # --- Heat in 2D ----------------------------------------------------------------------------------
-
-
-def test_published_history_in_2d():
-    published = json.loads((Path(__file__).parent / "data/mgrit_histories.json").read_text())
-    (case,) = (c for c in published["cases"] if c["name"] == "heat2d-16")
-    problem = heat2d.problem(9)
-    grid = TimeGrid.uniform(0, 16 * 0.15 * (np.pi / 8) ** 2, 16)
-    options = MGRITOptions(levels=3, min_coarse=3, max_iterations=2, skip_first_down=False)
-    result = MGRIT(problem.propagator, grid, options).solve(problem.initial_value)
-    np.testing.assert_allclose(result.residuals[1], case["residuals"][1], rtol=1e-6)
 
 
 def test_modes_in_2d_decay_as_the_eigenvalues_say():
@@ -455,18 +388,6 @@ def test_arenstorf_steps_keep_the_jacobi_integral():
 
 
 # --- BDF2 ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("driver", ["loop", "stack"])
-def test_published_history_of_bdf2(driver):
-    published = json.loads((Path(__file__).parent / "data/mgrit_histories.json").read_text())
-    (case,) = (c for c in published["cases"] if c["name"] == "bdf2-100")
-    model, grid = bdf2.BDF2(dahlquist.Dahlquist(-1.0), 0.5), TimeGrid.uniform(0.0, 50.0, 50)
-    options = MGRITOptions(tolerance=1e-5, driver=driver)
-    result = MGRIT(model, grid, options).solve(np.array([1.0, math.exp(-0.5)]), guess=0.456)
-    np.testing.assert_allclose(result.residuals[1:], case["residuals"][1:], rtol=1e-6)
-    assert np.isnan(result.residuals[0])
-    assert result.status is Status.CONVERGED
 
 
 @pytest.mark.parametrize(

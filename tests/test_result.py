@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, TimeGrid, open_run
-from pint.mgrit.solver import PHASES
+from pint.mgrit.result import PHASES
 from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.models.dahlquist import Dahlquist
 from pint.results import RunRecord, write_result, write_solution

@@ -31,7 +31,7 @@ HISTORIES = {
     "scalar-100-two-level-F-relaxation": {"levels": 2, "relax": 0},
     "scalar-100-two-level-two-CF-sweeps": {"levels": 2, "relax": 2},
     "scalar-100-V": {"levels": 10},
-    "scalar-100-F": {"levels": 10},
+    "scalar-100-F": {"levels": 10, "cycle": "F"},
     "scalar-100-coarsening-4": {"levels": 3, "coarsening": 4},
     "scalar-100-nonuniform": {"levels": 2},
     "scalar-24-two-iterations": {"levels": 3, "relax": (1, 2, 2), "coarsest": "relaxation"},
@@ -48,8 +48,7 @@ def test_residual_matrices_give_the_published_histories(name):
         lengths = np.repeat([0.25, 0.75], num_steps // 2)
     grid = TimeGrid(np.concatenate([[0.0], np.cumsum(lengths)]))
     factors = step_factors([-1.0], grid, options, BACKWARD_EULER)
-    cycle = case["options"].get("cycle", "V")
-    R = cycle_matrix(factors, options, num_steps, cycle=cycle, quantity="residual")[0]
+    R = cycle_matrix(factors, options, num_steps, quantity="residual")[0]
     m, relax = options.coarsening_of(0), options.relax_of(0)
     u = np.cumprod(1 / (1 + lengths))[m - 1 :: m]
     A = np.eye(len(u)) - np.diag(u[1:] / u[:-1], -1)
@@ -57,6 +56,44 @@ def test_residual_matrices_give_the_published_histories(name):
     for given in case["residuals"]:
         assert np.linalg.norm(residual) == pytest.approx(given, rel=1e-9, abs=1e-15)
         residual = R @ residual
+
+
+RELAXED = {"coarsest": "relaxation", "relax": (1, 0, 2)}
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"levels": 4, "cycle": "W"},
+        {"levels": 4, "cycle": "F", "v_cycles": 2},
+        {"levels": 4, "cycle": "F", "f_cycles": 2, "relax": 0},
+        {"levels": 3, "relax_weight": (0.8, 1.3), "relax": 2},
+        {"levels": 3, **RELAXED},
+        {"levels": 3, "coarsening": (3, 2), "relax_weight": (1.0, 0.9, 0.7), **RELAXED},
+        {"levels": 4, "coarsening": (2, 3), "cycle": "W", **RELAXED},
+        {"levels": 3, "coarsening": (2, 16), "cycle": "F", **RELAXED},  # one C-point: point 0
+        {"levels": 3, "coarsening": (1, 2), "relax": (1, 2)},
+        {"levels": 3, "coarsening": (2, 1), "coarsest": "relaxation", "relax_weight": 0.6},
+        {"levels": 9, "min_coarse": 1, "coarsening": (2, 3)},
+    ],
+    ids=str,
+)
+def test_residual_matrices_give_what_the_solver_does(ways):
+    """Cycles, weights and a coarsest level that is only relaxed, on an uneven grid."""
+    model, eigenvalues, grid = problem("uneven dahlquist", 31, 0.3)
+    options = MGRITOptions(**{"skip_first_down": False, "max_iterations": 5, **ways})
+    guess = np.random.default_rng(0).normal(size=32)
+    found = MGRIT(model, grid, options).solve(1.0, guess).residuals
+    factors, m = step_factors(eigenvalues, grid, options, BACKWARD_EULER), options.coarsening_of(0)
+    u = np.cumprod(factors[0][0].real)[m - 1 :: m]
+    A = np.eye(len(u)) - np.diag(u[1:] / u[:-1], -1)
+    sweep = np.eye(len(u)) - options.relax_weight_of(0) * A
+    residual = A @ np.linalg.matrix_power(sweep, options.relax_of(0)) @ (u - guess[m::m])
+    for k in range(5):
+        assert found[k] == pytest.approx(np.linalg.norm(residual), rel=1e-9, abs=1e-13)
+        R = cycle_matrix(factors, options, 31, quantity="residual", iteration=k)[0]
+        residual = R @ residual
+    assert found[2] > 1e-9  # so that there is something to compare
 
 
 # --- The solver is never above the bound ----------------------------------------------------------
@@ -243,7 +280,7 @@ def test_plot_shows_the_factors():
 
 # --- Bad input ------------------------------------------------------------------------------------
 
-TWO = MGRITOptions()
+TWO, POINTS = MGRITOptions(), MGRITOptions(coarsening=((0, 1, 4), 2))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +299,11 @@ TWO = MGRITOptions()
         (lambda: cycle_matrix([[0.5], [[0.2, 0.1]]], TWO, 8), r"level 1 have shape \(1, 2\), exp"),
         (lambda: cycle_matrix([0.5, [0.2]], TWO, 8), r"level 0 have shape \(\)"),
         (lambda: cycle_matrix([[np.nan], [0.2]], TWO, 8), "factors of level 0 must be finite"),
-        (lambda: cycle_matrix([[0.5], [0.2]], TWO, 8, cycle="Z"), "cycle must be one of V, F, W"),
+        (
+            lambda: cycle_matrix([[0.5], [0.2]], TWO, 8, iteration=-1),
+            "iteration must be at least 0, got -1",
+        ),
+        (lambda: cycle_matrix([[0.5], [0.2]], POINTS, 8), "coarsening factors, not chosen C-poin"),
         (
             lambda: cycle_matrix([[0.5], [0.2]], TWO, 8, quantity="u"),
             "quantity must be one of error, residual",
@@ -275,7 +316,7 @@ TWO = MGRITOptions()
         (lambda: step_factors([np.nan], [0.0, 1.0], TWO, abs), "eigenvalues must be a finite"),
         (lambda: plot_convergence([np.inf], {"": TWO}, BACKWARD_EULER), "z must be a finite"),
     ],
-    ids=[str(k) for k in range(19)],
+    ids=[str(k) for k in range(20)],
 )
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):

@@ -188,14 +188,12 @@ class Delta:
     propagator: CorrectedPropagator
     options: MGRITOptions
     stacked: bool
-    num_cycles: int = 0
     bases: dict[int, State] = field(default_factory=dict)
     products: State = None
 
     def bind(self, hierarchy: Hierarchy) -> None:
         """Begin a solve: without corrections, and with unit vectors as bases."""
         self.hierarchy = hierarchy
-        self.num_cycles = 0
         self.propagator.corrections.clear()
         self.products = None
         rank = self.options.delta
@@ -219,7 +217,7 @@ class Delta:
         C-points.
         """
         options = self.options
-        if coarse.index < options.delta_level or self.num_cycles < options.delta_iteration:
+        if coarse.index < options.delta_level:
             return
         is_low_rank, is_coarsest = options.delta != "full", coarse is self.hierarchy.levels[-1]
         if is_low_rank and is_coarsest:

@@ -15,7 +15,7 @@ from pint.options import at_least
 from pint.propagator import State
 
 if TYPE_CHECKING:
-    from pint.mgrit.solver import Result
+    from pint.mgrit.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)

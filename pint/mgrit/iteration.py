@@ -59,7 +59,7 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         if len(self.hierarchy.levels) == 1:
-            self.hierarchy.driver.propagator.tighten(0.0)
+            self.hierarchy.driver.model.tighten(0.0)
             self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             return Status.STEPPED
@@ -83,6 +83,7 @@ class Iteration:
         return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
+        self.hierarchy.driver.iteration = len(self.residuals)
         shape = self.options.shape_of(len(self.residuals))
         if self.hierarchy.on_visit is None:
             self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
@@ -107,9 +108,9 @@ class Iteration:
 
     def _tighten(self, norm: float) -> None:
         """Tell a model whose steps iterate; F-points no longer follow from its steps then."""
-        propagator = self.hierarchy.driver.propagator
-        if type(propagator).tighten is not Propagator.tighten:
-            propagator.tighten(norm)
+        model = self.hierarchy.driver.model
+        if type(model).tighten is not Propagator.tighten:
+            model.tighten(norm)
             self.hierarchy.levels[0].relaxed = False
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import as_communicator
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.options import at_least
 from pint.propagator import Propagator, State
 from pint.timegrid import TimeGrid

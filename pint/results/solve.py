@@ -14,7 +14,7 @@ from pint.results.record import OptionValue, RunRecord
 from pint.results.writer import write_solution
 
 if TYPE_CHECKING:
-    from pint.mgrit.solver import Result
+    from pint.mgrit.result import Result
     from pint.options import MGRITOptions
 
 

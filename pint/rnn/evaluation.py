@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import Communicator
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.options import MGRITOptions
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.losses import Loss

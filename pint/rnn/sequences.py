@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pint.comm import as_communicator
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.options import MGRITOptions
 from pint.rnn.parameters import num_entries, views
 from pint.rnn.recurrence import RecurrenceOptions

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pint.adjoint import AdjointResult
 from pint.comm import Communicator
 from pint.mgrit.iteration import Status
-from pint.mgrit.solver import Result
+from pint.mgrit.result import Result
 from pint.options import MGRITOptions
 from pint.rnn.network import LayerStack, Network
 from pint.rnn.sweep import Sequences, Sweep

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pint.adjoint import AdjointResult, AdjointSolver
 from pint.comm import Communicator
-from pint.mgrit.solver import MGRIT, Result
+from pint.mgrit.result import Result
+from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions
 from pint.rnn.memory import Memory
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
