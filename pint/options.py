@@ -81,6 +81,13 @@ class MGRITOptions:
         The finest level whose steps are corrected.
     delta_iteration : int, default 0
         The first cycle that corrects them, numbered from 0.
+    order : int, optional
+        Order of the integrator, 1 for backward Euler. With it the differences between the steps of
+        the two finest levels tell the error of every step, `Result.error_estimates`
+        (`docs/refinement.md`).
+    richardson : bool, default False
+        Extrapolate the C-points of the finest level from both, which raises their order by one;
+        needs `order`.
     divergence_factor : float, default 1e8
         Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
         the first one is smaller.
@@ -122,6 +129,8 @@ class MGRITOptions:
     delta: int | Literal["full"] | None = None
     delta_level: int = 1
     delta_iteration: int = 0
+    order: int | None = None
+    richardson: bool = False
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
@@ -162,6 +171,7 @@ class MGRITOptions:
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         self._check_delta()
+        self._check_order()
 
     def _check_delta(self) -> None:
         if isinstance(self.delta, str):
@@ -183,6 +193,20 @@ class MGRITOptions:
             raise ValueError(
                 "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
             )
+
+    def _check_order(self) -> None:
+        if self.order is None:
+            if self.richardson:
+                raise ValueError("richardson needs the order of the integrator: set order")
+            return
+        at_least("order", self.order, 1)
+        if self.levels == 1:
+            raise ValueError("order compares two levels, and levels is 1: use 2 or more")
+        if self.coarsening_of(0) == 1:
+            raise ValueError("order needs a coarsening of at least 2 on the finest level, got 1")
+        for name in ("delta", "local_tolerance"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"order and {name} do not go together: leave one out")
 
     def coarsening_of(self, level: int) -> Coarsening:
         """Return what is between `level` and the next: a factor, or the indices of the C-points.

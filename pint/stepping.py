@@ -94,7 +94,7 @@ class Driver(ABC):
 
     def measure(self, level: Level) -> None:
         """Set the squared norms of the residuals at C-points."""
-        level.norms[level.c_rows] = self._squares(level.r[level.c_rows])
+        level.norms[level.c_rows] = self.squares(level.r[level.c_rows])
 
     def measure_f_points(self, level: Level) -> None:
         """Set the squared norms of the residuals at F-points, some at a time; r is lost."""
@@ -102,9 +102,9 @@ class Driver(ABC):
         for begin in range(0, slots.size, at_once):
             part = slots[begin : begin + at_once]
             self.residual(level, part, 0)
-            level.f_norms[begin : begin + part.size] = self._squares(level.r[: part.size])
+            level.f_norms[begin : begin + part.size] = self.squares(level.r[: part.size])
 
-    def _squares(self, r: State) -> NDArray[np.float64]:
+    def squares(self, r: State) -> NDArray[np.float64]:
         """Return the squared norms of a stack of residuals."""
         if not has_own_norm(self.propagator):
             return squared_norms(r)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from pint import Status
+from tests.engine_models import Forced
 from tests.histories import CASES, same_as_published, scalar_grid, solve
 
 SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 17
+    assert len(CASES) == 18
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,15 @@ def test_residuals(name, driver):
     assert same_as_published(case, result.residuals), result.residuals
     if "levels" in case["options"]:
         assert len(result.coarsening) + 1 == case["options"]["levels"]
-    if "error_at_T" in case:
+    if "without_richardson" in case:
+        plain = {key: x for key, x in case["options"].items() if key != "richardson"}
+        other = solve(case | {"options": plain}, driver)
+        published = case | {"residuals": case["without_richardson"]}
+        assert same_as_published(published, other.residuals), other.residuals
+        for name, one in (("without", other), ("with_richardson", result)):
+            error = abs(one.u[-1] - Forced.exact(0.5))
+            assert f"{error:.9g}" == f"{case['error_at_T'][name]:.9g}"
+    elif "error_at_T" in case:
         dx = np.pi / (case["options"]["nspace"] - 1)
         difference = result.u[-1] - np.sin(np.linspace(0.0, np.pi, len(result.u[-1])))
         error = math.sqrt(dx * np.sum(difference**2))

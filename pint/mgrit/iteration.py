@@ -84,10 +84,18 @@ class Iteration:
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
         shape = self.options.shape_of(len(self.residuals))
-        if self.hierarchy.on_visit is None:
+        richardson = self.hierarchy.levels[0].richardson
+        if richardson is not None:
+            richardson.iteration = len(self.residuals)
+        if self.hierarchy.on_visit is None and richardson is None:
             self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
-        else:  # who looks on needs every operation in its turn
+        else:  # who looks on needs every operation in its turn, and extrapolation is in Python
             cycle(self.hierarchy, shape)
+
+    def error_estimates(self) -> NDArray[np.float64] | None:
+        """Return the estimated error of each step, where the order is known; collective."""
+        richardson = self.hierarchy.levels[0].richardson
+        return None if richardson is None else richardson.estimates(self.hierarchy.comm)
 
     def _observe(self) -> None:
         """Record the norm of the residual."""

@@ -20,6 +20,7 @@ from pint.mgrit.guess import Guess, Random, fill, states_of
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration, Status
 from pint.mgrit.relaxation import step_in_turn
+from pint.mgrit.richardson import check_model
 from pint.options import Coarsening, MGRITOptions
 from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
@@ -118,6 +119,9 @@ class Result:
         not part of `seconds`.
     lyapunov : Lyapunov or None
         Lyapunov vectors and exponents, where `MGRITOptions.delta` is a number and a cycle used it.
+    error_estimates : ndarray of float64, shape (N,), or None
+        Where `MGRITOptions.order` is given, the norm of the error that each step makes by itself
+        (without extrapolation), as the last cycle saw it; the same on every rank.
     """
 
     u: State
@@ -133,6 +137,7 @@ class Result:
     num_bytes: int
     compile_seconds: float
     lyapunov: Lyapunov | None = None
+    error_estimates: NDArray[np.float64] | None = None
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
 
@@ -243,6 +248,7 @@ class MGRIT:
         self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
         self._check_relaxation()
+        self._check_order()
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
 
@@ -275,6 +281,16 @@ class MGRIT:
                 f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
                 "which a propagator with a defect of its own does not allow"
             )
+
+    def _check_order(self) -> None:
+        """Raise where errors cannot be estimated."""
+        if self.options.order is not None:
+            check_model(self.propagator)
+            if len(self.hierarchy.levels) == 1:
+                raise ValueError(
+                    f"order compares two levels, and {self.grid.num_steps} steps give one: lower "
+                    "min_coarse or coarsening, or leave order out"
+                )
 
     @property
     def layout(self) -> Layout:
@@ -361,6 +377,7 @@ class MGRIT:
             num_bytes=num_bytes,
             compile_seconds=self.compile_seconds,
             lyapunov=None if delta is None else delta.lyapunov(),
+            error_estimates=history.error_estimates(),
             layout=finest.layout,
             comm=self.comm,
         )
