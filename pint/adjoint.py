@@ -250,7 +250,8 @@ class AdjointSolver:
         self.comm = forward.comm.reversed()
         if options is None:
             options = replace(forward.options, delta=None, delta_level=1, delta_iteration=0)
-            options = replace(options, order=None)
+            options = replace(options, order=None, refinements=0, error_tolerance=None)
+            options = replace(options, refinement_factor=2, refine_below=None, max_points=None)
             options = replace(options, driver="auto") if options.driver == "compiled" else options
         self.solver = MGRIT(
             self.propagator,

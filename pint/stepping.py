@@ -143,6 +143,10 @@ class Driver(ABC):
         num_steps = self.num_steps
         self.bind(hierarchy)
         self.num_steps = num_steps
+        self.forget()
+
+    def forget(self) -> None:  # noqa: B027
+        """Forget what is kept about the levels, because there will be others."""
 
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
@@ -239,8 +243,7 @@ class StackDriver(Driver):
             if not isinstance(slots, slice):
                 level.u[slots] = out
 
-    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
-        super().rebind(hierarchy)
+    def forget(self) -> None:  # noqa: D102
         self._stacks = {}
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102

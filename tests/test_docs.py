@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -164,3 +165,13 @@ def test_burgers_from_python(tmp_path):
     status, error = start(script, tmp_path).split()
     assert status == "CONVERGED"
     assert 0 < float(error) < 0.05
+
+
+def test_refinement_in_space(tmp_path):
+    """The errors that the page says it prints are those that it prints, and fall as dx^2."""
+    script, *_ = scripts("docs/refinement.md")
+    said = start(script, tmp_path).splitlines()
+    page = (ROOT / "docs/refinement.md").read_text()
+    assert "\n".join(f"    {line}" for line in said) in page
+    errors = [float(line.split()[-1]) for line in said]
+    assert all(after < 0.3 * before for before, after in pairwise(errors))

@@ -13,7 +13,7 @@ SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 18
+    assert len(CASES) == 19
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def test_residuals(name, driver):
     case = CASES[name]
     result = solve(case, driver)
     assert same_as_published(case, result.residuals), result.residuals
+    assert result.grid_steps.tolist() == case.get("steps", result.grid_steps.tolist())
     if "levels" in case["options"]:
         assert len(result.coarsening) + 1 == case["options"]["levels"]
     if "without_richardson" in case:

@@ -262,7 +262,13 @@ class Hierarchy:
 
     @classmethod
     def build(
-        cls, grid: TimeGrid, layout: Layout, driver: Driver, options: MGRITOptions, comm: Any
+        cls,
+        grid: TimeGrid,
+        layout: Layout,
+        driver: Driver,
+        options: MGRITOptions,
+        comm: Any,
+        watch: Stopwatch | None = None,
     ) -> Hierarchy:
         """Coarsen `grid` as the options say; no arrays yet."""
         levels: list[Level] = []
@@ -275,7 +281,7 @@ class Hierarchy:
             levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
                 grid, layout = grid.coarsen(m), layout.coarsen(m)
-        watch = Stopwatch()
+        watch = Stopwatch() if watch is None else watch
         for level in levels:
             level.watch = watch
         if options.order is not None and len(levels) > 1:
