@@ -42,12 +42,15 @@ def draw_figure(path: Path, draw: Draw, problem: Problem, result: Result, u: Any
     """Save a figure of a solve, with the states at all points; for one rank."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    refined = result.grid_steps[0] != result.grid_steps[-1]
+    figure = Figure(figsize=(17 if refined else 13, 4), layout="constrained")
     figure.suptitle(problem.name)
-    solution, error, residual = figure.subplots(1, 3)
+    solution, error, residual, *steps = figure.subplots(1, 3 + refined)
     draw(solution, problem, result.times, u)
     _draw_error(error, problem, result.times, u)
     _draw_residuals(residual, result)
+    for axes in steps:
+        _draw_steps(axes, result.times)
     figure.savefig(path, dpi=120)
 
 
@@ -66,6 +69,11 @@ def _draw_residuals(axes: Any, result: Result) -> None:
         axes.set_xticks(cycles if cycles.size <= 12 else cycles[:: cycles.size // 10])
     else:
         axes.text(0.5, 0.5, "time stepping has none", ha="center", transform=axes.transAxes)
+
+
+def _draw_steps(axes: Any, times: Any) -> None:
+    axes.stairs(np.diff(times), times, baseline=None)
+    axes.set(xlabel="t", yscale="log", title=f"lengths of {times.size - 1} steps")
 
 
 def curves(*names: str) -> Draw:

@@ -221,7 +221,13 @@ class AdjointSolver:
     options : MGRITOptions, optional
         How to iterate backwards; those of the forward solver if left out, with driver "auto" in
         place of "compiled" and without a Delta correction, because the adjoint has no kernel and no
-        tangent.
+        tangent, and without error estimates.
+
+    Raises
+    ------
+    ValueError
+        If the forward solver extrapolates, chooses C-points by index, or has a layout in which
+        rank 0 does not own point 0.
 
     Examples
     --------
@@ -238,11 +244,15 @@ class AdjointSolver:
             raise ValueError("the adjoint needs a layout in which rank 0 owns point 0")
         if any(level.grid.fine is not None for level in forward.hierarchy.levels):
             raise ValueError("the adjoint needs coarsening factors, not indices of C-points")
+        if forward.options.richardson:
+            raise ValueError("the adjoint is that of plain steps: set richardson=False")
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
         if options is None:
             options = replace(forward.options, delta=None, delta_level=1, delta_iteration=0)
+            options = replace(options, order=None, refinements=0, error_tolerance=None)
+            options = replace(options, refinement_factor=2, refine_below=None, max_points=None)
             options = replace(options, driver="auto") if options.driver == "compiled" else options
         self.solver = MGRIT(
             self.propagator,

@@ -106,9 +106,8 @@ class CompiledDriver(Driver):
         self._table = np.array(rows, dtype=np.int64)
         self.compile()
 
-    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
-        super().rebind(hierarchy)
-        self._in_python.rebind(hierarchy)
+    def forget(self) -> None:  # noqa: D102
+        self._in_python.forget()
         self._kept = {}
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102

@@ -82,6 +82,24 @@ class MGRITOptions:
         The finest level whose steps are corrected.
     delta_iteration : int, default 0
         The first cycle that corrects them, numbered from 0.
+    order : int, optional
+        Order of the integrator, 1 for backward Euler. With it the differences between the steps of
+        the two finest levels tell the error of every step, `Result.error_estimates`
+        (`docs/refinement.md`).
+    richardson : bool, default False
+        Extrapolate the C-points of the finest level from both, which raises their order by one;
+        needs `order`.
+    refinements : int, default 0
+        Greatest number of refinements of the finest level, where `Propagator.refine`, `finer` or
+        `error_tolerance` ask for them after a cycle (`docs/refinement.md`).
+    error_tolerance : float, optional
+        Split steps whose estimated error is above this; needs `order`.
+    refinement_factor : int, default 2
+        Greatest number of parts that an estimated error splits a step into at once.
+    refine_below : float, optional
+        Refine only after cycles whose residual is below this; after any, if left out.
+    max_points : int, optional
+        Leave the grid as it is where a refinement would give it more points.
     divergence_factor : float, default 1e8
         Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
         the first one is smaller.
@@ -123,6 +141,13 @@ class MGRITOptions:
     delta: int | Literal["full"] | None = None
     delta_level: int = 1
     delta_iteration: int = 0
+    order: int | None = None
+    richardson: bool = False
+    refinements: int = 0
+    error_tolerance: float | None = None
+    refinement_factor: int = 2
+    refine_below: float | None = None
+    max_points: int | None = None
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
@@ -163,6 +188,8 @@ class MGRITOptions:
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         self._check_delta()
+        self._check_order()
+        self._check_refinement()
 
     def _check_delta(self) -> None:
         if isinstance(self.delta, str):
@@ -189,6 +216,52 @@ class MGRITOptions:
             raise ValueError(
                 "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
             )
+
+    def _check_order(self) -> None:
+        if self.order is None:
+            if self.richardson:
+                raise ValueError("richardson needs the order of the integrator: set order")
+            return
+        at_least("order", self.order, 1)
+        if self.levels == 1:
+            raise ValueError("order compares two levels, and levels is 1: use 2 or more")
+        if self.coarsening_of(0) == 1:
+            raise ValueError("order needs a coarsening of at least 2 on the finest level, got 1")
+        for name in ("delta", "local_tolerance"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"order and {name} do not go together: leave one out")
+
+    def _check_refinement(self) -> None:
+        at_least("refinements", self.refinements, 0)
+        positive("error_tolerance", self.error_tolerance)
+        at_least("refinement_factor", self.refinement_factor, 2)
+        positive("refine_below", self.refine_below)
+        if self.max_points is not None:
+            at_least("max_points", self.max_points, 2)
+        if self.refinements == 0:
+            given = (self.error_tolerance, self.refinement_factor, self.refine_below)
+            if (*given, self.max_points) != (None, 2, None, None):
+                raise ValueError(
+                    "error_tolerance, refinement_factor, refine_below and max_points need "
+                    "refinements: set it, or leave them out"
+                )
+            return
+        if self.error_tolerance is not None and self.order is None:
+            raise ValueError("error_tolerance needs the order of the integrator: set order")
+        if self.error_tolerance is None and self.refinement_factor != 2:
+            raise ValueError("refinement_factor needs error_tolerance: set it, or leave it out")
+        if self.refine_below is not None and self.residual == "none":
+            raise ValueError("refine_below needs a residual, and residual is 'none'")
+        if self.refine_below is not None and self.refine_below < (self.tolerance or 0.0):
+            raise ValueError(
+                f"refine_below must be at least the tolerance, got {self.refine_below} and "
+                f"{self.tolerance}: the solve would end before it refines"
+            )
+        if isinstance(self.coarsening, tuple) and any(map(_has_entries, self.coarsening)):
+            raise ValueError("refinements need coarsening factors, not indices of C-points")
+        for name in ("delta", "local_tolerance"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"refinements and {name} do not go together: leave one out")
 
     def coarsening_of(self, level: int) -> Coarsening:
         """Return what is between `level` and the next: a factor, or the indices of the C-points.

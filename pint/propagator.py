@@ -276,6 +276,53 @@ class Propagator(ABC):
         """
         return float(np.linalg.norm(np.asarray(u).ravel()))
 
+    def refine(self, new: State, u: State, step: Step, error: float) -> int | NDArray[np.float64]:
+        """Tell into how many equal parts a solve shall split a step of the finest level.
+
+        Asked after cycles, where `MGRITOptions.refinements` allows it, once for each step; with
+        single states also when `batched`.
+
+        Parameters
+        ----------
+        new, u : array, shape state_shape
+            States at the end and at the begin of the step, as far as they are known.
+        step : Step
+            The step.
+        error : float
+            Estimated norm of its error; NaN without `MGRITOptions.order`.
+
+        Returns
+        -------
+        int or ndarray of float64
+            Number of parts, 1 for none; or the ends of the parts, the last of them `step.stop`.
+        """
+        return 1
+
+    def finer(self, refinement: int) -> Propagator | None:
+        """Return the model in a finer space that a solve shall go on with; None to stay.
+
+        Asked after cycles, where `MGRITOptions.refinements` allows it. The answer must be the same
+        on every rank; this model stays unchanged, so that the next solve begins with it.
+
+        Parameters
+        ----------
+        refinement : int
+            Number of refinements, in time or space, that this solve has had.
+        """
+        return None
+
+    def to_finer(self, u: State, time: float) -> State:
+        """Return a state, at some time, in the space of the model that `finer` returned; new.
+
+        One state also when `batched`. Who knows the initial value in the finer space may return it.
+
+        Raises
+        ------
+        NotImplementedError
+            Unless overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has finer but no to_finer: write it")
+
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
 
@@ -327,6 +374,16 @@ def has_own_norm(propagator: Propagator) -> bool:
 def has_own_equation(propagator: Propagator) -> bool:
     """Tell whether the propagator gives A(u_i, u_{i-1}) itself."""
     return type(propagator).defect is not Propagator.defect
+
+
+def refines_time(propagator: Propagator) -> bool:
+    """Tell whether the propagator says itself which steps to split."""
+    return type(propagator).refine is not Propagator.refine
+
+
+def refines_space(propagator: Propagator) -> bool:
+    """Tell whether the propagator has a finer space to go on with."""
+    return type(propagator).finer is not Propagator.finer
 
 
 def changes_space(propagator: Propagator) -> bool:

@@ -101,7 +101,7 @@ class Driver(ABC):
 
     def measure(self, level: Level) -> None:
         """Set the squared norms of the residuals at C-points."""
-        level.norms[level.c_rows] = self._squares(level.r[level.c_rows])
+        level.norms[level.c_rows] = self.squares(level.r[level.c_rows])
 
     def measure_f_points(self, level: Level) -> None:
         """Set the squared norms of the residuals at F-points, some at a time; r is lost."""
@@ -109,9 +109,9 @@ class Driver(ABC):
         for begin in range(0, slots.size, at_once):
             part = slots[begin : begin + at_once]
             self.residual(level, part, 0)
-            level.f_norms[begin : begin + part.size] = self._squares(level.r[: part.size])
+            level.f_norms[begin : begin + part.size] = self.squares(level.r[: part.size])
 
-    def _squares(self, r: State) -> NDArray[np.float64]:
+    def squares(self, r: State) -> NDArray[np.float64]:
         """Return the squared norms of a stack of residuals."""
         if not has_own_norm(self.model):
             return squared_norms(r)
@@ -150,6 +150,10 @@ class Driver(ABC):
         num_steps = self.num_steps
         self.bind(hierarchy)
         self.num_steps = num_steps
+        self.forget()
+
+    def forget(self) -> None:  # noqa: B027
+        """Forget what is kept about the levels, because there will be others."""
 
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""
@@ -244,8 +248,7 @@ class StackDriver(Driver):
             if not isinstance(slots, slice):
                 level.u[slots] = out
 
-    def rebind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
-        super().rebind(hierarchy)
+    def forget(self) -> None:  # noqa: D102
         self._stacks = {}
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102

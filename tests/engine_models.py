@@ -111,6 +111,24 @@ def product(u, matrix):
     return (u[..., None, :] * matrix).sum(axis=-1)
 
 
+@numba.njit
+def forced(u, start, stop, level, params, out):
+    out[0] = u[0] + (stop - start) * ((-4 * u[0] + 1 - stop) / (1 + 4 * (stop - start)))
+
+
+class Forced(Propagator):
+    """u' = -4 u - t + 1, u(0) = 1 by backward Euler, as u + dt k."""
+
+    state_shape, dtype, batched, kernel = (), np.dtype(float), True, forced
+
+    def step(self, u, step):
+        return u + step.dt * ((-4 * u + 1 - step.stop) / (1 + 4 * step.dt))
+
+    @staticmethod
+    def exact(t):
+        return (-4 * t + 11 * np.exp(-4 * t) + 5) / 16
+
+
 class Drift(Propagator):
     """u_t + u_x = u_xx on (0, 1) with zero ends, by backward Euler and upwind differences.
 

@@ -74,6 +74,23 @@ def test_bdf2_is_more_accurate_than_backward_euler_with_as_many_values(tmp_path,
     assert errors[1] < errors[0] / 5
 
 
+def test_chosen_steps_beat_thirteen_times_as_many_equal_ones(tmp_path, capsys):
+    from apps.arenstorf import main
+
+    chosen = ["--steps", "200", "--order", "4", "--refinements", "20", "--error-tolerance", "1e-7"]
+    chosen += ["--refinement-factor", "4", "--refine-below", "0.1", "--tolerance", "1e-8"]
+    output, plot = str(tmp_path / "a.h5"), tmp_path / "a.png"
+    more = ["--output", output, "--plot", str(plot)]
+    assert main(["--method", "rk4", *chosen, *more]) == 0
+    error = said(capsys.readouterr().out, "error")
+    times = np.asarray(open_run(output).times)
+    assert times.size < 1000
+    assert np.diff(times).min() < 0.01 * np.diff(times).max()
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert main(["--method", "rk4", "--steps", str(13 * times.size)]) == 0
+    assert error < said(capsys.readouterr().out, "error")
+
+
 def test_the_error_is_that_of_the_solution_in_the_file(tmp_path, capsys):
     from apps.heat import main
 

@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -164,3 +165,14 @@ def test_burgers_from_python(tmp_path):
     status, error = start(script, tmp_path).split()
     assert status == "CONVERGED"
     assert 0 < float(error) < 0.05
+
+
+def test_refinement_in_time_and_space(tmp_path):
+    """What the page says its scripts print they print, and it is as good as the page says."""
+    page, said = (ROOT / "docs/refinement.md").read_text(), []
+    for script in scripts("docs/refinement.md"):
+        said.append(start(script, tmp_path).splitlines())
+        assert "\n".join(f"    {line}" for line in said[-1]) in page
+    in_time, in_space = ([float(line.split()[-1]) for line in lines] for lines in said)
+    assert in_time[2] < in_time[1] < in_time[0]
+    assert all(after < 0.3 * before for before, after in pairwise(in_space))

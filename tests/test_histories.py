@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pint import Status
+from tests.engine_models import Forced
 from tests.histories import (
     CASES,
     drivers_of,
@@ -19,7 +20,7 @@ SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 21
+    assert len(CASES) == 23
 
 
 @pytest.mark.parametrize(
@@ -30,9 +31,18 @@ def test_published_numbers(name, driver):
     case = CASES[name]
     result = solve(case, driver)
     assert same_as_published(case, result.residuals), result.residuals
+    assert result.grid_steps.tolist() == case.get("steps", result.grid_steps.tolist())
     if "levels" in case["options"]:
         assert len(result.coarsening) + 1 == case["options"]["levels"]
-    if "error_at_T" in case:
+    if "without_richardson" in case:
+        plain = {key: x for key, x in case["options"].items() if key != "richardson"}
+        other = solve(case | {"options": plain}, driver)
+        published = case | {"residuals": case["without_richardson"]}
+        assert same_as_published(published, other.residuals), other.residuals
+        for name, one in (("without", other), ("with_richardson", result)):
+            error = abs(one.u[-1] - Forced.exact(0.5))
+            assert f"{error:.9g}" == f"{case['error_at_T'][name]:.9g}"
+    elif "error_at_T" in case:
         dx = np.pi / (case["options"]["nspace"] - 1)
         difference = result.u[-1] - np.sin(np.linspace(0.0, np.pi, len(result.u[-1])))
         error = math.sqrt(dx * np.sum(difference**2))

@@ -24,13 +24,18 @@ def residual(level: Level, driver: Driver) -> None:
 def restrict(level: Level, coarse: Level, driver: Driver) -> None:
     """Set the coarse states to v = R u, the coarse right-hand side to R r + v_c - Phi(v_{c-1}).
 
-    Here r is the residual in ``level.r``, which may be overwritten.
+    Here r is the residual in ``level.r``, which may be overwritten. Richardson extrapolation
+    multiplies the right-hand side by its weight a, and measures its own residual.
     """
     restrict_state(level, coarse, driver)
     driver.restrict_residual(level, coarse)
     coarse.exchange()
     driver.linearize(level, coarse)
+    if level.richardson is not None:
+        level.richardson.keep()
     driver.coarse_rhs(coarse)
+    if level.richardson is not None:
+        level.richardson.apply(driver)
 
 
 @timed("restriction")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
+from pint.mgrit.richardson import Richardson
 from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.options import MGRITOptions
 from pint.propagator import State, Step
@@ -59,6 +60,8 @@ class Level:
         Squared norms of `r`; on the finest level only.
     f_norms : ndarray of float64, shape (number of F-points,)
         Those of the residual at `f_points`, where it is measured at all points.
+    richardson : Richardson or None
+        Extrapolation and error estimates; on the finest level only.
     watch : Stopwatch
         Seconds by phase; one for all levels.
     relaxed : bool
@@ -82,6 +85,7 @@ class Level:
     norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     f_norms: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     relaxed: bool = False
+    richardson: Richardson | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     row: int = -1
     block: range = field(init=False)
@@ -258,7 +262,13 @@ class Hierarchy:
 
     @classmethod
     def build(
-        cls, grid: TimeGrid, layout: Layout, driver: Driver, options: MGRITOptions, comm: Any
+        cls,
+        grid: TimeGrid,
+        layout: Layout,
+        driver: Driver,
+        options: MGRITOptions,
+        comm: Any,
+        watch: Stopwatch | None = None,
     ) -> Hierarchy:
         """Coarsen `grid` as the options say; no arrays yet."""
         levels: list[Level] = []
@@ -271,9 +281,12 @@ class Hierarchy:
             levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
                 grid, layout = grid.coarsen(m), layout.coarsen(m)
-        watch = Stopwatch()
+        watch = Stopwatch() if watch is None else watch
         for level in levels:
             level.watch = watch
+        if options.order is not None and len(levels) > 1:
+            level, coarse = levels[:2]
+            level.richardson = Richardson(level, coarse, options.order, options.richardson)
         gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
         gathered = whole(levels[-1]) if gathers else None
         return cls(levels, driver, options, comm, gathered, watch)

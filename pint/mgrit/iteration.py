@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.norms import norm_of
+from pint.mgrit.refinement import Refinement
 from pint.propagator import Propagator
 from pint.slots import slots_of
 
@@ -45,7 +46,10 @@ class Iteration:
         self.hierarchy = hierarchy
         self.options = hierarchy.options
         self.on_iteration = on_iteration
+        self.whole = hierarchy  # with all points; others than at first, after a refinement
+        self.refinement = Refinement(self.options)
         self.residuals: list[float] = []
+        self.grid_steps: list[int] = []
         self.detail = ""
         self._first_unsettled = 0  # C-point of the finest level
 
@@ -58,11 +62,12 @@ class Iteration:
 
     def _cycle(self) -> Status:
         options = self.options
-        if len(self.hierarchy.levels) == 1:
+        while len(self.hierarchy.levels) == 1:
             self.hierarchy.driver.model.tighten(0.0)
             self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
-            return Status.STEPPED
+            if not self._refine():
+                return Status.STEPPED
         self._tighten(math.inf)
         while len(self.residuals) < options.max_iterations:
             num_done = len(self.residuals)
@@ -76,6 +81,8 @@ class Iteration:
                 self.on_iteration(num_done, self.residuals[-1])
             if self.detail:
                 return Status.DIVERGED
+            if not (num_done == 0 and options.skip_first_down) and self._refine():
+                continue
             if self._converged():
                 return Status.CONVERGED
             if self._first_unsettled > 0:
@@ -85,10 +92,32 @@ class Iteration:
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
         self.hierarchy.driver.iteration = len(self.residuals)
         shape = self.options.shape_of(len(self.residuals))
-        if self.hierarchy.on_visit is None:
+        self.grid_steps.append(self.whole.levels[0].grid.num_steps)
+        richardson = self.hierarchy.levels[0].richardson
+        if richardson is not None:
+            richardson.iteration = len(self.residuals)
+        if self.hierarchy.on_visit is None and richardson is None:
             self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
-        else:  # who looks on needs every operation in its turn
+        else:  # who looks on needs every operation in its turn, and extrapolation is in Python
             cycle(self.hierarchy, shape)
+
+    def _refine(self) -> bool:
+        """Go on with other levels, if a refinement is due and leaves cycles to do; collective."""
+        options, residual = self.options, self.residuals[-1]
+        if not options.refinements or len(self.residuals) >= options.max_iterations:
+            return False
+        if options.refine_below is not None and residual >= options.refine_below:
+            return False
+        refined = self.refinement.refined(self.hierarchy, self.error_estimates())
+        if refined is None:
+            return False
+        self.hierarchy = self.whole = refined
+        return True
+
+    def error_estimates(self) -> NDArray[np.float64] | None:
+        """Return the estimated error of each step, where the order is known; collective."""
+        richardson = self.hierarchy.levels[0].richardson
+        return None if richardson is None else richardson.estimates(self.hierarchy.comm)
 
     def _observe(self) -> None:
         """Record the norm of the residual."""

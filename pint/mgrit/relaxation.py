@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pint.mgrit.fas import restrict
 from pint.mgrit.hierarchy import Level
 from pint.mgrit.stopwatch import timed
 from pint.slots import shifted
@@ -42,9 +43,15 @@ def c_relax(level: Level, driver: Driver) -> None:
     """Step from the last F-point of every interval to the C-point behind it.
 
     With a weight, or where C-points are neighbours, so that one step would read what another one
-    sets, the residual comes first: u_C <- u_C + w r_C.
+    sets, the residual comes first: u_C <- u_C + w r_C. That of Richardson extrapolation takes a
+    coarse step, too.
     """
-    if level.block and level.relaxes_by_residual:
+    extrapolation = level.richardson
+    if extrapolation is not None and extrapolation.relaxes:
+        driver.residual(level, level.c_steps, level.c_rows.start)
+        restrict(level, extrapolation.coarse, driver)
+        level.u[level.c_steps] += level.relax_weight * extrapolation.r
+    elif level.block and level.relaxes_by_residual:
         driver.residual(level, level.c_steps, level.c_rows.start)
         driver.add_residual(level)
     elif level.block:

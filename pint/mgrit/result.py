@@ -14,7 +14,7 @@ from pint.layout import Layout
 from pint.mgrit.delta import Lyapunov
 from pint.mgrit.iteration import Status
 from pint.options import Coarsening
-from pint.propagator import State
+from pint.propagator import Propagator, State
 
 PHASES = (
     "start",
@@ -108,6 +108,16 @@ class Result:
         not part of `seconds`.
     lyapunov : Lyapunov or None
         Lyapunov vectors and exponents, where `MGRITOptions.delta` is a number and a cycle used it.
+    error_estimates : ndarray of float64, shape (N,), or None
+        Where `MGRITOptions.order` is given, the norm of the error that each step makes by itself
+        (without extrapolation), as the last cycle saw it; the same on every rank.
+    grid_steps : ndarray of int64, shape (iterations,)
+        Number of steps of the finest grid in each iteration; it grows by refinement. All else is
+        that of the last grid, but for `num_steps`, which counts all of them.
+    refinement_limit : str
+        What `MGRITOptions.max_points` has prevented; empty if nothing.
+    propagator : Propagator
+        The model, that in the finest space after refinement in space.
     """
 
     u: State
@@ -123,6 +133,10 @@ class Result:
     num_bytes: int
     compile_seconds: float
     lyapunov: Lyapunov | None = None
+    error_estimates: NDArray[np.float64] | None = None
+    grid_steps: NDArray[np.int64]
+    refinement_limit: str = ""
+    propagator: Propagator = field(repr=False)
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
 

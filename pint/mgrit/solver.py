@@ -16,8 +16,10 @@ from pint.layout import Layout
 from pint.mgrit.guess import Guess, Random, fill, states_of
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration
+from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
+from pint.mgrit.richardson import check_model
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
@@ -87,6 +89,8 @@ class MGRIT:
         self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
         self._check_relaxation()
+        self._check_order()
+        check_refinement(self.propagator, self.options)
         self._checked = False
         self.value_name = "initial value"  # as error messages call it
 
@@ -119,6 +123,16 @@ class MGRIT:
                 f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
                 "which a propagator with a defect of its own does not allow"
             )
+
+    def _check_order(self) -> None:
+        """Raise where errors cannot be estimated."""
+        if self.options.order is not None:
+            check_model(self.propagator)
+            if len(self.hierarchy.levels) == 1:
+                raise ValueError(
+                    f"order compares two levels, and {self.grid.num_steps} steps give one: lower "
+                    "min_coarse or coarsening, or leave order out"
+                )
 
     @property
     def layout(self) -> Layout:
@@ -174,7 +188,7 @@ class MGRIT:
             If shapes or dtypes do not fit, before any iteration and on every rank.
         """
         begin = time.perf_counter()
-        history = Iteration(self.hierarchy, on_iteration)
+        history = self._history = Iteration(self.hierarchy, on_iteration)
         watch = self.hierarchy.watch
         watch.seconds = {}
         self.hierarchy.on_visit = _telling(on_visit, history)
@@ -185,26 +199,33 @@ class MGRIT:
                 if isinstance(guess, str):
                     step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
-        finest = self.hierarchy.levels[0]
-        if history.hierarchy is not self.hierarchy:  # points were left alone on the way
-            self.hierarchy.driver.rebind(self.hierarchy)
-        num_bytes = self.hierarchy.num_bytes
+        whole = history.whole
+        finest, driver = whole.levels[0], whole.driver
+        if history.hierarchy is not whole:  # points were left alone on the way
+            driver.rebind(whole)
+        if whole is not self.hierarchy:
+            self.hierarchy.driver.forget()
+        num_bytes = whole.num_bytes
         u, finest.u = finest.u, None
-        delta = self.hierarchy.driver.delta
+        delta = driver.delta
         result = Result(
             u=u[1:],
             first=finest.block.start,
-            times=self.grid.times,
+            times=finest.grid.times,
             status=status,
             detail=history.detail,
             residuals=np.array(history.residuals, dtype=np.float64),
-            num_steps=self.hierarchy.driver.num_steps,
-            coarsening=self.options.factors(self.grid.num_steps),
+            num_steps=driver.num_steps,
+            coarsening=self.options.factors(finest.grid.num_steps),
             seconds=time.perf_counter() - begin,
             phases=watch.seconds,
             num_bytes=num_bytes,
             compile_seconds=self.compile_seconds,
             lyapunov=None if delta is None else delta.lyapunov(),
+            error_estimates=history.error_estimates(),
+            grid_steps=np.array(history.grid_steps),
+            refinement_limit=history.refinement.limit,
+            propagator=driver.propagator,
             layout=finest.layout,
             comm=self.comm,
         )
@@ -215,7 +236,7 @@ class MGRIT:
     @property
     def states(self) -> State:
         """States at this rank's points, for callbacks; a view, to be read only, of this solve."""
-        return self.hierarchy.levels[0].u[1:]
+        return self._history.whole.levels[0].u[1:]
 
     def _checked_guess(self, guess: Guess) -> Any:
         """Return the guess, states in place of a result; collective."""
@@ -318,6 +339,8 @@ class MGRIT:
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
                     f"{tuple(finest.u[1:].shape)}: one state for each own point"
                 )
+            if self.options.refinements:
+                raise ValueError("sources are not known at new points: set refinements=0")
             finest.g[1:] = sources
         if self._uses_guess:
             fill(finest, first, guess)

@@ -53,6 +53,7 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
             "residual": "all_points",
         },
         {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
+        {"order": 1, "richardson": True, "relax": 2, "coarsest": "in_turn"},
     ],
     ids=str,
 )
@@ -70,6 +71,7 @@ def test_any_coarse_points_and_cycles(ways, driver):
     serial = MGRIT(model, times, options).solve(start, guess)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
+    assert np.array_equal(parallel.error_estimates, serial.error_estimates)
 
 
 class Weighted(Swirl):

@@ -1,0 +1,263 @@
+"""Refinement while a solve iterates: more points in time, finer states in space.
+
+After a cycle the model, or the estimated errors, say which steps of the finest level shall be
+split. The solve goes on with a new hierarchy: the old points keep their states, new ones are
+stepped from the old point before them, and blocks are even again. `docs/refinement.md` says more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.layout import Layout
+from pint.mgrit.hierarchy import Hierarchy, Level
+from pint.mgrit.relaxation import f_relax
+from pint.options import MGRITOptions, at_least
+from pint.propagator import Propagator, State, Step, refines_space, refines_time
+from pint.stepping import Driver, make_driver
+from pint.timegrid import TimeGrid
+
+Ends = NDArray[np.float64]
+
+
+@dataclass(eq=False)
+class Refinement:
+    """Refines the levels of a solve as often as the options allow.
+
+    Parameters
+    ----------
+    options : MGRITOptions
+        Limits, and the tolerance of estimated errors.
+
+    Attributes
+    ----------
+    num_done : int
+        Refinements so far.
+    limit : str
+        What a limit has prevented; empty if nothing.
+    """
+
+    options: MGRITOptions
+    num_done: int = 0
+    limit: str = ""
+
+    def refined(
+        self, hierarchy: Hierarchy, estimates: NDArray[np.float64] | None
+    ) -> Hierarchy | None:
+        """Return the levels to go on with, None if all stays as it is; collective.
+
+        Parameters
+        ----------
+        hierarchy : Hierarchy
+            All levels of the solve; the states of the finest are moved to the new one.
+        estimates : ndarray of float64, shape (N,), or None
+            Estimated error of each step of the finest level.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the model gives no valid refinement, on every rank.
+        """
+        if self.num_done >= self.options.refinements:
+            return None
+        level, driver = hierarchy.levels[0], hierarchy.driver
+        f_relax(level, driver)
+        ends, finer = self._wanted(level, driver.propagator, estimates)
+        places = _places(level, ends)
+        num_new = int(places[-1]) - level.grid.num_steps
+        if num_new == 0 and finer is None:
+            return None
+        if self.options.max_points is not None and places[-1] >= self.options.max_points:
+            self.limit = f"{places[-1] + 1} points would be more than max_points"
+            return None
+        self.num_done += 1
+        every = level.comm.allgather_blocks(np.concatenate([np.zeros(0), *ends]))
+        grid = TimeGrid(np.concatenate([level.grid.times[:1], every]))
+        return _moved(hierarchy, grid, places, finer)
+
+    def _wanted(
+        self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
+    ) -> tuple[list[Ends], Propagator | None]:
+        """Return the ends of what each own step is split into, and the model in a finer space."""
+        error: Exception | None = None
+        ends: list[Ends] = []
+        finer: Propagator | None = None
+        try:
+            ends = list(self._ends(level, model, estimates))
+            finer = model.finer(self.num_done)
+        except Exception as caught:  # every rank must hear of it
+            error = caught
+        level.comm.agree(error)
+        if np.unique(level.comm.allgather_blocks(np.array([finer is None]))).size > 1:
+            raise ValueError("finer returned None on some ranks only: let it not depend on them")
+        return ends, finer
+
+    def _ends(
+        self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
+    ) -> Iterator[Ends]:
+        """Yield the ends of the parts of each own step."""
+        slots = range(level.targets.start, level.num_slots)
+        factors = None if refines_time(model) else self._factors(level.grid, estimates)
+        for slot, step in zip(slots, level.single_steps(slots), strict=True):
+            point = level.block.start + slot - 1
+            if factors is not None:
+                yield _even(step, int(factors[point - 1]))
+            else:
+                error = np.nan if estimates is None else float(estimates[point - 1])
+                given = model.refine(level.u[slot, ...], level.u[slot - 1, ...], step, error)
+                yield _checked_ends(given, step, point)
+
+    def _factors(self, grid: TimeGrid, estimates: NDArray[np.float64] | None) -> NDArray[np.int64]:
+        """Return into how many parts errors of order dt^(order + 1) want each step to be split."""
+        factors = np.ones(grid.num_steps, dtype=np.int64)
+        tolerance, order = self.options.error_tolerance, self.options.order
+        if tolerance is not None and order is not None and estimates is not None:
+            large = estimates > tolerance
+            wanted = np.ceil((estimates[large] / tolerance) ** (1 / (order + 1)))
+            factors[large] = np.clip(wanted, 2, self.options.refinement_factor)
+        return factors
+
+
+def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
+    """Raise ValueError unless someone says what to refine, and only one does."""
+    name, by_errors = type(propagator).__name__, options.error_tolerance is not None
+    if not options.refinements:
+        return
+    if not (by_errors or refines_time(propagator) or refines_space(propagator)):
+        raise ValueError(
+            f"refinements needs to know where: set order and error_tolerance, or give {name} a "
+            "method refine or finer"
+        )
+    if by_errors and refines_time(propagator):
+        raise ValueError(
+            f"{name} refines by its own method and error_tolerance asks for another: leave one out"
+        )
+
+
+def _even(step: Step, factor: int) -> Ends:
+    """Return the ends of so many equal parts of a step."""
+    ends: Ends = step.start + np.arange(1, factor + 1) / factor * step.dt
+    ends[-1] = step.stop
+    return ends
+
+
+def _checked_ends(given: Any, step: Step, point: int) -> Ends:
+    """Return the ends that a model's answer stands for."""
+    where = f"refine returned {given!r} for the step to point {point}, time {step.stop:.6g}"
+    if hasattr(given, "__index__") and np.ndim(given) == 0:
+        try:
+            at_least("the factor", given, 1)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        return _even(step, int(given))
+    ends = _as_numbers(given)
+    if ends is None:
+        raise TypeError(f"{where}, expected an integer or the ends of sub-steps")
+    increases = ends.ndim == 1 and bool((np.diff(ends, prepend=step.start) > 0).all())
+    if ends.size == 0 or not increases or ends[-1] != step.stop:
+        raise ValueError(
+            f"{where}: ends of sub-steps must increase from after {step.start} to {step.stop}"
+        )
+    return ends
+
+
+def _as_numbers(given: Any) -> Ends | None:
+    """Return what a model gave as an array; None if it is no numbers."""
+    try:
+        return None if given is None else np.array(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _places(level: Level, ends: list[Ends]) -> NDArray[np.int64]:
+    """Return the index of every old point on the new grid, shape (N + 1,); collective."""
+    counts = level.comm.allgather_blocks(np.array([part.size for part in ends], dtype=np.int64))
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+
+
+def _moved(
+    hierarchy: Hierarchy, grid: TimeGrid, places: NDArray[np.int64], finer: Propagator | None
+) -> Hierarchy:
+    """Return new levels with even blocks that hold the states of the old ones; collective."""
+    options, comm, old = hierarchy.options, hierarchy.comm, hierarchy.levels[0]
+    layout = Layout.balanced(grid.num_steps, comm.size, options.factors(grid.num_steps))
+    error: Exception | None = None
+    try:
+        u, driver = _in_finer_space(hierarchy, finer)
+        new = Hierarchy.build(grid, layout, driver, options, comm, hierarchy.watch)
+        new.on_visit = hierarchy.on_visit
+        num_steps = hierarchy.driver.num_steps
+        new.allocate(u[0, ...], with_sources=False)
+        driver.forget()
+        driver.num_steps = num_steps
+    except Exception as caught:  # every rank must hear of it
+        error = caught
+    comm.agree(error)
+    old.u = None
+    finest = new.levels[0]
+    _send(u, old, finest, places)
+    # The old points take the part of C-points, and the new ones that of F-points.
+    f_relax(dataclasses.replace(finest, m=places, richardson=None), driver)
+    return new
+
+
+def _in_finer_space(hierarchy: Hierarchy, finer: Propagator | None) -> tuple[State, Driver]:
+    """Return the states, ghost included, in the space to go on with, and the model's driver."""
+    level, model = hierarchy.levels[0], hierarchy.driver.propagator
+    if finer is None:
+        return level.u, hierarchy.driver
+    if not isinstance(finer, Propagator):
+        raise TypeError(f"finer returned {type(finer).__name__}, expected a Propagator or None")
+    driver = make_driver(finer, hierarchy.options)
+    driver.compile()
+    first = max(level.block.start - 1, 0)
+    times = level.grid.times[first : first + level.num_slots]
+    times = np.concatenate([times[:1], times]) if 0 in level.block else times
+    xp = array_api_compat.array_namespace(level.u)
+    states = [model.to_finer(level.u[s, ...], float(times[s])) for s in range(level.num_slots)]
+    shape = tuple(np.shape(states[0]))
+    if shape != tuple(finer.state_shape):
+        raise ValueError(
+            f"to_finer returned shape {shape}, the states of the finer model have "
+            f"{tuple(finer.state_shape)}"
+        )
+    return xp.stack([xp.asarray(state) for state in states]), driver
+
+
+def _send(u: State, old: Level, new: Level, places: NDArray[np.int64]) -> None:
+    """Bring the states at the old points, with a ghost before them, to their new owners."""
+    cuts = np.searchsorted(places, new.layout.bounds)  # new owners' blocks among the old points
+    rank, requests = old.comm.rank, []
+    arrivals: list[tuple[State, range]] = []
+    xp = array_api_compat.array_namespace(u)
+    for other in range(old.comm.size):
+        leaving = _common(old.block, range(int(cuts[other]), int(cuts[other + 1])))
+        coming = _common(old.layout.block(other), range(int(cuts[rank]), int(cuts[rank + 1])))
+        first = leaving.start - old.block.start + 1
+        part = u[first : first + len(leaving)]
+        if other == rank:
+            arrivals.append((part, leaving))
+            continue
+        if coming:
+            arrivals.append((xp.empty((len(coming), *u.shape[1:]), dtype=u.dtype), coming))
+            requests.append(old.comm.irecv(arrivals[-1][0], other))
+        if leaving:
+            requests.append(old.comm.isend(part, other))
+    old.wait(*requests)
+    for part, points in arrivals:
+        if points:
+            slots = places[points.start : points.stop] - new.block.start + 1
+            new.u[slots] = part
+
+
+def _common(one: range, other: range) -> range:
+    """Return what two ranges of points have in common; it may be empty."""
+    begin = max(one.start, other.start)
+    return range(begin, max(begin, min(one.stop, other.stop)))

@@ -1,0 +1,124 @@
+"""Refinement on many processes: the grids and the bits of one process, and errors that all hear."""
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, MGRITOptions
+from pint.comm import world
+from pint.layout import Layout
+from pint.models.dahlquist import Dahlquist
+from tests.engine_models import uneven_times
+from tests.test_refinement import (
+    START,
+    WAYS,
+    Answering,
+    Between,
+    GrowingBoth,
+    SplittingDahlquist,
+    SplittingSwirl,
+)
+
+COMM = world()
+SEVERAL = pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes")
+
+
+def same_bits(parallel, serial):
+    """Compare a result with that of one process, to the last bit; collective."""
+    assert np.array_equal(parallel.times, serial.times)
+    assert np.array_equal(parallel.gather(), serial.u)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.grid_steps, serial.grid_steps)
+    assert parallel.status is serial.status
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize("ways", WAYS, ids=str)
+def test_grids_and_states_do_not_depend_on_the_number_of_ranks(ways, driver):
+    loop = driver == "loop"
+    model, start = (SplittingSwirl(0.5), START) if loop else (SplittingDahlquist(), 1.0)
+    options = MGRITOptions(**{"refinements": 3, "tolerance": 1e-10, "driver": driver} | ways)
+    for num_steps in (1, 5, 23):
+        times = uneven_times(num_steps)
+        parallel = MGRIT(model, times, options, COMM).solve(start)
+        same_bits(parallel, MGRIT(model, times, options).solve(start))
+        blocks = np.diff(parallel.layout.bounds)
+        assert blocks.sum() == parallel.times.size
+        assert blocks.max() <= max(1.1 * parallel.times.size / COMM.size + 1, blocks.mean() + 1)
+
+
+def test_many_new_points_in_few_steps_are_spread_over_all_ranks():
+    options = MGRITOptions(levels=4, refinements=2, tolerance=1e-10)
+    model = Between(50, 0.9, 1.1, longest=1e-3)
+    parallel = MGRIT(model, np.linspace(0, 2, 41), options, COMM).solve(1.0)
+    same_bits(parallel, MGRIT(model, np.linspace(0, 2, 41), options).solve(1.0))
+    assert parallel.times.size > 200
+    assert np.ptp(np.diff(parallel.layout.bounds)) <= 0.2 * parallel.times.size / COMM.size + 8
+
+
+def test_blocks_that_are_uneven_or_empty_at_first():
+    options = MGRITOptions(levels=3, refinements=2, tolerance=1e-10, driver="loop")
+    bounds = np.array([0] * COMM.size + [24])
+    if COMM.size > 2:
+        bounds[2:-1] = 17
+    times = uneven_times(23)
+    parallel = MGRIT(SplittingSwirl(0.5), times, options, COMM, Layout(bounds)).solve(START)
+    same_bits(parallel, MGRIT(SplittingSwirl(0.5), times, options).solve(START))
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_estimated_errors(driver):
+    options = MGRITOptions(
+        levels=3,
+        order=1,
+        error_tolerance=1e-3,
+        refinement_factor=5,
+        refinements=4,
+        tolerance=1e-9,
+        driver=driver,
+    )
+    parallel = MGRIT(Dahlquist(-9.0), uneven_times(30), options, COMM).solve(1.0)
+    serial = MGRIT(Dahlquist(-9.0), uneven_times(30), options).solve(1.0)
+    same_bits(parallel, serial)
+    assert np.array_equal(parallel.error_estimates, serial.error_estimates)
+    assert serial.times.size > 31
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+def test_states_grow(driver):
+    options = MGRITOptions(levels=3, refinements=3, tolerance=1e-9, driver=driver)
+    start = np.sin(np.linspace(0, np.pi, 9))
+    parallel = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options, COMM).solve(start)
+    serial = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options).solve(start)
+    same_bits(parallel, serial)
+    assert parallel.u.shape[1:] == (33,)
+    profile = parallel.profile()
+    totals = [serial.num_steps[level] for level in (0, 1)]
+    assert profile.num_steps[:, :2].sum(axis=0).tolist() == totals
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        (0, ValueError, "the factor must be at least 1, got 0"),
+        (None, TypeError, "expected an integer or the ends"),
+        ([0.1, 0.05], ValueError, "ends of sub-steps must increase"),
+    ],
+    ids=["0", "None", "ends"],
+)
+def test_a_wrong_answer_on_one_rank_is_raised_on_all(answer, kind, message):
+    mine = answer if COMM.rank == COMM.size - 1 else 2
+    solver = MGRIT(Answering(mine), uneven_times(23), MGRITOptions(refinements=1), COMM)
+    with pytest.raises(kind, match=message):
+        solver.solve(1.0)
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+
+
+@SEVERAL
+def test_ranks_that_differ_in_their_space_are_told():
+    class Some(GrowingBoth):
+        def finer(self, refinement):
+            return None if COMM.rank == 0 else super().finer(refinement)
+
+    solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinements=1), COMM)
+    with pytest.raises(ValueError, match="None on some ranks only"):
+        solver.solve(np.zeros(9))

@@ -1,0 +1,155 @@
+"""Richardson extrapolation and error estimates, against plain loops and closed solutions."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, TimeGrid
+from pint.models.dahlquist import Dahlquist
+from tests.engine_models import Drift, Forced, uneven_times
+from tests.test_implicit import Own
+
+
+def extrapolated(model, times, points, order):
+    """Return the states at the C-points by extrapolating interval after interval."""
+    states = [1.0]
+    for begin, end in pairwise(points):
+        fine = coarse = states[-1]
+        for start, stop in zip(times[begin:end], times[begin + 1 : end + 1], strict=True):
+            fine = fine * model.factor(stop - start)
+        length = times[end] - times[begin]
+        coarse = coarse * model.factor(length)
+        error = np.sum(np.diff(times[begin : end + 1]) ** (order + 1))
+        a = length ** (order + 1) / (length ** (order + 1) - error)
+        states.append(a * fine + (1 - a) * coarse)
+    return np.array(states)
+
+
+class Decay(Propagator):
+    """u' = -u by backward Euler or the trapezoidal rule."""
+
+    state_shape, dtype, batched = (), np.dtype(float), True
+
+    def __init__(self, order):
+        self.order = order
+
+    def factor(self, dt):
+        return 1 / (1 + dt) if self.order == 1 else (1 - dt / 2) / (1 + dt / 2)
+
+    def step(self, u, step):
+        return u * self.factor(step.dt)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"coarsening": 2},
+        {"coarsening": (3, 2), "levels": 3, "cycle": "F", "relax_weight": 0.9},
+        {"coarsening": ((0, 2, 5, 9, 12, 16, 21, 23, 27), 2), "levels": 3, "relax": 0},
+        {"coarsening": 4, "skip_first_down": False, "residual": "all_points"},
+    ],
+    ids=str,
+)
+def test_solution_is_that_of_extrapolated_intervals(ways, order):
+    times, model = uneven_times(29), Decay(order)
+    options = MGRITOptions(order=order, richardson=True, **{"tolerance": 1e-14} | ways)
+    result = MGRIT(model, times, options).solve(1.0)
+    given = options.coarsening_of(0)
+    points = given if isinstance(given, tuple) else range(0, 30, given)
+    expected = extrapolated(model, times, list(points), order)
+    np.testing.assert_allclose(result.u[list(points)], expected, rtol=1e-12)
+    f_points = [i for i in range(1, 30) if i not in points]
+    phi = [result.u[i - 1] * model.factor(times[i] - times[i - 1]) for i in f_points]
+    np.testing.assert_allclose(result.u[f_points], phi, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("order", "raised"), [(1, 2), (2, 4)])
+def test_extrapolation_raises_the_order(order, raised):
+    """By one; by two for the trapezoidal rule, whose errors have even powers of dt only."""
+    errors = []
+    for num_steps in (32, 64, 128, 256):
+        options = MGRITOptions(order=order, richardson=True, tolerance=1e-14)
+        grid = TimeGrid.uniform(0, 1, num_steps)
+        result = MGRIT(Decay(order), grid, options).solve(1.0)
+        errors.append(abs(result.u[-1] - np.exp(-1)))
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.abs(slopes - raised).max() < 0.1, slopes
+
+
+@pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
+@pytest.mark.parametrize("richardson", [False, True])
+def test_estimates_are_the_errors_of_steps(richardson, driver):
+    """Of backward Euler u (1 / (1 + dt) - exp(-dt)), also behind the last C-point."""
+    times = np.cumsum(np.concatenate([[0.0], 1e-3 * (1.5 + np.sin(np.arange(41.0)))]))
+    options = MGRITOptions(
+        coarsening=3, order=1, richardson=richardson, tolerance=1e-13, driver=driver
+    )
+    result = MGRIT(Dahlquist(), times, options).solve(1.0)
+    dt = np.diff(times)
+    exact = result.u[:-1] * (1 / (1 + dt) - np.exp(-dt))
+    assert result.error_estimates.shape == (41,)
+    np.testing.assert_allclose(result.error_estimates, exact, rtol=0.02)
+
+
+def test_estimates_are_in_the_norm_of_the_model():
+    class Scaled(Decay):
+        def norm(self, u):
+            return 7 * abs(float(u))
+
+    options, times = MGRITOptions(order=2, tolerance=1e-13), uneven_times(20)
+    plain = MGRIT(Decay(2), times, options).solve(1.0)
+    scaled = MGRIT(Scaled(2), times, options).solve(1.0)
+    np.testing.assert_allclose(scaled.error_estimates, 7 * plain.error_estimates, rtol=1e-12)
+
+
+def test_estimating_changes_no_state():
+    times = uneven_times(40)
+    plain = MGRIT(Forced(), times, MGRITOptions(levels=3)).solve(1.0)
+    estimating = MGRIT(Forced(), times, MGRITOptions(levels=3, order=1)).solve(1.0)
+    assert np.array_equal(plain.u, estimating.u)
+    assert np.array_equal(plain.residuals, estimating.residuals, equal_nan=True)
+    assert plain.error_estimates is None
+
+
+def test_the_adjoint_is_one_of_plain_steps():
+    grid = TimeGrid.uniform(0, 1, 8)
+    forward = MGRIT(Dahlquist(), grid, MGRITOptions(order=1, tolerance=1e-13))
+    gradient = AdjointSolver(forward).solve(forward.solve(1.0), 1.0)
+    assert gradient.initial_gradient == pytest.approx((8 / 9) ** 8, rel=1e-12)
+    extrapolating = MGRIT(Dahlquist(), grid, MGRITOptions(order=1, richardson=True))
+    with pytest.raises(ValueError, match="set richardson=False"):
+        AdjointSolver(extrapolating)
+
+
+@pytest.mark.parametrize(
+    ("model", "num_steps", "changes", "message"),
+    [
+        (Drift(), 20, {}, "those of Drift differ in space"),
+        (Own(), 20, {}, "Own has a defect of its own"),
+        (Dahlquist(), 3, {}, "3 steps give one"),
+        (Dahlquist(), 20, {"coarsening": ((0, 2, 3, 8),)}, "and there is 1: use a coarsening"),
+    ],
+    ids=["space", "own", "short", "neighbours"],
+)
+def test_where_errors_cannot_be_estimated(model, num_steps, changes, message):
+    with pytest.raises(ValueError, match=message):
+        MGRIT(model, np.arange(num_steps + 1.0), MGRITOptions(order=1, **changes))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"order": 0}, "order must be at least 1, got 0"),
+        ({"order": 1.5}, "order must be an integer, got 1.5"),
+        ({"richardson": True}, "richardson needs the order of the integrator: set order"),
+        ({"order": 1, "levels": 1}, "levels is 1: use 2 or more"),
+        ({"order": 1, "coarsening": (1, 2)}, "coarsening of at least 2 on the finest level, got 1"),
+        ({"order": 1, "delta": 1}, "order and delta do not go together: leave one out"),
+        ({"order": 1, "local_tolerance": 1e-3}, "order and local_tolerance do not go together"),
+    ],
+)
+def test_bad_options(bad, message):
+    with pytest.raises(ValueError, match=message):
+        MGRITOptions(**bad)
