@@ -11,6 +11,7 @@ from pint.models import (
     dahlquist,
     heat,
     heat2d,
+    lorenz,
 )
 
 PROBLEMS = {
@@ -25,6 +26,8 @@ PROBLEMS = {
     "arenstorf, dormand_prince": arenstorf.problem("dormand_prince"),
     "allen_cahn": allen_cahn.problem(12),
     "control": control.problem(64),
+    "lorenz, rk4": lorenz.problem(),
+    "lorenz, euler": lorenz.problem(method="euler"),
     "bdf2, dahlquist": bdf2.pairs(dahlquist.problem()),
     "bdf2, heat": bdf2.pairs(heat.problem(18)),
     "bdf2, burgers": bdf2.pairs(burgers.problem(34)),

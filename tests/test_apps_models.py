@@ -25,6 +25,7 @@ SMALL = {
     "arenstorf": ["--method", "rk4", "--steps", "20000"],
     "allen_cahn": ["--cells", "32", "--steps", "64"],
     "control": ["--steps", "64"],
+    "lorenz": ["--time", "2", "--steps", "200", "--delta", "full"],
 }
 ERRORS = {
     # What the errors of time and space amount to at these sizes, at most twice of it: for
@@ -39,6 +40,7 @@ ERRORS = {
     "arenstorf": 0.5,
     "allen_cahn": 0.02,
     "control": 0.02,
+    "lorenz": 1e-3,
 }
 
 

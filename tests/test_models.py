@@ -30,6 +30,7 @@ from pint.models import (
     dahlquist,
     heat,
     heat2d,
+    lorenz,
 )
 from pint.models.heat import Heat
 from pint.models.heat2d import Heat2D
@@ -116,6 +117,8 @@ def test_observed_order(name):
         "brusselator, dormand_prince": (300, 0.25),
         "arenstorf, rk4": (400, 0.15),
         "arenstorf, dormand_prince": (100, 0.1),
+        "lorenz, rk4": (200, 0.06),
+        "lorenz, euler": (1600, 0.06),
     }.get(name, (128, 1.0))
     begin, end = problem.span
     # Arenstorf's orbit from where it is far from the moon: there, uniform steps are right.
@@ -184,7 +187,10 @@ def test_mgrit_converges_to_stepping(name, driver):
 
 @pytest.mark.parametrize(
     "module",
-    [dahlquist, heat, heat2d, advection, burgers, brusselator, arenstorf, allen_cahn, control],
+    [
+        *(dahlquist, heat, heat2d, advection, burgers, brusselator),
+        *(arenstorf, allen_cahn, control, lorenz),
+    ],
 )
 def test_error_against_the_known_solution(module):
     """At the problem's own resolution it is small; how it shrinks is tested elsewhere."""

@@ -7,11 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.options import one_of
+from pint.models.problem import Problem, reference
+from pint.options import one_of, positive
 from pint.propagator import Propagator, Step
 
 Array = NDArray[np.float64]
 Stages = tuple[list[Array], list[Array]]
+Method = Literal["euler", "rk4"]
 
 # Butcher's tables without the diagonal and what is above it: rows of A, then b.
 EULER: Any = ([()], (1.0,))
@@ -56,7 +58,7 @@ class Lorenz(Propagator):
         sigma: float = 10.0,
         rho: float = 28.0,
         beta: float = 8 / 3,
-        method: Literal["euler", "rk4"] = "rk4",
+        method: Method = "rk4",
     ) -> None:
         for name, value in (("sigma", sigma), ("rho", rho), ("beta", beta)):
             if not np.isfinite(value):
@@ -159,3 +161,34 @@ def _weighted(weights: tuple[float, ...], rates: list[Array]) -> Array:
     for term in terms[1:]:
         total = total + term
     return total
+
+
+def problem(
+    sigma: float = 10.0,
+    rho: float = 28.0,
+    beta: float = 8 / 3,
+    method: Method = "rk4",
+    stop: float = 8.0,
+) -> Problem:
+    """Return the system from a point on its attractor, t in [0, stop].
+
+    Errors grow about e-fold in each unit of time, those of the reference as well.
+    """
+    positive("stop", stop)
+    start = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])
+    span = (0.0, float(stop))
+
+    def derivative(t: float, u: Any) -> list[Any]:
+        x, y, z = u
+        return [sigma * (y - x), x * (rho - z) - y, x * y - beta * z]
+
+    return Problem(
+        name="Lorenz's equations",
+        propagator=Lorenz(sigma, rho, beta, method),
+        initial_value=start,
+        span=span,
+        num_steps=800,
+        exact=reference(derivative, start, span),
+        order=1 if method == "euler" else 4,
+        source="scipy's DOP853, relative tolerance 1e-13",
+    )
