@@ -137,6 +137,21 @@ def test_limits(limits, steps):
     assert result.refinement_limit == expected
 
 
+def test_a_limit_holds_before_the_points_are_made():
+    """All of them would take 8 TB."""
+    options = MGRITOptions(refinements=1, max_points=1000, tolerance=1e-9)
+    result = MGRIT(Between(10**12, 0.5, 0.55), TIMES, options).solve(1.0)
+    assert result.refinement_limit.startswith("1000000000023 points")
+    assert result.status is Status.CONVERGED
+
+
+def test_a_limit_of_points_is_none_of_space():
+    options = MGRITOptions(refinements=1, max_points=24, tolerance=1e-9)
+    result = MGRIT(Growing(5), TIMES, options).solve(np.zeros(5))
+    assert result.u.shape == (24, 9)
+    assert result.refinement_limit == ""
+
+
 def test_refinement_waits_for_a_small_residual():
     options = MGRITOptions(refinements=2, refine_below=1e-5, tolerance=1e-9)
     result = MGRIT(Between(2), TimeGrid.uniform(0, 1, 20), options).solve(1.0)

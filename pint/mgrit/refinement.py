@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import array_api_compat
 import numpy as np
@@ -25,6 +25,8 @@ from pint.stepping import Driver, make_driver
 from pint.timegrid import TimeGrid
 
 Ends = NDArray[np.float64]
+Parts: TypeAlias = int | Ends
+"""What a step is split into: equal parts, or parts with these ends."""
 
 
 @dataclass(eq=False)
@@ -69,50 +71,50 @@ class Refinement:
             return None
         level, driver = hierarchy.levels[0], hierarchy.driver
         f_relax(level, driver)
-        ends, finer = self._wanted(level, driver.propagator, estimates)
-        places = _places(level, ends)
+        parts, finer = self._wanted(level, driver.propagator, estimates)
+        places = _places(level, parts)
         num_new = int(places[-1]) - level.grid.num_steps
         if num_new == 0 and finer is None:
             return None
-        if self.options.max_points is not None and places[-1] >= self.options.max_points:
+        limit = self.options.max_points
+        if num_new and limit is not None and places[-1] >= limit:
             self.limit = f"{places[-1] + 1} points would be more than max_points"
             return None
         self.num_done += 1
-        every = level.comm.allgather_blocks(np.concatenate([np.zeros(0), *ends]))
-        grid = TimeGrid(np.concatenate([level.grid.times[:1], every]))
-        return _moved(hierarchy, grid, places, finer)
+        return _moved(hierarchy, _grid_of(level, parts), places, finer)
 
     def _wanted(
         self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
-    ) -> tuple[list[Ends], Propagator | None]:
-        """Return the ends of what each own step is split into, and the model in a finer space."""
+    ) -> tuple[list[Parts], Propagator | None]:
+        """Return what each own step is split into, and the model in a finer space; collective."""
         error: Exception | None = None
-        ends: list[Ends] = []
+        parts: list[Parts] = []
         finer: Propagator | None = None
         try:
-            ends = list(self._ends(level, model, estimates))
+            parts = list(self._parts(level, model, estimates))
             finer = model.finer(self.num_done)
         except Exception as caught:  # every rank must hear of it
             error = caught
         level.comm.agree(error)
         if np.unique(level.comm.allgather_blocks(np.array([finer is None]))).size > 1:
             raise ValueError("finer returned None on some ranks only: let it not depend on them")
-        return ends, finer
+        return parts, finer
 
-    def _ends(
+    def _parts(
         self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
-    ) -> Iterator[Ends]:
-        """Yield the ends of the parts of each own step."""
+    ) -> Iterator[Parts]:
+        """Yield what each own step is split into."""
+        if not refines_time(model):
+            first = level.block.start + level.targets.start - 2
+            own = slice(first, level.block.stop - 1)
+            yield from self._factors(level.grid, estimates)[own].tolist()
+            return
         slots = range(level.targets.start, level.num_slots)
-        factors = None if refines_time(model) else self._factors(level.grid, estimates)
         for slot, step in zip(slots, level.single_steps(slots), strict=True):
             point = level.block.start + slot - 1
-            if factors is not None:
-                yield _even(step, int(factors[point - 1]))
-            else:
-                error = np.nan if estimates is None else float(estimates[point - 1])
-                given = model.refine(level.u[slot, ...], level.u[slot - 1, ...], step, error)
-                yield _checked_ends(given, step, point)
+            error = np.nan if estimates is None else float(estimates[point - 1])
+            given = model.refine(level.u[slot, ...], level.u[slot - 1, ...], step, error)
+            yield _checked(given, step, point)
 
     def _factors(self, grid: TimeGrid, estimates: NDArray[np.float64] | None) -> NDArray[np.int64]:
         """Return into how many parts errors of order dt^(order + 1) want each step to be split."""
@@ -148,15 +150,15 @@ def _even(step: Step, factor: int) -> Ends:
     return ends
 
 
-def _checked_ends(given: Any, step: Step, point: int) -> Ends:
-    """Return the ends that a model's answer stands for."""
+def _checked(given: Any, step: Step, point: int) -> Parts:
+    """Return a model's answer, if it is one."""
     where = f"refine returned {given!r} for the step to point {point}, time {step.stop:.6g}"
     if hasattr(given, "__index__") and np.ndim(given) == 0:
         try:
             at_least("the factor", given, 1)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-        return _even(step, int(given))
+        return int(given)
     ends = _as_numbers(given)
     if ends is None:
         raise TypeError(f"{where}, expected an integer or the ends of sub-steps")
@@ -176,10 +178,22 @@ def _as_numbers(given: Any) -> Ends | None:
         return None
 
 
-def _places(level: Level, ends: list[Ends]) -> NDArray[np.int64]:
+def _places(level: Level, parts: list[Parts]) -> NDArray[np.int64]:
     """Return the index of every old point on the new grid, shape (N + 1,); collective."""
-    counts = level.comm.allgather_blocks(np.array([part.size for part in ends], dtype=np.int64))
+    own = [part if isinstance(part, int) else part.size for part in parts]
+    counts = level.comm.allgather_blocks(np.array(own, dtype=np.int64))
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+
+
+def _grid_of(level: Level, parts: list[Parts]) -> TimeGrid:
+    """Return the new grid; collective."""
+    slots = range(level.targets.start, level.num_slots)
+    own = [
+        _even(step, part) if isinstance(part, int) else part
+        for step, part in zip(level.single_steps(slots), parts, strict=True)
+    ]
+    every = level.comm.allgather_blocks(np.concatenate([np.zeros(0), *own]))
+    return TimeGrid(np.concatenate([level.grid.times[:1], every]))
 
 
 def _moved(
