@@ -193,7 +193,8 @@ class CompiledDriver(Driver):
 
     def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
         """Go through a cycle operation by operation, and return what it did."""
-        tape = _Tape(complete=hierarchy.comm.size == self.threads == 1)
+        alone = hierarchy.comm.size == self.threads == 1
+        tape = _Tape(complete=alone and not hierarchy.options.periodic)  # its ghost is copied
         tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
         before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
         try:

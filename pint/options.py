@@ -66,6 +66,14 @@ class MGRITOptions:
     coarsest : {"gather", "in_turn", "relaxation"}, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
         through their blocks one after another; or it is only relaxed, with its `relax` sweeps.
+    periodic : bool, default False
+        The first point follows from the last: u_0 = u_N. There is no initial value then, the
+        argument is what the states begin with where no guess is given. Points 0 and N are one
+        point, and a C-point of every level; where the factor does not divide the number of steps,
+        the last interval is shorter. A coarser level exists while it has more than `min_coarse`
+        points. On the coarsest level, point 0 is the only C-point: relaxation steps once around and
+        sets it, `relax` times but at least once, and then steps around once more. "gather" does
+        that on every rank, "in_turn" and "relaxation" are the same, rank after rank.
     driver : {"auto", "loop", "stack", "compiled"}, default "auto"
         How the propagator is called: once per point; once for all intervals of a rank; or not at
         all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
@@ -117,6 +125,7 @@ class MGRITOptions:
     local_tolerance: float | None = None
     skip_first_down: bool = True
     coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
+    periodic: bool = False
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
     delta: int | Literal["full"] | None = None
@@ -162,6 +171,20 @@ class MGRITOptions:
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         self._check_delta()
+        self._check_periodic()
+
+    def _check_periodic(self) -> None:
+        if not isinstance(self.periodic, bool):
+            raise ValueError(f"periodic must be True or False, got {self.periodic!r}")
+        if self.periodic and self.local_tolerance is not None:
+            raise ValueError(
+                "local_tolerance leaves points at the left end alone, and a periodic problem has "
+                "no left end: use tolerance"
+            )
+        if self.periodic and self.delta is not None:
+            raise ValueError("a periodic problem has no Delta correction: leave delta out")
+        if self.periodic and self.levels == 1:
+            raise ValueError("a periodic problem cannot be stepped: set levels to 2 or more")
 
     def _check_delta(self) -> None:
         if isinstance(self.delta, str):
@@ -219,23 +242,43 @@ class MGRITOptions:
         Raises
         ------
         ValueError
-            If indices of C-points lie beyond their level.
+            If indices of C-points lie beyond their level, or a periodic problem has one level only.
         """
         factors: list[Coarsening] = []
         while len(factors) < self.levels - 1:
             m = self.coarsening_of(len(factors))
+            given = isinstance(m, tuple)
             if isinstance(m, tuple) and m[-1] > num_steps:
                 raise ValueError(
                     f"coarsening has the C-point {m[-1]} on level {len(factors)}, whose points are "
                     f"0..{num_steps}"
                 )
+            if self.periodic:
+                m = _closed(m, num_steps, len(factors))
             num_steps = len(m) - 1 if isinstance(m, tuple) else num_steps // m
-            if num_steps < self.min_coarse:
+            if num_steps - self.periodic < self.min_coarse:
                 break
             factors.append(m)
-            if isinstance(m, tuple) and len(factors) == len(self.coarsening):  # type: ignore[arg-type]
+            if given and len(factors) == len(self.coarsening):  # type: ignore[arg-type]
                 break
+        if self.periodic and not factors:
+            raise ValueError(
+                f"a periodic problem needs a coarser level, and {num_steps} points are what "
+                f"coarsening leaves, no more than min_coarse={self.min_coarse}: lower min_coarse"
+            )
         return tuple(factors)
+
+
+def _closed(m: Coarsening, num_steps: int, level: int) -> Coarsening:
+    """Return the coarsening of a ring, in which point `num_steps` is point 0, a C-point."""
+    if isinstance(m, int):
+        return m if num_steps % m == 0 else (*range(0, num_steps, m), num_steps)
+    if m[-1] != num_steps:
+        raise ValueError(
+            f"coarsening must end with {num_steps} on level {level}, got {m[-1]}: in a periodic "
+            "problem the last point is point 0"
+        )
+    return m
 
 
 def per_level(value: T | tuple[T, ...], level: int) -> T:

@@ -9,12 +9,12 @@ import numpy as np
 from pint import MGRIT, MGRITOptions, TimeGrid
 from pint.models.dahlquist import Dahlquist
 from pint.models.heat import Heat
-from tests.engine_models import Plate, Rod
+from tests.engine_models import Driven, Plate, Rod
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
-KINDS = ("scalar-", "heat1d-", "heat2d-")
+KINDS = ("scalar-", "heat1d-", "heat2d-", "periodic-")
 CASES = {case["name"]: case for case in PUBLISHED["cases"] if case["name"].startswith(KINDS)}
-DIGITS = {"scalar": ".11g", "heat1d": ".8g", "heat2d": ".11g"}
+DIGITS = {"scalar": ".11g", "heat1d": ".8g", "heat2d": ".11g", "periodic": ".11g"}
 
 
 def kind_of(case):
@@ -26,9 +26,11 @@ def options_of(case, driver):
     given = case["options"]
     heat = kind_of(case) == "heat1d"
     relax = given.get("relax", 1)
-    by_relaxation = given.get("relax_coarsest", "").startswith("relaxation only")
+    by_relaxation = "coarsest level by relaxation" in case["setup"] or given.get(
+        "relax_coarsest", ""
+    ).startswith("relaxation only")
     return MGRITOptions(
-        levels=given["max_levels"],
+        levels=given.get("max_levels", 30),
         coarsening=given.get("coarsening", 2),
         min_coarse=given.get("min_coarse", 3 if heat else 2),
         cycle=given.get("cycle", "V"),
@@ -36,8 +38,9 @@ def options_of(case, driver):
         relax_weight=given.get("relax_weight", 1.0),
         max_iterations=given.get("max_iterations", 30 if heat else 100),
         tolerance=tolerance_of(case),
-        skip_first_down=given.get("skip_first_down", False),
+        skip_first_down=given.get("skip_first_down", "skip_first_down true" in case["setup"]),
         coarsest="relaxation" if by_relaxation else "gather",
+        periodic=given.get("periodic", False),
         driver=driver,
     )
 
@@ -47,7 +50,7 @@ def tolerance_of(case):
     given = case["options"]
     if kind_of(case) == "heat2d" or "initial_guess" in given:
         return None
-    if kind_of(case) == "scalar":
+    if kind_of(case) in ("scalar", "periodic"):
         return 1e-6
     time, space = 2 * math.pi / (given["N"] - 1), math.pi / (given["nspace"] - 1)
     return 1e-7 / (math.sqrt(time) * math.sqrt(space))
@@ -62,6 +65,8 @@ def problem_of(case):
     given, num_steps = case["options"], case["options"]["N"]
     if kind_of(case) == "scalar":
         return Dahlquist(-1.0), scalar_grid(case), 1.0, 0.456
+    if kind_of(case) == "periodic":
+        return Driven(), TimeGrid.uniform(0.0, 2 * np.pi, num_steps), 0.0, None
     if kind_of(case) == "heat2d":
         dt = 0.15 * (math.pi / 8) ** 2
         x = np.linspace(0.0, np.pi, 9)[1:-1]

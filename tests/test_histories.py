@@ -12,7 +12,7 @@ SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 17
+    assert len(CASES) == 18
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from pint import MGRIT, MGRITOptions, Random
 from pint.comm import world
 from pint.models.dahlquist import Dahlquist
-from tests.engine_models import CompiledSwirl, Drift, Swirl, uneven_times
+from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, same_as_published, solve
 from tests.test_implicit import Own
 
@@ -60,6 +60,33 @@ def test_any_coarse_points_and_cycles(ways, driver):
     serial = MGRIT(model, times, options).solve(start, guess)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"coarsening": 2, "levels": 9},
+        {"coarsening": (3, 1), "coarsest": "in_turn", "cycle": "F"},
+        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
+        {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
+        {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},
+    ],
+    ids=str,
+)
+def test_rings(ways, driver):
+    """Messages go around; with 7 ranks some levels have fewer points than there are ranks."""
+    times = uneven_times(29)
+    options = MGRITOptions(
+        **{"levels": 3, "max_iterations": 4} | ways, periodic=True, driver=driver
+    )
+    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, np.sin)
+    serial = MGRIT(Driven(0.7), times, options).solve(0.0, np.sin)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.gather(), serial.u)
+    again = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, parallel)
+    assert np.array_equal(again.gather(), MGRIT(Driven(0.7), times, options).solve(0.0, serial).u)
+    assert np.array_equal(parallel.final_state(), serial.u[0])
 
 
 class Weighted(Swirl):
