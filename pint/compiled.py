@@ -194,7 +194,8 @@ class CompiledDriver(Driver):
     def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
         """Go through a cycle operation by operation, and return what it did."""
         alone = hierarchy.comm.size == self.threads == 1
-        tape = _Tape(complete=alone and not hierarchy.options.periodic)  # its ghost is copied
+        copies = hierarchy.options.periodic or hierarchy.gathered is not None  # in Python
+        tape = _Tape(complete=alone and not copies)
         tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
         before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
         try:

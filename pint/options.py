@@ -63,9 +63,14 @@ class MGRITOptions:
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
-    coarsest : {"gather", "in_turn", "relaxation"}, default "gather"
+    coarsest : {"gather", "in_turn", "relaxation", "truncated"}, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
-        through their blocks one after another; or it is only relaxed, with its `relax` sweeps.
+        through their blocks one after another; it is only relaxed, with its `relax` sweeps; or
+        each point gets the end of a solve of its own, on the `truncation` points that end with it,
+        from the state that the first of them has (AT-MGRIT). Then no rank waits for one that waits.
+    truncation : int, optional
+        Number of points k of such a local coarse grid, at least 2; with as many as the coarsest
+        level has, the solves are the whole one.
     periodic : bool, default False
         The first point follows from the last: u_0 = u_N. There is no initial value then, the
         argument is what the states begin with where no guess is given. Points 0 and N are one
@@ -102,6 +107,8 @@ class MGRITOptions:
     ----------
     Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
     SIAM J. Sci. Comput. 36 (2014), C635-C661.
+    Hahne, Southworth, Friedhoff, "Asynchronous truncated multigrid-reduction-in-time", SIAM J. Sci.
+    Comput. 45 (2023), S281-S306 (arXiv 2107.09596), for truncated coarse grids.
 
     Examples
     --------
@@ -124,7 +131,8 @@ class MGRITOptions:
     residual: Literal["c_points", "all_points", "none"] = "c_points"
     local_tolerance: float | None = None
     skip_first_down: bool = True
-    coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
+    coarsest: Literal["gather", "in_turn", "relaxation", "truncated"] = "gather"
+    truncation: int | None = None
     periodic: bool = False
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
@@ -166,12 +174,24 @@ class MGRITOptions:
         positive("local_tolerance", self.local_tolerance)
         if self.residual == "none" and self.has_tolerance:
             raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
-        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
+        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation", "truncated"))
+        self._check_truncation()
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         self._check_delta()
         self._check_periodic()
+
+    def _check_truncation(self) -> None:
+        if self.truncation is not None:
+            at_least("truncation", self.truncation, 2)
+        if (self.coarsest == "truncated") != (self.truncation is not None):
+            raise ValueError(
+                "coarsest 'truncated' and truncation go together, got "
+                f"coarsest={self.coarsest!r} and truncation={self.truncation}"
+            )
+        if self.periodic and self.truncation is not None:
+            raise ValueError("a periodic problem has no truncated coarse grids: choose 'gather'")
 
     def _check_periodic(self) -> None:
         if not isinstance(self.periodic, bool):
@@ -206,6 +226,69 @@ class MGRITOptions:
             raise ValueError(
                 "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
             )
+
+    @classmethod
+    def parareal(cls, coarsening: int | tuple[Coarsening, ...] = 2) -> MGRITOptions:
+        """Return the options that make MGRIT the Parareal algorithm.
+
+        Two levels and F-relaxation, beginning with the coarse solve: the C-points are Parareal's
+        points, m fine steps its fine propagator and a coarse step its coarse one. Cycle k, counted
+        from 0, gives the iterate k. Use `dataclasses.replace` for a tolerance and other options.
+
+        Parameters
+        ----------
+        coarsening : int or tuple, default 2
+            Number of fine steps in a coarse one, or the indices of the points.
+
+        References
+        ----------
+        Lions, Maday, Turinici, C. R. Acad. Sci. Paris 332 (2001), 661-668.
+        Gander, Vandewalle, SIAM J. Sci. Comput. 29 (2007), 556-578, section 3.
+
+        Examples
+        --------
+        >>> MGRITOptions.parareal(10).relax
+        0
+        """
+        return cls(levels=2, coarsening=coarsening, relax=0)
+
+    @classmethod
+    def at_mgrit(
+        cls,
+        truncation: int,
+        coarsening: int | tuple[Coarsening, ...] = 2,
+        levels: int = 2,
+        relax: PerLevel = 1,
+    ) -> MGRITOptions:
+        """Return the options of AT-MGRIT, with local coarse grids of `truncation` points.
+
+        Its cycles are those of MGRIT on the same levels, but for the coarsest one. Use
+        `dataclasses.replace` for a tolerance and other options.
+
+        Parameters
+        ----------
+        truncation : int
+            Number of points of each local coarse grid.
+        coarsening, levels, relax
+            As in `MGRITOptions`.
+
+        References
+        ----------
+        Hahne, Southworth, Friedhoff, SIAM J. Sci. Comput. 45 (2023), S281-S306, algorithm 2.
+
+        Examples
+        --------
+        >>> MGRITOptions.at_mgrit(4, coarsening=8).coarsest
+        'truncated'
+        """
+        return cls(
+            levels=levels,
+            coarsening=coarsening,
+            relax=relax,
+            skip_first_down=False,
+            coarsest="truncated",
+            truncation=truncation,
+        )
 
     def coarsening_of(self, level: int) -> Coarsening:
         """Return what is between `level` and the next: a factor, or the indices of the C-points.

@@ -10,6 +10,7 @@ import numpy as np
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.relaxation import relax, step_in_turn
 from pint.mgrit.stopwatch import timed
+from pint.mgrit.truncation import solve_truncated
 from pint.propagator import State
 
 
@@ -17,7 +18,9 @@ from pint.propagator import State
 def solve_coarsest(hierarchy: Hierarchy) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level, driver = hierarchy.levels[-1], hierarchy.driver
-    if hierarchy.gathered is not None:
+    if hierarchy.gathered is not None and hierarchy.options.truncation is not None:
+        solve_truncated(level, hierarchy.gathered, hierarchy)
+    elif hierarchy.gathered is not None:
         _gather_and_step(level, hierarchy.gathered, hierarchy)
     elif hierarchy.relaxes_coarsest:
         relax(level, driver)

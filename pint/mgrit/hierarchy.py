@@ -65,8 +65,8 @@ class Level:
     relaxed : bool
         Whether all F-points, and the ghost, follow from the C-points.
     row : int
-        Position among the arrays of this rank: `index`, or one more than the coarsest for all
-        points of the coarsest level.
+        Position among the arrays of this rank: `index`, or one more than the coarsest for what
+        this rank gathers of the coarsest level.
     """
 
     index: int
@@ -203,7 +203,12 @@ class Level:
 
 def whole(level: Level) -> Level:
     """Return the level as if one rank owned all of it; without arrays."""
-    layout = Layout(np.array([level.layout.bounds[0], level.layout.num_points]))
+    return alone(level, range(int(level.layout.bounds[0]), level.layout.num_points))
+
+
+def alone(level: Level, points: range) -> Level:
+    """Return these points of the level for one rank, which sends nothing; without arrays."""
+    layout = Layout(np.array([points.start, points.stop]))
     return dataclasses.replace(
         level,
         layout=layout,
@@ -289,8 +294,7 @@ class Hierarchy:
         watch = Stopwatch()
         for level in levels:
             level.watch = watch
-        gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
-        gathered = whole(levels[-1]) if gathers else None
+        gathered = _gathered(levels, options) if len(levels) > 1 else None
         return cls(levels, driver, options, comm, gathered, watch)
 
     def visited(self, index: int) -> None:
@@ -313,7 +317,7 @@ class Hierarchy:
 
     @property
     def gathers_coarsest(self) -> bool:
-        """Tell whether every rank steps through the whole coarsest level."""
+        """Tell whether ranks take steps of the coarsest level that end at points of others."""
         return self.gathered is not None
 
     def allocate(self, state: State, with_sources: bool) -> None:
@@ -381,3 +385,18 @@ class Hierarchy:
             coarsest = self.levels[-1].grid
             stacks[-1] = coarsest.steps(slice(1, coarsest.num_steps + 1, 1))
         return stacks
+
+
+def _gathered(levels: list[Level], options: MGRITOptions) -> Level | None:
+    """Return what this rank needs of the coarsest level in a place of its own, if anything."""
+    coarsest = levels[-1]
+    if options.coarsest == "truncated":
+        return alone(coarsest, truncated(coarsest.block, options.truncation or 0))
+    if options.coarsest == "gather" and coarsest.comm.size > 1:
+        return whole(coarsest)
+    return None
+
+
+def truncated(block: range, length: int) -> range:
+    """Return the points of all local coarse grids of so many points that end in a block."""
+    return range(max(block.start - length + 1, 0), block.stop) if block else block

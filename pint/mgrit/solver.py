@@ -493,7 +493,8 @@ class MGRIT:
     @property
     def _uses_guess(self) -> bool:
         """Tell whether the first cycle reads more of the iterate than the initial value."""
-        skips = self.options.skip_first_down and not self.hierarchy.relaxes_coarsest
+        begins = self.options.coarsest != "truncated" and not self.hierarchy.relaxes_coarsest
+        skips = self.options.skip_first_down and begins
         return len(self.hierarchy.levels) > 1 and not skips
 
 

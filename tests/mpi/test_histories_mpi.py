@@ -43,6 +43,9 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
             "residual": "all_points",
         },
         {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
+        {"coarsest": "truncated", "truncation": 3},
+        {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
+        {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
     ],
     ids=str,
 )
