@@ -192,7 +192,9 @@ class CompiledDriver(Driver):
 
     def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
         """Go through a cycle operation by operation, and return what it did."""
-        tape = _Tape(complete=hierarchy.comm.size == self.threads == 1)
+        alone = hierarchy.comm.size == self.threads == 1
+        copies = hierarchy.options.periodic or hierarchy.gathered is not None  # in Python
+        tape = _Tape(complete=alone and not copies)
         tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
         before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
         try:

@@ -22,7 +22,8 @@ class Layout:
     Parameters
     ----------
     bounds : ndarray of int64, shape (size + 1,)
-        Rank p owns the points ``bounds[p] <= i < bounds[p + 1]``; a block may be empty.
+        Rank p owns the points ``bounds[p] <= i < bounds[p + 1]``; a block may be empty. A ring, in
+        which point 0 is point N, begins with point 1.
 
     Examples
     --------
@@ -68,6 +69,19 @@ class Layout:
         return self.bounds.size - 1
 
     @property
+    def is_ring(self) -> bool:
+        """Tell whether point 0 is the last point."""
+        return bool(self.bounds[0] == 1)
+
+    def ring(self) -> Layout:
+        """Return the layout of a ring: without point 0, which is point N."""
+        return Layout(np.maximum(self.bounds, 1))
+
+    def opened(self) -> Layout:
+        """Return the layout in which who owns point 1 of a ring also owns point 0."""
+        return Layout(np.where(self.bounds == 1, 0, self.bounds)) if self.is_ring else self
+
+    @property
     def num_points(self) -> int:
         """Number of points of the level."""
         return int(self.bounds[-1])
@@ -103,11 +117,15 @@ class Layout:
     def left(self, rank: int) -> int | None:
         """Return the rank that owns the point before the block of `rank`; None without points."""
         block = self.block(rank)
+        if block and block.start == 1 and self.is_ring:
+            return self.owner(self.num_points - 1)
         return self.owner(block.start - 1) if block and block.start > 0 else None
 
     def right(self, rank: int) -> int | None:
         """Return the rank that owns the point after the block of `rank`; None without points."""
         block = self.block(rank)
+        if block and block.stop == self.num_points and self.is_ring:
+            return self.owner(1)
         return self.owner(block.stop) if block and block.stop < self.num_points else None
 
     def reversed(self) -> Layout:

@@ -63,9 +63,22 @@ class MGRITOptions:
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
-    coarsest : {"gather", "in_turn", "relaxation"}, default "gather"
+    coarsest : {"gather", "in_turn", "relaxation", "truncated"}, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
-        through their blocks one after another; or it is only relaxed, with its `relax` sweeps.
+        through their blocks one after another; it is only relaxed, with its `relax` sweeps; or
+        each point gets the end of a solve of its own, on the `truncation` points that end with it,
+        from the state that the first of them has (AT-MGRIT). Then no rank waits for one that waits.
+    truncation : int, optional
+        Number of points k of such a local coarse grid, at least 2; with as many as the coarsest
+        level has, the solves are the whole one.
+    periodic : bool, default False
+        The first point follows from the last: u_0 = u_N. There is no initial value then, the
+        argument is what the states begin with where no guess is given. Points 0 and N are one
+        point, and a C-point of every level; where the factor does not divide the number of steps,
+        the last interval is shorter. A coarser level exists while it has more than `min_coarse`
+        points. On the coarsest level, point 0 is the only C-point: relaxation steps once around and
+        sets it, `relax` times but at least once, and then steps around once more. "gather" does
+        that on every rank, "in_turn" and "relaxation" are the same, rank after rank.
     driver : {"auto", "loop", "stack", "compiled"}, default "auto"
         How the propagator is called: once per point; once for all intervals of a rank; or not at
         all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
@@ -113,6 +126,8 @@ class MGRITOptions:
     ----------
     Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
     SIAM J. Sci. Comput. 36 (2014), C635-C661.
+    Hahne, Southworth, Friedhoff, "Asynchronous truncated multigrid-reduction-in-time", SIAM J. Sci.
+    Comput. 45 (2023), S281-S306 (arXiv 2107.09596), for truncated coarse grids.
 
     Examples
     --------
@@ -135,7 +150,9 @@ class MGRITOptions:
     residual: Literal["c_points", "all_points", "none"] = "c_points"
     local_tolerance: float | None = None
     skip_first_down: bool = True
-    coarsest: Literal["gather", "in_turn", "relaxation"] = "gather"
+    coarsest: Literal["gather", "in_turn", "relaxation", "truncated"] = "gather"
+    truncation: int | None = None
+    periodic: bool = False
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
     delta: int | Literal["full"] | None = None
@@ -183,13 +200,41 @@ class MGRITOptions:
         positive("local_tolerance", self.local_tolerance)
         if self.residual == "none" and self.has_tolerance:
             raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
-        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation"))
+        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation", "truncated"))
+        self._check_truncation()
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
             at_least("threads", self.threads, 1)
         self._check_delta()
         self._check_order()
         self._check_refinement()
+        self._check_periodic()
+
+    def _check_truncation(self) -> None:
+        if self.truncation is not None:
+            at_least("truncation", self.truncation, 2)
+        if (self.coarsest == "truncated") != (self.truncation is not None):
+            raise ValueError(
+                "coarsest 'truncated' and truncation go together, got "
+                f"coarsest={self.coarsest!r} and truncation={self.truncation}"
+            )
+        if self.periodic and self.truncation is not None:
+            raise ValueError("a periodic problem has no truncated coarse grids: choose 'gather'")
+
+    def _check_periodic(self) -> None:
+        if not isinstance(self.periodic, bool):
+            raise ValueError(f"periodic must be True or False, got {self.periodic!r}")
+        if self.periodic and self.local_tolerance is not None:
+            raise ValueError(
+                "local_tolerance leaves points at the left end alone, and a periodic problem has "
+                "no left end: use tolerance"
+            )
+        if self.periodic and self.delta is not None:
+            raise ValueError("a periodic problem has no Delta correction: leave delta out")
+        if self.periodic and (self.order is not None or self.refinements):
+            raise ValueError("a periodic problem has no order and no refinements: leave them out")
+        if self.periodic and self.levels == 1:
+            raise ValueError("a periodic problem cannot be stepped: set levels to 2 or more")
 
     def _check_delta(self) -> None:
         if isinstance(self.delta, str):
@@ -263,6 +308,69 @@ class MGRITOptions:
             if getattr(self, name) is not None:
                 raise ValueError(f"refinements and {name} do not go together: leave one out")
 
+    @classmethod
+    def parareal(cls, coarsening: int | tuple[Coarsening, ...] = 2) -> MGRITOptions:
+        """Return the options that make MGRIT the Parareal algorithm.
+
+        Two levels and F-relaxation, beginning with the coarse solve: the C-points are Parareal's
+        points, m fine steps its fine propagator and a coarse step its coarse one. Cycle k, counted
+        from 0, gives the iterate k. Use `dataclasses.replace` for a tolerance and other options.
+
+        Parameters
+        ----------
+        coarsening : int or tuple, default 2
+            Number of fine steps in a coarse one, or the indices of the points.
+
+        References
+        ----------
+        Lions, Maday, Turinici, C. R. Acad. Sci. Paris 332 (2001), 661-668.
+        Gander, Vandewalle, SIAM J. Sci. Comput. 29 (2007), 556-578, section 3.
+
+        Examples
+        --------
+        >>> MGRITOptions.parareal(10).relax
+        0
+        """
+        return cls(levels=2, coarsening=coarsening, relax=0)
+
+    @classmethod
+    def at_mgrit(
+        cls,
+        truncation: int,
+        coarsening: int | tuple[Coarsening, ...] = 2,
+        levels: int = 2,
+        relax: PerLevel = 1,
+    ) -> MGRITOptions:
+        """Return the options of AT-MGRIT, with local coarse grids of `truncation` points.
+
+        Its cycles are those of MGRIT on the same levels, but for the coarsest one. Use
+        `dataclasses.replace` for a tolerance and other options.
+
+        Parameters
+        ----------
+        truncation : int
+            Number of points of each local coarse grid.
+        coarsening, levels, relax
+            As in `MGRITOptions`.
+
+        References
+        ----------
+        Hahne, Southworth, Friedhoff, SIAM J. Sci. Comput. 45 (2023), S281-S306, algorithm 2.
+
+        Examples
+        --------
+        >>> MGRITOptions.at_mgrit(4, coarsening=8).coarsest
+        'truncated'
+        """
+        return cls(
+            levels=levels,
+            coarsening=coarsening,
+            relax=relax,
+            skip_first_down=False,
+            coarsest="truncated",
+            truncation=truncation,
+        )
+
     def coarsening_of(self, level: int) -> Coarsening:
         """Return what is between `level` and the next: a factor, or the indices of the C-points.
 
@@ -298,23 +406,43 @@ class MGRITOptions:
         Raises
         ------
         ValueError
-            If indices of C-points lie beyond their level.
+            If indices of C-points lie beyond their level, or a periodic problem has one level only.
         """
         factors: list[Coarsening] = []
         while len(factors) < self.levels - 1:
             m = self.coarsening_of(len(factors))
+            given = isinstance(m, tuple)
             if isinstance(m, tuple) and m[-1] > num_steps:
                 raise ValueError(
                     f"coarsening has the C-point {m[-1]} on level {len(factors)}, whose points are "
                     f"0..{num_steps}"
                 )
+            if self.periodic:
+                m = _closed(m, num_steps, len(factors))
             num_steps = len(m) - 1 if isinstance(m, tuple) else num_steps // m
-            if num_steps < self.min_coarse:
+            if num_steps - self.periodic < self.min_coarse:
                 break
             factors.append(m)
-            if isinstance(m, tuple) and len(factors) == len(self.coarsening):  # type: ignore[arg-type]
+            if given and len(factors) == len(self.coarsening):  # type: ignore[arg-type]
                 break
+        if self.periodic and not factors:
+            raise ValueError(
+                f"a periodic problem needs a coarser level, and {num_steps} points are what "
+                f"coarsening leaves, no more than min_coarse={self.min_coarse}: lower min_coarse"
+            )
         return tuple(factors)
+
+
+def _closed(m: Coarsening, num_steps: int, level: int) -> Coarsening:
+    """Return the coarsening of a ring, in which point `num_steps` is point 0, a C-point."""
+    if isinstance(m, int):
+        return m if num_steps % m == 0 else (*range(0, num_steps, m), num_steps)
+    if m[-1] != num_steps:
+        raise ValueError(
+            f"coarsening must end with {num_steps} on level {level}, got {m[-1]}: in a periodic "
+            "problem the last point is point 0"
+        )
+    return m
 
 
 def per_level(value: T | tuple[T, ...], level: int) -> T:

@@ -388,6 +388,10 @@ class _Level:
 def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int) -> list[_Level]:
     """Return all levels, after a check that there are factors for each of them."""
     at_least("num_steps", num_steps, 1)
+    if options.periodic:
+        raise ValueError("the theory needs an initial value: leave periodic out")
+    if options.coarsest == "truncated":
+        raise ValueError("the theory solves the whole coarsest level: leave 'truncated' out")
     coarsening = options.factors(num_steps)
     if not coarsening:
         raise ValueError(

@@ -129,6 +129,33 @@ class Forced(Propagator):
         return (-4 * t + 11 * np.exp(-4 * t) + 5) / 16
 
 
+@numba.njit
+def driven(u, start, stop, level, params, out):
+    out[0] = (u[0] + (stop - start) * math.cos(stop)) / (1 + params * (stop - start))
+
+
+class Driven(Propagator):
+    """u' = cos(t) - rate u by backward Euler."""
+
+    state_shape = ()
+    dtype = np.dtype(np.float64)
+    batched = True
+    kernel = driven
+
+    def __init__(self, rate=0.0):
+        self.rate = rate
+
+    def kernel_params(self):
+        return self.rate
+
+    def step(self, u, step):
+        if np.ndim(step.stop) == 0:
+            cosine = math.cos(step.stop)
+        else:
+            cosine = np.array([math.cos(t) for t in step.stop])  # the kernel's bits
+        return (u + step.dt * cosine) / (1 + self.rate * step.dt)
+
+
 class Drift(Propagator):
     """u_t + u_x = u_xx on (0, 1) with zero ends, by backward Euler and upwind differences.
 

@@ -12,7 +12,7 @@ from pint.models.dahlquist import Dahlquist
 from pint.models.heat import Heat
 from pint.models.heat2d import Heat2D
 from pint.models.lorenz import Lorenz
-from tests.engine_models import Forced, HeatInSpace, Plate
+from tests.engine_models import Driven, Forced, HeatInSpace, Plate
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
 DIGITS = {
@@ -23,10 +23,11 @@ DIGITS = {
     "lorenz": ".9g",
     "richardson": ".11g",
     "refine": ".11g",
+    "periodic": ".11g",
     "adjoint": "",
 }
 """How many of the 11 digits given are not the rounding of one code or another."""
-SKIP = ("bdf2", "adjoint", "refine")
+SKIP = ("bdf2", "adjoint", "refine", "periodic")
 """Kinds of cases that skip the first way down where they do not say."""
 CASES = {case["name"]: case for case in PUBLISHED["cases"] if case["name"].split("-")[0] in DIGITS}
 
@@ -46,9 +47,11 @@ def options_of(case, driver):
     given = case["options"]
     heat = kind_of(case) == "heat1d"
     relax = given.get("relax", 0 if kind_of(case) == "lorenz" else 1)
-    by_relaxation = given.get("relax_coarsest", "").startswith("relaxation only")
+    by_relaxation = "coarsest level by relaxation" in case["setup"] or given.get(
+        "relax_coarsest", ""
+    ).startswith("relaxation only")
     return MGRITOptions(
-        levels=given["max_levels"],
+        levels=given.get("max_levels", 30),
         coarsening=given.get("coarsening", 2),
         min_coarse=given.get("min_coarse", {"heat1d": 3, "richardson": 8}.get(kind_of(case), 2)),
         cycle=given.get("cycle", "V"),
@@ -56,11 +59,10 @@ def options_of(case, driver):
         relax_weight=given.get("relax_weight", 1.0),
         max_iterations=given.get("max_iterations", 30 if heat else 100),
         tolerance=tolerance_of(case),
-        skip_first_down=given.get(
-            "skip_first_down", kind_of(case) in ("bdf2", "adjoint", "refine")
-        ),
+        skip_first_down=given.get("skip_first_down", kind_of(case) in SKIP),
         coarsest="relaxation" if by_relaxation else "gather",
         delta=given.get("delta_correction"),
+        periodic=given.get("periodic", False),
         driver=driver,
         order=1 if given.get("richardson") else None,
         richardson=given.get("richardson", False),
@@ -100,6 +102,7 @@ def problem_of(case, driver="auto"):
         "heat2d": plate_problem,
         "bdf2": pair_problem,
         "lorenz": lorenz_problem,
+        "periodic": ring_problem,
     }[kind_of(case)](case, driver)
 
 
@@ -113,6 +116,10 @@ def refined_problem(case, driver):
 
 def forced_problem(case, driver):
     return Forced(), TimeGrid.uniform(0.0, 0.5, case["options"]["N"]), 1.0, 0.456
+
+
+def ring_problem(case, driver):
+    return Driven(), TimeGrid.uniform(0.0, 2 * np.pi, case["options"]["N"]), 0.0, None
 
 
 def scalar_grid(case):

@@ -20,7 +20,7 @@ SCALAR = [name for name in CASES if name.startswith("scalar-")]
 
 
 def test_all_cases_of_these_kinds_are_here():
-    assert len(CASES) == 23
+    assert len(CASES) == 24
 
 
 @pytest.mark.parametrize(

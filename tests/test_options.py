@@ -66,7 +66,7 @@ from pint.options import per_level
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},
-            "coarsest must be one of gather, in_turn, relaxation, got 'serial'",
+            "coarsest must be one of gather, in_turn, relaxation, truncated, got 'serial'",
         ),
         ({"driver": "fast"}, "driver must be one of auto, loop, stack, compiled, got 'fast'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),

@@ -10,6 +10,7 @@ import numpy as np
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.relaxation import relax, step_in_turn
 from pint.mgrit.stopwatch import timed
+from pint.mgrit.truncation import solve_truncated
 from pint.propagator import State
 
 
@@ -17,25 +18,44 @@ from pint.propagator import State
 def solve_coarsest(hierarchy: Hierarchy) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level, driver = hierarchy.levels[-1], hierarchy.driver
-    if hierarchy.options.coarsest == "relaxation" and len(hierarchy.levels) > 1:
-        relax(level, driver)
+    if hierarchy.gathered is not None and hierarchy.options.truncation is not None:
+        solve_truncated(level, hierarchy.gathered, hierarchy)
     elif hierarchy.gathered is not None:
         _gather_and_step(level, hierarchy.gathered, hierarchy)
+    elif hierarchy.relaxes_coarsest:
+        relax(level, driver)
     else:
         step_in_turn(level, driver)
 
 
 def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> None:
-    """Every rank gathers the right-hand side, with g_0 = u_0, and steps through all points."""
+    """Every rank gathers the right-hand side, with g_0 = u_0, and steps through all points.
+
+    Or, in a periodic problem, relaxes all of them from the state at the last point.
+    """
     if 0 in level.block:
         level.g[1, ...] = level.u[1, ...]
     own = np.ascontiguousarray(level.g[level.owned])
     with hierarchy.watch.phase("messages"):
         gathered = hierarchy.comm.allgather_blocks(own, np.diff(level.layout.bounds))
     everything.g[1:] = in_library_of(level.u, gathered)
-    everything.u[1, ...] = everything.g[1, ...]
-    step_in_turn(everything, hierarchy.driver)
-    level.u[level.owned] = everything.u[level.block.start + 1 : level.block.stop + 1]
+    if hierarchy.options.periodic:
+        everything.u[-1, ...] = _last_state(level)
+        everything.relaxed = False
+        relax(everything, hierarchy.driver)
+    else:
+        everything.u[1, ...] = everything.g[1, ...]
+        step_in_turn(everything, hierarchy.driver)
+    first = level.block.start - everything.block.start + 1
+    level.u[level.owned] = everything.u[first : first + len(level.block)]
+
+
+def _last_state(level: Level) -> State:
+    """Return the state at the last point, on every rank; collective."""
+    last = level.layout.owner(level.layout.num_points - 1)
+    own = level.comm.rank == last
+    state = np.array(level.u[-1, ...] if own else level.u[0, ...])
+    return in_library_of(level.u, level.comm.bcast(state, last))
 
 
 def in_library_of(state: State, array: Any) -> State:

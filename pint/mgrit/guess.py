@@ -100,11 +100,11 @@ def fill(level: Level, first: State, guess: Any) -> None:
             level.u[slot, ...] = state
     elif guess is not None:
         shape = tuple(np.shape(guess))
-        one, every = tuple(first.shape), (len(level.block), *first.shape)
+        one, every = tuple(first.shape), tuple(level.u[level.shown].shape)
         if shape not in ((), one, every):
             raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
         _check_kind(level, guess)
-        level.u[1:] = guess
+        level.u[level.shown] = guess
 
 
 def _check_kind(level: Level, state: Any) -> None:
@@ -120,12 +120,13 @@ def states_of(result: Result, level: Level) -> State:
     Those of a solve on other times are interpolated linearly between the two points around, and
     stay what they are at the ends.
     """
-    layout = result.layout
+    bounds = level.layout.opened().bounds
     if np.array_equal(result.times, level.grid.times) and np.array_equal(
-        layout.bounds, level.layout.bounds
+        result.layout.bounds, bounds
     ):
         return result.u
-    u, own = result.gather(), level.grid.times[level.block.start : level.block.stop]
+    first = level.block.start - 1 + int(level.shown.start)
+    u, own = result.gather(), level.grid.times[first : level.block.stop]
     left = np.clip(np.searchsorted(result.times, own, "right") - 1, 0, len(u) - 2)
     length = np.diff(result.times)[left]
     part = np.clip((own - result.times[left]) / length, 0.0, 1.0)

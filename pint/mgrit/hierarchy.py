@@ -29,7 +29,8 @@ class Level:
     """One level as this rank sees it.
 
     Slot s of an array holds point ``block.start + s - 1``: slot 0 is the ghost, a copy of the last
-    point of the left neighbour. All arrays but the finest `u` are kept from solve to solve.
+    point of the left neighbour. All arrays but the finest `u` are kept from solve to solve. In a
+    periodic problem the points are 1..N, and the ghost of the first rank is point N, which is 0.
 
     Attributes
     ----------
@@ -67,8 +68,8 @@ class Level:
     relaxed : bool
         Whether all F-points, and the ghost, follow from the C-points.
     row : int
-        Position among the arrays of this rank: `index`, or one more than the coarsest for all
-        points of the coarsest level.
+        Position among the arrays of this rank: `index`, or one more than the coarsest for what
+        this rank gathers of the coarsest level.
     """
 
     index: int
@@ -175,13 +176,24 @@ class Level:
             for fields in zip(*columns, strict=True):
                 yield Step(self.index, *fields)
 
+    @property
+    def shown(self) -> slice:
+        """Slots that a result shows: all own points, and point 0 of a ring."""
+        opens_ring = self.layout.is_ring and bool(self.block) and self.block.start == 1
+        return slice(0 if opens_ring else 1, None)
+
     def receive_ghost(self) -> Request | None:
         """Post the receive of the ghost; None where there is no left neighbour."""
+        if self.left == self.comm.rank:  # a ring of one rank: its last point is final already
+            self.u[0, ...] = self.u[-1, ...]
+            return None
         return None if self.left is None else self.comm.irecv(self.u[0, ...], self.left)
 
     def send_last(self) -> Request | None:
         """Send the last own point to the right neighbour; None where there is none."""
-        return None if self.right is None else self.comm.isend(self.u[-1, ...], self.right)
+        if self.right is None or self.right == self.comm.rank:
+            return None
+        return self.comm.isend(self.u[-1, ...], self.right)
 
     def exchange(self) -> None:
         """Bring the ghost up to date; collective over the ranks with points."""
@@ -195,7 +207,12 @@ class Level:
 
 def whole(level: Level) -> Level:
     """Return the level as if one rank owned all of it; without arrays."""
-    layout = Layout(np.array([0, level.layout.num_points]))
+    return alone(level, range(int(level.layout.bounds[0]), level.layout.num_points))
+
+
+def alone(level: Level, points: range) -> Level:
+    """Return these points of the level for one rank, which sends nothing; without arrays."""
+    layout = Layout(np.array([points.start, points.stop]))
     return dataclasses.replace(
         level,
         layout=layout,
@@ -273,10 +290,13 @@ class Hierarchy:
         """Coarsen `grid` as the options say; no arrays yet."""
         levels: list[Level] = []
         factors = options.factors(grid.num_steps)
+        layout = layout.ring() if options.periodic else layout
         for index in range(len(factors) + 1):
             given = factors[index] if index < len(factors) else options.coarsening_of(index)
-            m = np.array(given) if isinstance(given, tuple) else given
             relax, weight = options.relax_of(index), options.relax_weight_of(index)
+            if options.periodic and index == len(factors):
+                given, relax = (0, grid.num_steps), max(relax, 1)
+            m = np.array(given) if isinstance(given, tuple) else given
             measured = options.residual if index == 0 else "none"
             levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
@@ -287,8 +307,7 @@ class Hierarchy:
         if options.order is not None and len(levels) > 1:
             level, coarse = levels[:2]
             level.richardson = Richardson(level, coarse, options.order, options.richardson)
-        gathers = comm.size > 1 and len(levels) > 1 and options.coarsest == "gather"
-        gathered = whole(levels[-1]) if gathers else None
+        gathered = _gathered(levels, options) if len(levels) > 1 else None
         return cls(levels, driver, options, comm, gathered, watch)
 
     def visited(self, index: int) -> None:
@@ -304,8 +323,14 @@ class Hierarchy:
         return sum({id(a): int(a.nbytes) for a in arrays if a is not None}.values())
 
     @property
+    def relaxes_coarsest(self) -> bool:
+        """Tell whether the coarsest level is relaxed, and not stepped through."""
+        options = self.options
+        return len(self.levels) > 1 and (options.coarsest == "relaxation" or options.periodic)
+
+    @property
     def gathers_coarsest(self) -> bool:
-        """Tell whether every rank steps through the whole coarsest level."""
+        """Tell whether ranks take steps of the coarsest level that end at points of others."""
         return self.gathered is not None
 
     def allocate(self, state: State, with_sources: bool) -> None:
@@ -330,8 +355,9 @@ class Hierarchy:
             own = None if level.r is coarse.g else level.r
             level.r = coarse.g if alike else zeros(own, coarse.num_slots, fine)
         coarsest = self.levels[-1]
-        if self.options.coarsest == "relaxation" and coarsest.relaxes_by_residual:
-            coarsest.r = zeros(coarsest.r, coarsest.c_rows.stop, stack[0, ...])
+        for one in (coarsest, self.gathered):
+            if one is not None and self.relaxes_coarsest and one.relaxes_by_residual:
+                one.r = zeros(one.r, one.c_rows.stop, stack[0, ...])
         if len(self.levels) > 1 and finest.norms.size == 0:
             finest.norms = np.zeros(self.levels[1].num_slots)
             if finest.measured == "all_points":
@@ -372,3 +398,18 @@ class Hierarchy:
             coarsest = self.levels[-1].grid
             stacks[-1] = coarsest.steps(slice(1, coarsest.num_steps + 1, 1))
         return stacks
+
+
+def _gathered(levels: list[Level], options: MGRITOptions) -> Level | None:
+    """Return what this rank needs of the coarsest level in a place of its own, if anything."""
+    coarsest = levels[-1]
+    if options.coarsest == "truncated":
+        return alone(coarsest, truncated(coarsest.block, options.truncation or 0))
+    if options.coarsest == "gather" and coarsest.comm.size > 1:
+        return whole(coarsest)
+    return None
+
+
+def truncated(block: range, length: int) -> range:
+    """Return the points of all local coarse grids of so many points that end in a block."""
+    return range(max(block.start - length + 1, 0), block.stop) if block else block

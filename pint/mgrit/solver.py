@@ -159,7 +159,8 @@ class MGRIT:
         ----------
         initial_value : array_like, shape state_shape
             u_0. The value on the rank that owns point 0 counts (rank 0 unless a layout is given);
-            others only need its shape and dtype.
+            others only need its shape and dtype. In a periodic problem, on every rank, what all
+            points begin with where `guess` is None.
         guess : None, float, array, callable, "sequential", Random or Result, optional
             States to begin with at the points after point 0: zero, a constant, one state, an array
             of one state for each own point (as `Result.u`), a function of time that returns a
@@ -209,8 +210,8 @@ class MGRIT:
         u, finest.u = finest.u, None
         delta = driver.delta
         result = Result(
-            u=u[1:],
-            first=finest.block.start,
+            u=u[finest.shown],
+            first=finest.block.start + int(finest.shown.start) - 1,
             times=finest.grid.times,
             status=status,
             detail=history.detail,
@@ -226,7 +227,7 @@ class MGRIT:
             grid_steps=np.array(history.grid_steps),
             refinement_limit=history.refinement.limit,
             propagator=driver.propagator,
-            layout=finest.layout,
+            layout=finest.layout.opened(),
             comm=self.comm,
         )
         if on_end is not None:
@@ -236,12 +237,13 @@ class MGRIT:
     @property
     def states(self) -> State:
         """States at this rank's points, for callbacks; a view, to be read only, of this solve."""
-        return self._history.whole.levels[0].u[1:]
+        finest = self._history.whole.levels[0]
+        return finest.u[finest.shown]
 
     def _checked_guess(self, guess: Guess) -> Any:
         """Return the guess, states in place of a result; collective."""
         costly, error = isinstance(guess, str | Random | Result), None
-        if costly and self.options.skip_first_down and len(self.hierarchy.levels) > 1:
+        if costly and len(self.hierarchy.levels) > 1 and not self._uses_guess:
             error = ValueError(
                 "skip_first_down begins without a guess: set skip_first_down=False to use one"
             )
@@ -249,6 +251,11 @@ class MGRIT:
             error = ValueError(
                 f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
                 f"{self.propagator.state_shape}"
+            )
+        elif isinstance(guess, str) and self.options.periodic:
+            error = ValueError(
+                "guess 'sequential' begins at an initial value, a periodic problem "
+                "has none: give states, or a function of time"
             )
         self.comm.agree(error)
         if isinstance(guess, Result):
@@ -275,7 +282,7 @@ class MGRIT:
         value = self._as_array(value, what)
         if tuple(value.shape) != shape:
             raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {shape}")
-        if 0 in self.block and not np.isfinite(np.asarray(value)).all():
+        if (0 in self.block or self.options.periodic) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"{what} has NaN or inf")
         return value
 
@@ -334,14 +341,17 @@ class MGRIT:
         finest = self.hierarchy.levels[0]
         if sources is not None:
             sources = self._as_array(sources, "sources")
-            if tuple(sources.shape) != tuple(finest.u[1:].shape):
+            expected = tuple(finest.u[finest.shown].shape)
+            if tuple(sources.shape) != expected:
                 raise ValueError(
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
-                    f"{tuple(finest.u[1:].shape)}: one state for each own point"
+                    f"{expected}: one state for each own point"
                 )
             if self.options.refinements:
                 raise ValueError("sources are not known at new points: set refinements=0")
-            finest.g[1:] = sources
+            finest.g[finest.shown] = sources
+        if self.options.periodic and guess is None:
+            guess = first
         if self._uses_guess:
             fill(finest, first, guess)
         if 0 in finest.block:
@@ -350,7 +360,8 @@ class MGRIT:
     @property
     def _uses_guess(self) -> bool:
         """Tell whether the first cycle reads more of the iterate than the initial value."""
-        skips = self.options.skip_first_down and self.options.coarsest != "relaxation"
+        begins = self.options.coarsest != "truncated" and not self.hierarchy.relaxes_coarsest
+        skips = self.options.skip_first_down and begins
         return len(self.hierarchy.levels) > 1 and not skips
 
 

@@ -6,7 +6,7 @@ import pytest
 from pint import MGRIT, MGRITOptions, Random
 from pint.comm import world
 from pint.models.dahlquist import Dahlquist
-from tests.engine_models import CompiledSwirl, Drift, Swirl, uneven_times
+from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
 from tests.test_implicit import Own
 
@@ -54,6 +54,9 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
         },
         {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
         {"order": 1, "richardson": True, "relax": 2, "coarsest": "in_turn"},
+        {"coarsest": "truncated", "truncation": 3},
+        {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
+        {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
     ],
     ids=str,
 )
@@ -72,6 +75,33 @@ def test_any_coarse_points_and_cycles(ways, driver):
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
     assert np.array_equal(parallel.error_estimates, serial.error_estimates)
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"coarsening": 2, "levels": 9},
+        {"coarsening": (3, 1), "coarsest": "in_turn", "cycle": "F"},
+        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
+        {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
+        {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},
+    ],
+    ids=str,
+)
+def test_rings(ways, driver):
+    """Messages go around; with 7 ranks some levels have fewer points than there are ranks."""
+    times = uneven_times(29)
+    options = MGRITOptions(
+        **{"levels": 3, "max_iterations": 4} | ways, periodic=True, driver=driver
+    )
+    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, np.sin)
+    serial = MGRIT(Driven(0.7), times, options).solve(0.0, np.sin)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    assert np.array_equal(parallel.gather(), serial.u)
+    again = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, parallel)
+    assert np.array_equal(again.gather(), MGRIT(Driven(0.7), times, options).solve(0.0, serial).u)
+    assert np.array_equal(parallel.final_state(), serial.u[0])
 
 
 class Weighted(Swirl):
