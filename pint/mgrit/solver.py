@@ -373,8 +373,6 @@ class MGRIT:
         finest, driver = whole.levels[0], whole.driver
         if history.hierarchy is not whole:  # points were left alone on the way
             driver.rebind(whole)
-        if whole is not self.hierarchy:
-            self.hierarchy.driver.forget()
         num_bytes = whole.num_bytes
         u, finest.u = finest.u, None
         delta = driver.delta
