@@ -163,6 +163,11 @@ def test_where_errors_cannot_be_estimated(model, num_steps, changes, message):
         MGRIT(model, np.arange(num_steps + 1.0), MGRITOptions(order=1, **changes))
 
 
+def test_sources_are_no_errors_of_steps():
+    with pytest.raises(ValueError, match="coarse steps know nothing of sources"):
+        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(order=1)).solve(1.0, sources=np.zeros(9))
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

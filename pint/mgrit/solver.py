@@ -375,6 +375,7 @@ class MGRIT:
             driver.rebind(whole)
         num_bytes = whole.num_bytes
         u, finest.u = finest.u, None
+        del self._history  # with the arrays of refined levels
         delta = driver.delta
         result = Result(
             u=u[1:],
@@ -507,6 +508,8 @@ class MGRIT:
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
                     f"{tuple(finest.u[1:].shape)}: one state for each own point"
                 )
+            if self.options.order is not None:
+                raise ValueError("coarse steps know nothing of sources: leave out order")
             if self.options.refinements:
                 raise ValueError("sources are not known at new points: set refinements=0")
             finest.g[1:] = sources
