@@ -330,7 +330,10 @@ class AdjointSolver:
         same = np.array_equal(result.times, forward.grid.times)
         if same and np.array_equal(result.layout.bounds, forward.layout.bounds):
             return None
-        return ValueError("result is not one of the forward solver: times or layout differ")
+        return ValueError(
+            "result is not one of the forward solver: times or layout differ; after a refinement, "
+            "make a solver for result.times"
+        )
 
     def _at_first(self, terminal_gradient: State) -> State:
         """Bring dJ/du_N from the rank that owns point N to the one that starts there."""

@@ -107,7 +107,6 @@ class CompiledDriver(Driver):
         self.compile()
 
     def forget(self) -> None:  # noqa: D102
-        self._in_python.forget()
         self._kept = {}
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102

@@ -6,6 +6,7 @@ cycles and messages. Points are given as slots of `Level.u`.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -53,6 +54,7 @@ class Driver(ABC):
         self.iteration = 0
         self.num_steps: dict[int, int] = {}
         self.delta: Delta | None = None
+        self._bound: Callable[[], Hierarchy | None] = lambda: None
 
     @abstractmethod
     def sweep(self, level: Level, starts: Slots, length: int) -> None:
@@ -140,7 +142,10 @@ class Driver(ABC):
         """Compile what will be called, so that no solve waits for it."""
 
     def bind(self, hierarchy: Hierarchy) -> None:
-        """Hear that the levels have their arrays for the next solve."""
+        """Hear that the levels have their arrays for the next solve, or for the rest of one."""
+        if self._bound() is not hierarchy:
+            self.forget()
+            self._bound = weakref.ref(hierarchy)
         self.num_steps = {}
         if self.delta is not None:
             self.delta.bind(hierarchy)
@@ -150,10 +155,9 @@ class Driver(ABC):
         num_steps = self.num_steps
         self.bind(hierarchy)
         self.num_steps = num_steps
-        self.forget()
 
     def forget(self) -> None:  # noqa: B027
-        """Forget what is kept about the levels, because there will be others."""
+        """Forget what is kept about the levels, because these are others."""
 
     def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
         """Go through a cycle, which does the same every time that it begins at the same state."""

@@ -199,6 +199,26 @@ def test_the_next_solve_begins_with_the_given_grid(driver):
     assert solver.grid.num_steps == 23
 
 
+@pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
+def test_a_solve_after_one_that_failed(driver):
+    """It has left the driver with another grid."""
+
+    class Failing(Dahlquist):
+        def refine(self, new, u, step, error):
+            return 0 if self.fails and step.last > 30 else 3
+
+    options = MGRITOptions(
+        levels=3, refinements=3, refine_below=1e-3, tolerance=1e-9, driver=driver, max_points=100
+    )
+    model = Failing()
+    solver = MGRIT(model, TIMES, options)
+    model.fails = True
+    with pytest.raises(ValueError, match="the factor must be at least 1"):
+        solver.solve(1.0)
+    model.fails = False
+    assert np.array_equal(solver.solve(1.0).u, MGRIT(model, TIMES, options).solve(1.0).u)
+
+
 def test_compiled_cycles_after_refinement_are_those_of_the_new_grid():
     model = CompiledSwirl(0.5, coarsening=(2,) * 6)
     grow = type("Grow", (CompiledSwirl,), {"refine": lambda self, new, u, step, error: 2})

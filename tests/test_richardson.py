@@ -65,6 +65,31 @@ def test_solution_is_that_of_extrapolated_intervals(ways, order):
     np.testing.assert_allclose(result.u[f_points], phi, rtol=1e-14)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.8])
+def test_cycles_are_those_of_plain_loops(weight):
+    """Two levels, every second point; C-relaxation extrapolates from the second cycle on."""
+    t, residuals = uneven_times(20), []
+    dt, every = np.diff(t), np.arange(2, 21, 2)
+    DT = t[every] - t[every - 2]
+    a = DT**2 / (DT**2 - dt[every - 2] ** 2 - dt[every - 1] ** 2)
+    u = np.full(21, 0.3)
+    u[0] = 1.0
+    for k in range(3):
+        u[1::2] = u[:-1:2] / (1 + dt[::2])
+        fine, coarse = u[1::2] / (1 + dt[1::2]), u[:-1:2] / (1 + DT)
+        u[2::2] += weight * ((a * fine + (1 - a) * coarse if k else fine) - u[2::2])
+        u[1::2] = u[:-1:2] / (1 + dt[::2])
+        fine, coarse = u[1::2] / (1 + dt[1::2]), u[:-1:2] / (1 + DT)
+        residuals.append(np.linalg.norm(a * fine + (1 - a) * coarse - u[2::2]))
+        for c, g in enumerate(a * (fine - coarse)):
+            u[2 * c + 2] = u[2 * c] / (1 + DT[c]) + g
+    options = MGRITOptions(
+        order=1, richardson=True, max_iterations=3, skip_first_down=False, relax_weight=weight
+    )
+    result = MGRIT(Decay(1), t, options).solve(1.0, 0.3)
+    np.testing.assert_allclose(result.residuals, residuals, rtol=1e-10)
+
+
 @pytest.mark.parametrize(("order", "raised"), [(1, 2), (2, 4)])
 def test_extrapolation_raises_the_order(order, raised):
     """By one; by two for the trapezoidal rule, whose errors have even powers of dt only."""
@@ -136,6 +161,11 @@ def test_the_adjoint_is_one_of_plain_steps():
 def test_where_errors_cannot_be_estimated(model, num_steps, changes, message):
     with pytest.raises(ValueError, match=message):
         MGRIT(model, np.arange(num_steps + 1.0), MGRITOptions(order=1, **changes))
+
+
+def test_sources_are_no_errors_of_steps():
+    with pytest.raises(ValueError, match="coarse steps know nothing of sources"):
+        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(order=1)).solve(1.0, sources=np.zeros(9))
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,6 @@ def _moved(
         new.on_visit = hierarchy.on_visit
         num_steps = hierarchy.driver.num_steps
         new.allocate(u[0, ...], with_sources=False)
-        driver.forget()
         driver.num_steps = num_steps
     except Exception as caught:  # every rank must hear of it
         error = caught

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 class Richardson:
     """What the coarse right-hand side tells about the errors of steps, and how it removes them.
 
-    On the way down it holds G = Phi(u_{C-1}) - Phi_c(u_{C-m}), with right-hand sides, the fine
-    solution of an interval less the coarse one. With weights a + b = 1, |b G| estimates the error
-    of the fine one, and a Phi + b Phi_c = u + r - b G, where r is the residual at u, has none of
-    that order.
+    On the way down it holds G = Phi(u_{C-1}) - Phi_c(u_{C-m}), the fine solution of an interval
+    less the coarse one. With weights a + b = 1, |b G| estimates the error of the fine one, and
+    a Phi + b Phi_c = u + r - b G, where r is the residual at u, has none of that order.
 
     Parameters
     ----------

@@ -204,10 +204,9 @@ class MGRIT:
         finest, driver = whole.levels[0], whole.driver
         if history.hierarchy is not whole:  # points were left alone on the way
             driver.rebind(whole)
-        if whole is not self.hierarchy:
-            self.hierarchy.driver.forget()
         num_bytes = whole.num_bytes
         u, finest.u = finest.u, None
+        del self._history  # with the arrays of refined levels
         delta = driver.delta
         result = Result(
             u=u[finest.shown],
@@ -347,6 +346,8 @@ class MGRIT:
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
                     f"{expected}: one state for each own point"
                 )
+            if self.options.order is not None:
+                raise ValueError("coarse steps know nothing of sources: leave out order")
             if self.options.refinements:
                 raise ValueError("sources are not known at new points: set refinements=0")
             finest.g[finest.shown] = sources
