@@ -21,7 +21,7 @@ from apps.figures import Draw, check_figure, draw_figure
 from pint import MGRIT, MGRITOptions, Result, Status
 from pint.comm import Communicator, run, world
 from pint.models.problem import Problem
-from pint.results import RunRecord, check_target, write_solution
+from pint.results import check_target, record_of, write_solution
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,22 +116,15 @@ def _report(problem: Problem, result: Result, comm: Communicator) -> None:
 def _write(
     args: argparse.Namespace, command: str, problem: Problem, result: Result, comm: Communicator
 ) -> None:
-    seconds = comm.allgather_blocks(np.array([[result.seconds, result.compile_seconds]]))
     parameters = problem.propagator.parameters
-    record = RunRecord(
+    record = dataclasses.replace(
+        record_of(result),
         command=command,
-        ranks=comm.size,
-        hosts=comm.num_hosts(),
         options={
             name: str(value) if isinstance(value, Path) else value
             for name, value in vars(args).items()
         },
-        times=result.times,
-        coarsening=result.coarsening,
-        history={"residual": result.residuals},
-        timings={"solve": seconds[:, 0], "compile": seconds[:, 1]},
         model={} if parameters is None else {"parameters": parameters},
-        finished=True,
     )
     write_solution(args.output, record, np.ascontiguousarray(result.u), result.first, comm)
     if comm.rank == 0:

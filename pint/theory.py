@@ -122,8 +122,8 @@ def two_level_bound(
 ) -> NDArray[np.float64]:
     """Return the two-level bound of (F C)^nu F relaxation, for steps that are all alike.
 
-    It is |phi|^(m nu) |phi^m - mu| (1 + |mu| + ... + |mu|^(N_c - 2 - nu)), an upper bound of the
-    error propagator's 2-norm, and its exact 1- and infinity-norm.
+    It is ``|phi|^(m nu) |phi^m - mu| (1 + |mu| + ... + |mu|^(N_c - 2 - nu))``, an upper bound of
+    the error propagator's 2-norm, and its exact 1- and infinity-norm.
 
     Parameters
     ----------

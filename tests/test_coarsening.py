@@ -119,12 +119,6 @@ def test_points_beyond_the_grid_are_refused():
         MGRIT(Swirl(), uneven_times(20), MGRITOptions(coarsening=(ANYWHERE,)))
 
 
-def test_the_adjoint_refuses_chosen_points():
-    forward = MGRIT(Swirl(), uneven_times(29), MGRITOptions(coarsening=(ANYWHERE,)))
-    with pytest.raises(ValueError, match="adjoint needs coarsening factors"):
-        AdjointSolver(forward)
-
-
 def test_adjoint_with_factor_one_and_weights():
     options = MGRITOptions(levels=3, coarsening=(1, 2), relax_weight=0.9, tolerance=1e-14)
     forward = MGRIT(Dahlquist(-1.0), np.arange(9.0), options)

@@ -4,10 +4,12 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
 
+from pint import MGRITOptions
 from tests.launcher import ROOT, environment, mpiexec
 
 
@@ -148,6 +150,18 @@ def test_convergence_theory(tmp_path):
     assert "\n".join(f"    {line}" for line in said) in page
     start(draw, tmp_path)
     assert (tmp_path / "convergence.png").exists()
+
+
+def test_every_line_of_the_feature_table_has_its_test():
+    """Tests of these names exist, and no option is left out."""
+    page = (ROOT / "docs/engine.md").read_text()
+    lines = re.findall(r"^\| (?!option|guess|place|what \|)(?!-)(.*) \|$", page, re.M)
+    assert len(lines) > 40
+    for line in lines:
+        file, name = re.search(r"`(test_\w+\.py)::(\w+)`$", line).groups()
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), line
+    for option in fields(MGRITOptions):
+        assert f"`{option.name}`" in page, option.name
 
 
 def test_delta_correction(tmp_path):

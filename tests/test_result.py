@@ -9,7 +9,7 @@ from pint import MGRIT, MGRITOptions, TimeGrid, open_run
 from pint.mgrit.result import PHASES
 from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.models.dahlquist import Dahlquist
-from pint.results import RunRecord, write_result, write_solution
+from pint.results import write_iteration, write_result, write_visit
 from tests.engine_models import CompiledSwirl, Swirl, uneven_times
 
 START = np.array([0.5, -0.3, 0.8])
@@ -98,36 +98,38 @@ def test_profile_of_one_rank():
 
 
 def test_results_to_files_from_each_callback(tmp_path):
-    options = options_of(coarsening=(2, (0, 3, 5, 20)), max_iterations=2)
+    options = options_of(coarsening=(1, (0, 3, 5, 40)), max_iterations=2)
     solver = MGRIT(Swirl(), TIMES, options)
-
-    def on_iteration(iteration, norm):
-        record = RunRecord(command="test", times=solver.grid.times, finished=False)
-        file = tmp_path / f"iteration{iteration}.h5"
-        write_solution(file, record, solver.states, solver.block.start, solver.comm)
-
-    def on_visit(visit):
-        record = RunRecord(command="test", times=visit.times, finished=False)
-        file = tmp_path / f"level{visit.level}.h5"
-        write_solution(file, record, visit.u, visit.first, solver.comm)
 
     result = solver.solve(
         START,
-        on_iteration=on_iteration,
-        on_visit=on_visit,
+        on_iteration=lambda k, norm: write_iteration(
+            tmp_path / f"iteration{k}.h5", solver, k, norm
+        ),
+        on_visit=lambda visit: write_visit(tmp_path / f"level{visit.level}.h5", solver, visit),
         on_end=lambda result: write_result(tmp_path / "end.h5", result, options),
     )
     end = open_run(tmp_path / "end.h5")
     assert end.finished
     assert np.array_equal(end.solution, result.u)
     assert np.array_equal(end.history["residual"], result.residuals)
-    assert end.coarsening == (2, 0)
-    assert end.options["solver"]["coarsening"] == "2, 4 points"
+    assert end.coarsening == (1, (0, 3, 5, 40))
+    assert end.options["solver"]["coarsening"] == "1, 4 points"
     assert end.options["solver"]["norm"] == 2
-    assert set(end.timings) == set(PHASES)
-    assert np.array_equal(open_run(tmp_path / "iteration1.h5").solution, result.u)
-    assert open_run(tmp_path / "level2.h5").solution.shape == (4, 3)
-    assert np.array_equal(open_run(tmp_path / "level0.h5").solution, result.u)
+    assert set(end.timings) == {*PHASES, "compile"}
+    assert end.work["steps"].tolist() == [[result.num_steps[level] for level in range(3)]]
+    assert end.work["bytes"].tolist() == [result.num_bytes]
+    first, last = (open_run(tmp_path / f"iteration{k}.h5") for k in (0, 1))
+    assert first.history["residual"] == result.residuals[:1]
+    assert not np.array_equal(first.solution, result.u)
+    assert (last.options["iteration"], last.finished) == (1, False)
+    assert np.array_equal(last.solution, result.u)
+    levels = [open_run(tmp_path / f"level{level}.h5") for level in range(3)]
+    assert [level.solution.shape for level in levels] == [(41, 3), (41, 3), (4, 3)]
+    assert [level.coarsening for level in levels] == [end.coarsening, end.coarsening[1:], ()]
+    assert levels[2].options == {"iteration": 1, "level": 2}
+    assert np.array_equal(levels[2].times, TIMES[[0, 3, 5, 40]])
+    assert np.array_equal(levels[0].solution, result.u)
 
 
 def test_stopwatch_charges_the_inner_phase(monkeypatch):

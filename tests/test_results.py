@@ -62,7 +62,7 @@ def full_record(**changes):
             "training": {"names": ("α", "b"), "empty": (), "rate": 0.5, "flags": (True, False)},
         },
         times=np.linspace(0.0, 2.0, 17),
-        coarsening=(4, 2),
+        coarsening=(4, (0, 1, 3), 1),
         solution=rng.random((17, 2, 3)),
         history={
             "residual": np.array([1.0, np.nan, 0.01]),
@@ -71,6 +71,7 @@ def full_record(**changes):
             "own": rng.random((2, 5)),
         },
         timings={"forward": np.array([1.0, 2.0, 6.0]), "backward": np.array([0.5, 0.25, 0.125])},
+        work={"steps": np.arange(12).reshape(3, 4), "bytes": np.array([800, 800, 720])},
         training={
             "train_loss": rng.random(EPOCHS),
             "epoch": np.arange(1, EPOCHS + 1),
@@ -107,7 +108,10 @@ class TestRecord:
             ({"command": "a\udcffb"}, ValueError, "UTF-8"),
             ({"ranks": 0}, ValueError, "ranks must be at least 1, got 0"),
             ({"hosts": True}, TypeError, "hosts must be an integer"),
-            ({"coarsening": (4, -1)}, ValueError, "at least 0, got -1"),
+            ({"coarsening": (4, 0)}, ValueError, "a coarsening factor must be at least 1, got 0"),
+            ({"coarsening": (4, (0, -1))}, ValueError, "a C-point must be at least 0, got -1"),
+            ({"coarsening": ((0, 1.5),)}, TypeError, "a C-point must be an integer, got 1.5"),
+            ({"work": {"steps": np.ones((2, 3))}}, ValueError, "must have 3 rows, one per rank"),
             ({"times": [0.0, 1.0]}, TypeError, "times must be a NumPy array, got list"),
             ({"times": np.zeros(17, np.float32)}, TypeError, "float64"),
             ({"times": np.zeros((17, 1))}, ValueError, r"\(N\+1,\)"),
@@ -154,7 +158,7 @@ class TestRoundTrip:
         assert (run.solution_shape, run.solution_dtype) == ((17, 2, 3), np.float64)
         assert_same_array(run.times, record.times)
         assert_same_array(run.solution, record.solution)
-        for group in ("history", "timings", "training", "model"):
+        for group in ("history", "timings", "work", "training", "model"):
             assert_same_arrays(getattr(run, group), getattr(record, group))
 
     def test_attributes_say_what_wrote_the_file(self, tmp_path):
@@ -185,7 +189,7 @@ class TestRoundTrip:
         run = open_run(tmp_path / "run.h5")
         assert (run.times, run.coarsening) == (None, ())
         assert (run.solution, run.solution_shape, run.solution_dtype) == (None, None, None)
-        for group in ("options", "history", "timings", "training", "model"):
+        for group in ("options", "history", "timings", "work", "training", "model"):
             assert getattr(run, group) == {}
 
     def test_coarsening_without_times(self, tmp_path):
@@ -258,9 +262,11 @@ class TestLayoutInFile:
 
     def test_groups(self, file):
         assert list(file) == [
-            "options", "grid", "solution", "history", "timings", "training", "model",
+            "options", "grid", "solution", "history", "timings", "work", "training", "model",
         ]  # fmt: skip
-        assert sorted(file["grid"]) == ["times"]
+        assert sorted(file["grid"]) == ["c_points_1", "times"]
+        assert file["grid/c_points_1"][:].tolist() == [0, 1, 3]
+        assert file["grid"].attrs["coarsening"].tolist() == [4, 0, 1]
         assert sorted(file["solution"]) == ["state_0", "state_1", "time", "u"]
 
     def test_solution_has_a_scale_on_every_axis(self, file):
@@ -709,7 +715,7 @@ class TestXarray:
         return open_run(tmp_path / "run.h5").to_xarray()
 
     def test_groups(self, datasets):
-        assert list(datasets) == ["solution", "history", "timings", "training", "model"]
+        assert list(datasets) == ["solution", "history", "timings", "work", "training", "model"]
 
     def test_solution_stands_over_time(self, datasets):
         states = datasets["solution"]["u"]
@@ -777,9 +783,11 @@ class TestSummary:
             r"limit +None",
             r"training\.empty +\(\)",
             r"time +0 to 2",
-            r"steps +16, 4, 2 \(finest level first\)",
-            r"levels +3",
-            r"coarsening +4, 2",
+            r"steps +16, 4, 2, 2 \(finest level first\)",
+            r"levels +4",
+            r"coarsening +4, 3 chosen points, 1",
+            r"steps, level 1 +1 +5 +9 +15",
+            r"bytes +720 +800 +800 +2320",
             r"solution +17 x 2 x 3 float64",
             r"Training \(last 12 of 20 rows\)",
             r"iteration +residual +factor",
@@ -837,6 +845,7 @@ class TestSummary:
         text = shown(tmp_path / "run.h5")
         titles = {"options": "Options\n", "training": "Training (", "model": "Model,"}
         titles |= {"history": "History of residual\n", "timings": "Timings in"}
+        titles["work"] = "Work of the ranks"
         for name, title in titles.items():
             assert (title in text) == (name in names)
         assert ("Grid\n" in text) == bool(names & {"times", "coarsening", "solution"})

@@ -3,7 +3,7 @@
 from pint.results.inspect import summarize
 from pint.results.reader import Run, open_run
 from pint.results.record import RunRecord
-from pint.results.solve import write_result
+from pint.results.solve import record_of, write_iteration, write_result, write_visit
 from pint.results.writer import check_target, write_run, write_solution
 
 __all__ = [
@@ -11,8 +11,11 @@ __all__ = [
     "RunRecord",
     "check_target",
     "open_run",
+    "record_of",
     "summarize",
+    "write_iteration",
     "write_result",
     "write_run",
     "write_solution",
+    "write_visit",
 ]

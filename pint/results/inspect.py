@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pint.options import Coarsening
 from pint.results.reader import Run
 from pint.results.record import OptionValue
 
@@ -30,7 +31,8 @@ def summarize(run: Run) -> Group:
     Returns
     -------
     rich.console.Group
-        Header, options, grid, training, histories, timings and model, as far as there are any.
+        Header, options, grid, training, histories, timings, work and model, as far as there are
+        any.
 
     Examples
     --------
@@ -45,6 +47,7 @@ def summarize(run: Run) -> Group:
         *_training(run.training),
         *(_history(name, values) for name, values in run.history.items()),
         *_timings(run.timings),
+        *_work(run.work),
         *_model(run.model),
     ]
     return Group(*(part for section in sections for part in (section, Text())))
@@ -88,7 +91,7 @@ def _grid(run: Run) -> Iterable[RenderableType]:
         facts["steps"] = ", ".join(str(n) for n in steps) + " (finest level first)"
     if run.times is not None or run.coarsening:
         facts["levels"] = str(len(run.coarsening) + 1)
-        facts["coarsening"] = ", ".join(str(m) for m in run.coarsening) or "none"
+        facts["coarsening"] = ", ".join(map(_between, run.coarsening)) or "none"
     if run.solution_shape is not None:
         facts["solution"] = f"{_shape(run.solution_shape)} {run.solution_dtype}"
     if run.solution_files:
@@ -97,13 +100,15 @@ def _grid(run: Run) -> Iterable[RenderableType]:
         yield _pairs("Grid", facts.items())
 
 
-def _level_steps(steps: int, coarsening: tuple[int, ...]) -> Iterable[int]:
-    """Give the number of steps of each level: N // m of the level above, as far as is known."""
+def _between(m: Coarsening) -> str:
+    return str(m) if isinstance(m, int) else f"{len(m)} chosen points"
+
+
+def _level_steps(steps: int, coarsening: tuple[Coarsening, ...]) -> Iterable[int]:
+    """Give the number of steps of each level: N // m of the level above, or between C-points."""
     yield steps
-    for factor in coarsening:
-        if factor == 0:
-            return
-        steps //= factor
+    for m in coarsening:
+        steps = steps // m if isinstance(m, int) else len(m) - 1
         yield steps
 
 
@@ -156,6 +161,17 @@ def _timings(timings: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
     if timings:
         rows = [(phase, *_spread(seconds)) for phase, seconds in timings.items()]
         yield _numbers("Timings in seconds, over ranks", ["phase", "min", "median", "max"], rows)
+
+
+def _work(work: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+    rows: list[tuple[Any, ...]] = []
+    for name, counts in work.items():
+        columns = counts.reshape(len(counts), -1).T
+        for level, column in enumerate(columns):
+            label = f"{name}, level {level}" if counts.ndim == 2 else name
+            rows.append((label, *_spread(column), column.sum()))
+    if rows:
+        yield _numbers("Work of the ranks", ["count", "min", "median", "max", "total"], rows)
 
 
 def _model(model: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:

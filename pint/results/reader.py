@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint._version import __version__
+from pint.options import Coarsening
 from pint.results.record import Options, OptionValue
 from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, axis_names
 
@@ -40,9 +41,9 @@ class Run:
         Settings of the run, at most one level deep.
     times : (N+1,) array of float64, or None
         Times of the fine grid.
-    coarsening : tuple of int
-        Coarsening factor from each level to the next.
-    history, timings, training, model : mapping of str to array
+    coarsening : tuple
+        From each level to the next, a factor, or the indices of the C-points as a tuple.
+    history, timings, work, training, model : mapping of str to array
         As in `RunRecord`, in the order in which they were written.
     solution_shape : tuple of int, or None
         Shape (N+1, ...state) of the solution; None if the file has none.
@@ -56,9 +57,10 @@ class Run:
     attributes: Mapping[str, OptionValue]
     options: Options
     times: NDArray[np.float64] | None
-    coarsening: tuple[int, ...]
+    coarsening: tuple[Coarsening, ...]
     history: Mapping[str, NDArray[Any]]
     timings: Mapping[str, NDArray[Any]]
+    work: Mapping[str, NDArray[Any]]
     training: Mapping[str, NDArray[Any]]
     model: Mapping[str, NDArray[Any]]
     solution_shape: tuple[int, ...] | None
@@ -114,7 +116,7 @@ class Run:
         Returns
         -------
         dict of str to xarray.Dataset
-            Keys are those of solution, history, timings, training and model that the file
+            Keys are those of solution, history, timings, work, training and model that the file
             holds. Axes have names, and the coordinates ``time`` and ``epoch`` where known.
             ``xarray.DataTree.from_dict`` makes one tree of it.
 
@@ -227,10 +229,14 @@ def _read_times(file: h5py.File) -> NDArray[np.float64] | None:
     return np.asarray(file["grid/times"]) if "grid/times" in file else None
 
 
-def _read_coarsening(file: h5py.File) -> tuple[int, ...]:
+def _read_coarsening(file: h5py.File) -> tuple[Coarsening, ...]:
     if "grid" not in file:
         return ()
-    return tuple(int(factor) for factor in file["grid"].attrs["coarsening"])
+    grid = file["grid"]
+    return tuple(
+        tuple(grid[f"c_points_{level}"][:].tolist()) if f"c_points_{level}" in grid else int(factor)
+        for level, factor in enumerate(grid.attrs["coarsening"])
+    )
 
 
 def _read_arrays(file: h5py.File, group: str) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.options import Coarsening
+
 __all__ = ["OptionValue", "Options", "RunRecord"]
 
 Scalar = bool | int | float | str
@@ -34,9 +36,9 @@ class RunRecord:
         these, or one level deeper, ``{"solver": {...}, "training": {...}}``.
     times : (N+1,) array of float64, optional
         Times of the fine grid.
-    coarsening : tuple of int
-        Coarsening factor from each level to the next, 0 where its C-points were chosen one by one;
-        empty for one level.
+    coarsening : tuple
+        From each level to the next, a factor of at least 1, or the indices of the C-points as a
+        tuple; empty for one level.
     solution : (N+1, ...state) array, optional
         State at every time point.
     history : mapping of str to array
@@ -44,6 +46,8 @@ class RunRecord:
         (batches, iterations); NaN where a value was not recorded.
     timings : mapping of str to (ranks,) array
         Seconds per phase and rank.
+    work : mapping of str to (ranks, ...) array
+        What each rank did, e.g. ``steps`` (ranks, levels).
     training : mapping of str to (epochs,) array
         One column per quantity; all columns have one length.
     model : mapping of str to array
@@ -64,10 +68,11 @@ class RunRecord:
     hosts: int = 1
     options: Options = field(default_factory=dict)
     times: NDArray[np.float64] | None = None
-    coarsening: tuple[int, ...] = ()
+    coarsening: tuple[Coarsening, ...] = ()
     solution: NDArray[Any] | None = None
     history: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     timings: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    work: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     training: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     model: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     finished: bool
@@ -78,8 +83,8 @@ class RunRecord:
         _check_integer("ranks", self.ranks, least=1)
         _check_integer("hosts", self.hosts, least=1)
         _check_options(self.options)
-        for factor in self.coarsening:
-            _check_integer("a coarsening factor", factor, least=0)
+        for entry in self.coarsening:
+            _check_coarsening(entry)
         self._check_grid()
         self._check_arrays()
 
@@ -93,10 +98,16 @@ class RunRecord:
     def _check_arrays(self) -> None:
         _check_mapping("history", self.history)
         _check_mapping("timings", self.timings)
+        _check_mapping("work", self.work)
         _check_mapping("training", self.training)
         _check_mapping("model", self.model)
         for phase, seconds in self.timings.items():
             _check_length(f"timings[{phase!r}]", seconds, self.ranks, "one value per rank")
+        for name, values in self.work.items():
+            if values.shape[:1] != (self.ranks,):
+                raise ValueError(
+                    f"work[{name!r}] must have {self.ranks} rows, one per rank, got {values.shape}"
+                )
         epochs = max((array.size for array in self.training.values()), default=0)
         for column, values in self.training.items():
             _check_length(f"training[{column!r}]", values, epochs, "one value per epoch")
@@ -138,6 +149,14 @@ def _check_integer(name: str, value: object, *, least: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def _check_coarsening(entry: object) -> None:
+    if not isinstance(entry, tuple):
+        _check_integer("a coarsening factor", entry, least=1)
+        return
+    for point in entry:
+        _check_integer("a C-point", point, least=0)
 
 
 def _check_times(times: NDArray[np.float64]) -> None:

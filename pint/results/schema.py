@@ -9,7 +9,7 @@ __all__ = ["ARRAY_GROUPS", "FORMAT_VERSION", "Quantity", "axis_names", "known_qu
 FORMAT_VERSION = 1
 """Raised only when a reader of the version before would misread the file."""
 
-ARRAY_GROUPS = ("history", "timings", "training", "model")
+ARRAY_GROUPS = ("history", "timings", "work", "training", "model")
 """Groups whose datasets are a flat mapping from name to array."""
 
 
@@ -81,8 +81,17 @@ _TRAINING = {
     "learning_rate": _per_epoch("1", "step size of the optimizer"),
 }
 
+_WORK = {
+    "steps": Quantity(
+        unit="1", description="steps that each rank took on each level", axes=("rank", "level")
+    ),
+    "bytes": Quantity(
+        unit="byte", description="size of the arrays of all levels of a rank", axes=("rank",)
+    ),
+}
+
 _KNOWN: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
-    {"history": _HISTORY, "training": _TRAINING}
+    {"history": _HISTORY, "work": _WORK, "training": _TRAINING}
 )
 
 

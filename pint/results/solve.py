@@ -1,11 +1,11 @@
-"""The run file of a solve."""
+"""The run files of a solve: its result, and what it holds on its way."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,8 @@ from pint.results.record import OptionValue, RunRecord
 from pint.results.writer import write_solution
 
 if TYPE_CHECKING:
-    from pint.mgrit.result import Result
+    from pint.mgrit.result import Result, Visit
+    from pint.mgrit.solver import MGRIT
     from pint.options import MGRITOptions
 
 
@@ -23,7 +24,8 @@ def write_result(
 ) -> None:
     """Write the result of a solve to a run file. Collective.
 
-    The file holds the states, all times, the residuals, and the seconds of every rank by phase.
+    The file holds the states, all times, the residuals, the levels, and of every rank its steps by
+    level, its seconds by phase and its memory.
 
     Parameters
     ----------
@@ -52,18 +54,94 @@ def write_result(
     ...     float(open_run(file).solution[2])
     0.25
     """
-    record = RunRecord(
-        command=shlex.join(sys.argv) or "python",
+    given = {} if options is None else {"solver": _as_mapping(options)}
+    record = replace(record_of(result), options=given)
+    write_solution(path, record, np.asarray(result.u), result.first, result.comm)
+
+
+def record_of(result: Result) -> RunRecord:
+    """Return what a run file says of a solve, but for its options and states. Collective."""
+    profile = result.profile()
+    compiling = result.comm.allgather_blocks(np.array([result.compile_seconds]))
+    return RunRecord(
+        command=_command(),
         ranks=result.comm.size,
         hosts=result.comm.num_hosts(),
-        options={} if options is None else {"solver": _as_mapping(options)},
         times=result.times,
-        coarsening=tuple(m if isinstance(m, int) else 0 for m in result.coarsening),
+        coarsening=result.coarsening,
         history={"residual": result.residuals},
-        timings=result.profile().seconds,
+        timings={**profile.seconds, "compile": compiling},
+        work={"steps": profile.num_steps, "bytes": profile.num_bytes},
         finished=True,
     )
-    write_solution(path, record, np.asarray(result.u), result.first, result.comm)
+
+
+def write_iteration(
+    path: str | os.PathLike[str], solver: MGRIT, iteration: int, residual: float
+) -> None:
+    """Write the states that a cycle left to a run file, from `on_iteration`. Collective.
+
+    Parameters
+    ----------
+    path : path-like
+        The run file, the same on every rank; replaced if it exists.
+    solver : MGRIT
+        The solver, in the midst of a solve.
+    iteration : int
+        Number of the cycle, kept as an option.
+    residual : float
+        Its residual, the only one of the history.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; on every rank.
+    """
+    record = RunRecord(
+        command=_command(),
+        ranks=solver.comm.size,
+        hosts=solver.comm.num_hosts(),
+        options={"iteration": iteration},
+        times=solver.grid.times,
+        coarsening=solver.options.factors(solver.grid.num_steps),
+        history={"residual": np.array([residual])},
+        finished=False,
+    )
+    write_solution(path, record, np.asarray(solver.states), solver.block.start, solver.comm)
+
+
+def write_visit(path: str | os.PathLike[str], solver: MGRIT, visit: Visit) -> None:
+    """Write the states of a level to a run file, from `on_visit`. Collective.
+
+    Parameters
+    ----------
+    path : path-like
+        The run file, the same on every rank; replaced if it exists.
+    solver : MGRIT
+        The solver, in the midst of a solve.
+    visit : Visit
+        What `on_visit` was told: iteration and level become options, times and states are those of
+        the level.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; on every rank.
+    """
+    record = RunRecord(
+        command=_command(),
+        ranks=solver.comm.size,
+        hosts=solver.comm.num_hosts(),
+        options={"iteration": visit.iteration, "level": visit.level},
+        times=visit.times,
+        coarsening=solver.options.factors(solver.grid.num_steps)[visit.level :],
+        finished=False,
+    )
+    write_solution(path, record, np.asarray(visit.u), visit.first, solver.comm)
+
+
+def _command() -> str:
+    return shlex.join(sys.argv) or "python"
 
 
 def _as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:

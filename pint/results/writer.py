@@ -194,7 +194,12 @@ def _write_grid(file: h5py.File, record: RunRecord) -> None:
     if record.times is None and not record.coarsening:
         return
     grid = file.create_group("grid")
-    grid.attrs["coarsening"] = np.array(record.coarsening, dtype=np.int64)
+    factors = [m if isinstance(m, int) else 0 for m in record.coarsening]
+    grid.attrs["coarsening"] = np.array(factors, dtype=np.int64)
+    for level, m in enumerate(record.coarsening):
+        if not isinstance(m, int):
+            points = grid.create_dataset(f"c_points_{level}", data=np.array(m, dtype=np.int64))
+            points.attrs["description"] = f"points of level {level} that are those of the next"
     if record.times is not None:
         times = grid.create_dataset("times", data=record.times)
         times.attrs["description"] = "times of the points of the finest grid"
