@@ -44,7 +44,9 @@ def c_relax(level: Level, driver: Driver) -> None:
     With a weight, or where C-points are neighbours, so that one step would read what another one
     sets, the residual comes first: u_C <- u_C + w r_C.
     """
-    if level.block and level.relaxes_by_residual:
+    if level.block and isinstance(level.m, int) and level.m == level.relax_weight == 1:
+        driver.step_at_once(level)
+    elif level.block and level.relaxes_by_residual:
         driver.residual(level, level.c_steps, level.c_rows.start)
         driver.add_residual(level)
     elif level.block:

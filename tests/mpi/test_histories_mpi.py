@@ -66,6 +66,24 @@ def test_any_coarse_points_and_cycles(ways, driver):
 
 
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize("num_steps", [64, 67])
+def test_points_on_demand(num_steps, driver):
+    """Every rank yields its own points; any point is to be had on every rank."""
+    options = MGRITOptions(
+        levels=3, coarsening=4, max_iterations=3, storage="c_points", driver=driver
+    )
+    times = uneven_times(num_steps)
+    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(1.0)
+    serial = MGRIT(Driven(0.7), times, options).solve(1.0)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    (everything,) = (u for _, u in serial.trajectory.blocks(100))
+    own = [u for _, u in parallel.trajectory.blocks(2)]
+    assert np.array_equal(COMM.allgather_blocks(np.concatenate([*own, [0.0][:0]])), everything)
+    for point in (0, 17, num_steps):
+        assert parallel.trajectory.state(point) == everything[point]
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
 @pytest.mark.parametrize(
     "ways",
     [
