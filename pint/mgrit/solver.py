@@ -180,6 +180,8 @@ class Result:
 
     def final_state(self) -> NDArray[Any]:
         """Return the state at the last point, shape state_shape, on every rank; collective."""
+        if self.trajectory is not None:
+            return self.trajectory.state(self.trajectory.times.size - 1)
         last = self.layout.owner(self.layout.num_points - 1)
         own = self.comm.rank == last
         state = np.asarray(self.u[-1, ...]).copy() if own else np.empty(*_shape_and_dtype(self.u))

@@ -56,7 +56,7 @@ def write_result(
         command=shlex.join(sys.argv) or "python",
         ranks=result.comm.size,
         hosts=result.comm.num_hosts(),
-        options={} if options is None else {"solver": _as_mapping(options)},
+        options={} if options is None else {"solver": as_mapping(options)},
         times=result.times,
         coarsening=tuple(m if isinstance(m, int) else 0 for m in result.coarsening),
         history={"residual": result.residuals},
@@ -66,7 +66,7 @@ def write_result(
     write_solution(path, record, np.asarray(result.u), result.first, result.comm)
 
 
-def _as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
+def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
     """Return options as a run file holds them; chosen C-points in words, as they may be many."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     if isinstance(options.coarsening, tuple) and not all(

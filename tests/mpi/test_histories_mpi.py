@@ -1,9 +1,12 @@
 """Published histories and options of the cycle on many processes: the bits of one process."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, Random
+from pint import MGRIT, MGRITOptions, Random, open_run, solve_in_windows
+from pint.agreement import share
 from pint.comm import world
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
@@ -186,3 +189,22 @@ def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
     with pytest.raises((TypeError, ValueError), match=message):
         MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
     assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+
+
+@pytest.mark.parametrize("storage", ["all", "c_points"])
+def test_windows_of_time(storage, tmp_path_factory):
+    """With 7 ranks and 10 steps, some ranks have one point; the last window has one step."""
+    folder = str(tmp_path_factory.mktemp("windows")) if COMM.rank == 0 else ""
+    path = Path(share(folder, COMM)[0]) / "run.h5"
+    options = MGRITOptions(max_iterations=3, storage=storage, driver="loop")
+    times, start = uneven_times(21), np.array([0.5, -0.3, 0.8])
+    parallel = list(solve_in_windows(Swirl(), times, start, 10, options, COMM, path=path))
+    serial = list(solve_in_windows(Swirl(), times, start, 10, options))
+    for one, other in zip(parallel, serial, strict=True):
+        assert np.array_equal(one.gather(), other.u)
+        assert np.array_equal(one.residuals, other.residuals, equal_nan=True)
+    run = open_run(path)
+    assert run.finished
+    assert np.array_equal(run.solution[-1], serial[-1].final_state())
+    with pytest.raises(OSError, match="nowhere"):
+        next(solve_in_windows(Swirl(), times, start, 10, options, COMM, path="/nowhere/run.h5"))
