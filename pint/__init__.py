@@ -13,6 +13,7 @@ from pint.objective import Evaluation, Objective, value_and_gradient
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
 from pint.timegrid import TimeGrid
+from pint.windows import solve_in_windows
 
 if TYPE_CHECKING:
     from pint.results.reader import open_run
@@ -39,6 +40,7 @@ __all__ = [
     "check_propagator",
     "open_run",
     "solve",
+    "solve_in_windows",
     "value_and_gradient",
 ]
 

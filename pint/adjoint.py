@@ -242,6 +242,11 @@ class AdjointSolver:
     def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
         if forward.options.periodic:
             raise ValueError("the adjoint needs an initial value, and a periodic problem has none")
+        if forward.grid.times[-1] != forward.fine_grid.times[-1]:
+            raise ValueError(
+                "the adjoint needs the last point, which storage 'c_points' keeps only where the "
+                "first coarsening factor divides the number of steps"
+            )
         if len(forward.layout.block(0)) == 0:
             raise ValueError("the adjoint needs a layout in which rank 0 owns point 0")
         if any(level.grid.fine is not None for level in forward.hierarchy.levels):

@@ -87,6 +87,10 @@ class Communicator(ABC):
         """Return this rank's group of `size` consecutive ranks; the last one may be smaller."""
 
     @abstractmethod
+    def across(self, size: int) -> Communicator:
+        """Return the ranks that have this one's place in their groups of `size`, see `split`."""
+
+    @abstractmethod
     def abort(self) -> None:
         """End all processes with exit status 1."""
 
@@ -142,6 +146,9 @@ class SerialCommunicator(Communicator):
         return self
 
     def split(self, size: int) -> Communicator:  # noqa: D102
+        return self
+
+    def across(self, size: int) -> Communicator:  # noqa: D102
         return self
 
     def abort(self) -> None:  # noqa: D102
@@ -217,6 +224,9 @@ class MPICommunicator(Communicator):
 
     def split(self, size: int) -> Communicator:  # noqa: D102
         return self._derived(f"split {size}", lambda: self.comm.Split(self.rank // size, self.rank))
+
+    def across(self, size: int) -> Communicator:  # noqa: D102
+        return self._derived(f"across {size}", lambda: self.comm.Split(self.rank % size, self.rank))
 
     def _derived(self, name: str, make: Callable[[], Any]) -> MPICommunicator:
         """Return a communicator made from this one; made once and kept with it.
@@ -298,6 +308,40 @@ def as_communicator(comm: Any) -> Communicator:
     if all(hasattr(comm, name) for name in ("Get_rank", "Allreduce", "Dup")):
         return MPICommunicator(comm)
     raise TypeError(f"comm must be a Communicator or an mpi4py communicator, got {type(comm)}")
+
+
+def time_by_space(comm: Any, space_ranks: int) -> tuple[Communicator, Communicator]:
+    """Return this rank's communicators in time and in space; collective.
+
+    Groups of `space_ranks` consecutive ranks share the space of the same block of time points: they
+    step together, and hear of each other's nodes by the second communicator, which a propagator
+    that is parallel in space keeps. The ranks of one part of space share time: the first
+    communicator is for `MGRIT`. States are a rank's part in space, and `Propagator.norm` must give
+    the same number on all ranks in space, a norm over all of it, because all of them must stop
+    together.
+
+    Parameters
+    ----------
+    comm : mpi4py communicator or Communicator
+        All ranks.
+    space_ranks : int
+        Ranks in space; it divides the number of ranks.
+
+    Raises
+    ------
+    ValueError
+        If it does not, on every rank.
+
+    Examples
+    --------
+    >>> time, space = time_by_space(None, 1)
+    >>> time.size, space.size
+    (1, 1)
+    """
+    both = as_communicator(comm)
+    if space_ranks < 1 or both.size % space_ranks:
+        raise ValueError(f"space_ranks must divide {both.size} ranks, got {space_ranks}")
+    return both.across(space_ranks), both.split(space_ranks)
 
 
 def run(main: Callable[[], int], comm: Communicator) -> int:

@@ -120,6 +120,8 @@ def value_and_gradient(
         objective returns arrays of the wrong shape; on every rank.
     """
     forward = solver.forward
+    if not forward.keeps_all:
+        raise ValueError("an objective needs all points: leave storage 'c_points' out")
     if previous is not None:
         _check_warm(solver)
     result = forward.solve(initial_value, None if previous is None else previous.forward.u)

@@ -79,6 +79,13 @@ class MGRITOptions:
         points. On the coarsest level, point 0 is the only C-point: relaxation steps once around and
         sets it, `relax` times but at least once, and then steps around once more. "gather" does
         that on every rank, "in_turn" and "relaxation" are the same, rank after rank.
+    storage : {"all", "c_points"}, default "all"
+        Which states of the finest level are kept: all, or those of the C-points, so that memory is
+        divided by the first coarsening factor. F-points are computed again where they are needed,
+        which takes as many steps as before; the result has the C-points, and all others on demand
+        (`Result.trajectory`). Iterates and residuals are the same, to the last bit for the drivers
+        "loop" and "stack" and for F-relaxation (the driver "compiled" rounds C-relaxation
+        otherwise). Sources, objectives and `residual` "all_points" need all points.
     driver : {"auto", "loop", "stack", "compiled"}, default "auto"
         How the propagator is called: once per point; once for all intervals of a rank; or not at
         all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
@@ -153,6 +160,7 @@ class MGRITOptions:
     coarsest: Literal["gather", "in_turn", "relaxation", "truncated"] = "gather"
     truncation: int | None = None
     periodic: bool = False
+    storage: Literal["all", "c_points"] = "all"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
     delta: int | Literal["full"] | None = None
@@ -209,6 +217,15 @@ class MGRITOptions:
         self._check_order()
         self._check_refinement()
         self._check_periodic()
+        one_of("storage", self.storage, ("all", "c_points"))
+        if self.storage == "c_points" and self.residual == "all_points":
+            raise ValueError(
+                "residual 'all_points' looks at F-points, which storage 'c_points' does not keep"
+            )
+        if self.storage == "c_points" and (self.order is not None or self.refinements):
+            raise ValueError("order and refinements need all points: leave storage 'c_points' out")
+        if self.storage == "c_points" and self.periodic:
+            raise ValueError("a periodic problem needs all points: leave storage 'c_points' out")
 
     def _check_truncation(self) -> None:
         if self.truncation is not None:

@@ -145,6 +145,7 @@ class Propagator(ABC):
     batched: bool = False
     parameters: NDArray[Any] | None = None
     kernel: Any = None
+    composes: Propagator | None = None  # the model whose space and norm a wrapper has
 
     @abstractmethod
     def step(self, u: State, step: Step) -> State:
@@ -368,7 +369,7 @@ def kernel_of(propagator: Propagator) -> Any:
 
 def has_own_norm(propagator: Propagator) -> bool:
     """Tell whether the propagator measures residuals in a norm of its own."""
-    return type(propagator).norm is not Propagator.norm
+    return _kind_of(propagator).norm is not Propagator.norm
 
 
 def has_own_equation(propagator: Propagator) -> bool:
@@ -388,5 +389,9 @@ def refines_space(propagator: Propagator) -> bool:
 
 def changes_space(propagator: Propagator) -> bool:
     """Tell whether the propagator's levels differ in space."""
-    kind = type(propagator)
+    kind = _kind_of(propagator)
     return not (kind.restrict is Propagator.restrict and kind.interpolate is Propagator.interpolate)
+
+
+def _kind_of(propagator: Propagator) -> type[Propagator]:
+    return type(propagator if propagator.composes is None else propagator.composes)

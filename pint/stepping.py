@@ -71,6 +71,11 @@ class Driver(ABC):
     def residual(self, level: Level, slots: Slots, first_row: int) -> None:
         """Set consecutive rows of r to Phi(u_{i-1}) - u_i + g_i at these slots."""
 
+    def step_at_once(self, level: Level) -> None:
+        """Set u_i = Phi(u_{i-1}) + g_i at all C-points, which are all points, from old states."""
+        self.residual(level, level.c_steps, level.c_rows.start)
+        self.add_residual(level)
+
     def linearize(self, level: Level, coarse: Level) -> None:
         """Hear that the coarse level has its start, at which corrected steps are linearised."""
         if self.delta is not None and self.iteration >= self.delta.options.delta_iteration:
@@ -183,6 +188,10 @@ class LoopDriver(Driver):
         for slot, new in self._evaluate(level, slots):
             u[slot, ...] = new if g is None else new + g[slot, ...]
 
+    def step_at_once(self, level: Level) -> None:  # noqa: D102
+        for slot in reversed(slots_of(level.c_steps, level.num_slots)):
+            self._update(level, range(slot, slot + 1))
+
     def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
         u, g, r = level.u, level.g, level.r
         evaluated = self._evaluate(level, slots_of(slots, level.num_slots))
@@ -261,6 +270,13 @@ class StackDriver(Driver):
             g = None if level.g is None else level.g[slots]
             _, steps = self._before(level, slots)
             self.propagator.chain(level.u[begin, ...], steps, g, level.u[slots])
+
+    def step_at_once(self, level: Level) -> None:  # noqa: D102
+        slots, new = level.targets, level.r[level.c_rows]
+        if new.shape[0]:
+            g = None if level.g is None else level.g[slots]
+            self.propagator.step_into(*self._before(level, slots), g, new)
+            level.u[slots] = new
 
     def residual(self, level: Level, slots: Slots, first_row: int) -> None:  # noqa: D102
         num = len(slots_of(slots, level.num_slots))

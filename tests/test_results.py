@@ -376,7 +376,7 @@ class TestTarget:
             check_target(tmp_path / "run.h5")
 
     def test_asked_before_any_work(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(writer_module, "_write_file", lambda *_: pytest.fail("wrote"))
+        monkeypatch.setattr(writer_module, "write_file", lambda *_: pytest.fail("wrote"))
         with pytest.raises(IsADirectoryError):
             write_run(tmp_path, full_record())
 
@@ -592,7 +592,7 @@ class TestErrorsOnEveryRank:
         def fail(*_):
             raise LookupError("odd")
 
-        monkeypatch.setattr(writer_module, "_write_file", fail)
+        monkeypatch.setattr(writer_module, "write_file", fail)
         results = write_in_blocks(tmp_path / "run.h5", full_record().solution, (6, 11))
         assert [repr(result) for result in results] == ["RuntimeError('rank 0: odd')"] * 2
 

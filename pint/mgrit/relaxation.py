@@ -51,6 +51,8 @@ def c_relax(level: Level, driver: Driver) -> None:
         driver.residual(level, level.c_steps, level.c_rows.start)
         restrict(level, extrapolation.coarse, driver)
         level.u[level.c_steps] += level.relax_weight * extrapolation.r
+    elif level.block and isinstance(level.m, int) and level.m == level.relax_weight == 1:
+        driver.step_at_once(level)
     elif level.block and level.relaxes_by_residual:
         driver.residual(level, level.c_steps, level.c_rows.start)
         driver.add_residual(level)

@@ -13,6 +13,7 @@ from pint.comm import Communicator
 from pint.layout import Layout
 from pint.mgrit.delta import Lyapunov
 from pint.mgrit.iteration import Status
+from pint.mgrit.storage import Trajectory
 from pint.options import Coarsening
 from pint.propagator import Propagator, State
 
@@ -108,6 +109,9 @@ class Result:
         not part of `seconds`.
     lyapunov : Lyapunov or None
         Lyapunov vectors and exponents, where `MGRITOptions.delta` is a number and a cycle used it.
+    trajectory : Trajectory or None
+        The states at all points on demand, with `MGRITOptions.storage` "c_points"; `u`, `first`,
+        `times` and what is gathered or written are then those of the C-points.
     error_estimates : ndarray of float64, shape (N,), or None
         Where `MGRITOptions.order` is given, the norm of the error that each step makes by itself
         (without extrapolation), as the last cycle saw it; the same on every rank.
@@ -133,6 +137,7 @@ class Result:
     num_bytes: int
     compile_seconds: float
     lyapunov: Lyapunov | None = None
+    trajectory: Trajectory | None = None
     error_estimates: NDArray[np.float64] | None = None
     grid_steps: NDArray[np.int64]
     refinement_limit: str = ""
@@ -179,6 +184,8 @@ class Result:
 
     def final_state(self) -> NDArray[Any]:
         """Return the state at the last point, shape state_shape, on every rank; collective."""
+        if self.trajectory is not None:
+            return self.trajectory.state(self.trajectory.times.size - 1)
         last = self.layout.owner(self.layout.num_points - 1)
         own = self.comm.rank == last
         state = np.asarray(self.u[-1, ...]).copy() if own else np.empty(*_shape_and_dtype(self.u))

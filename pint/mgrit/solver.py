@@ -6,7 +6,8 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import array_api_compat
 import numpy as np
@@ -20,6 +21,7 @@ from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
 from pint.mgrit.richardson import check_model
+from pint.mgrit.storage import Composed, Trajectory, on_c_points
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
@@ -81,6 +83,12 @@ class MGRIT:
         self.options = MGRITOptions() if options is None else options
         self.comm = as_communicator(comm).duplicate()
         self._check_same_problem()
+        self.model, self.fine_grid = propagator, self.grid
+        self.keeps_all = self.options.storage == "all"
+        if not self.keeps_all:
+            composed = on_c_points(propagator, self.grid, self.options)
+            self.propagator, self.grid, self.options = composed
+            layout = None if layout is None else layout.coarsen(composed[0].m)
         factors = self.options.factors(self.grid.num_steps)
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
@@ -229,9 +237,26 @@ class MGRIT:
             layout=finest.layout.opened(),
             comm=self.comm,
         )
+        if not self.keeps_all:
+            result = self._with_trajectory(result)
         if on_end is not None:
             on_end(result)
         return result
+
+    def _with_trajectory(self, result: Result) -> Result:
+        """Return a result on C-points with what leads to all points, counted in fine steps."""
+        m = cast(Composed, self.propagator).m
+        trajectory = Trajectory(
+            model=self.model,
+            grid=self.fine_grid,
+            m=m,
+            u=result.u,
+            layout=result.layout,
+            comm=self.comm,
+        )
+        num_steps = {level: n * (m if level == 0 else 1) for level, n in result.num_steps.items()}
+        coarsening = (m, *result.coarsening[1:])
+        return replace(result, trajectory=trajectory, num_steps=num_steps, coarsening=coarsening)
 
     @property
     def states(self) -> State:
@@ -338,6 +363,8 @@ class MGRIT:
 
     def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
         finest = self.hierarchy.levels[0]
+        if sources is not None and not self.keeps_all:
+            raise ValueError("sources need all points: leave storage 'c_points' out")
         if sources is not None:
             sources = self._as_array(sources, "sources")
             expected = tuple(finest.u[finest.shown].shape)

@@ -54,7 +54,7 @@ def write_result(
     ...     float(open_run(file).solution[2])
     0.25
     """
-    given = {} if options is None else {"solver": _as_mapping(options)}
+    given = {} if options is None else {"solver": as_mapping(options)}
     record = replace(record_of(result), options=given)
     write_solution(path, record, np.asarray(result.u), result.first, result.comm)
 
@@ -144,7 +144,7 @@ def _command() -> str:
     return shlex.join(sys.argv) or "python"
 
 
-def _as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
+def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
     """Return options as a run file holds them; chosen C-points in words, as they may be many."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     if isinstance(options.coarsening, tuple) and not all(

@@ -86,7 +86,7 @@ def write_run(path: str | os.PathLike[str], record: RunRecord) -> None:
     target = Path(path).resolve()
     check_target(target)
     with temporary_beside(target) as temporary:
-        _write_file(temporary, record, _dataset_of(record.solution))
+        write_file(temporary, record, _dataset_of(record.solution))
         put_in_place(temporary, target)
 
 
@@ -148,7 +148,7 @@ def _dataset_of(solution: NDArray[Any] | None) -> AddStates | None:
     return lambda group: group.create_dataset("u", data=solution)
 
 
-def _write_file(path: Path, record: RunRecord, add_states: AddStates | None) -> None:
+def write_file(path: Path, record: RunRecord, add_states: AddStates | None) -> None:
     with h5py.File(path, "w", track_order=True) as file:
         _write_attributes(file, record)
         _write_options(file, record)
@@ -374,7 +374,7 @@ def _write_joined(
             if len(block):
                 _write_block(own_temporary, block, layout.starts[comm.rank], join)
             if comm.rank == 0:
-                _write_file(temporary, record, partial(_join_blocks, target, layout, join))
+                write_file(temporary, record, partial(_join_blocks, target, layout, join))
 
         def rename_block() -> None:
             if len(block):

@@ -1,9 +1,12 @@
 """Published histories and options of the cycle on many processes: the bits of one process."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, Random
+from pint import MGRIT, MGRITOptions, Random, open_run, solve_in_windows
+from pint.agreement import share
 from pint.comm import world
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
@@ -75,6 +78,24 @@ def test_any_coarse_points_and_cycles(ways, driver):
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
     assert np.array_equal(parallel.error_estimates, serial.error_estimates)
+
+
+@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize("num_steps", [64, 67])
+def test_points_on_demand(num_steps, driver):
+    """Every rank yields its own points; any point is to be had on every rank."""
+    options = MGRITOptions(
+        levels=3, coarsening=4, max_iterations=3, storage="c_points", driver=driver
+    )
+    times = uneven_times(num_steps)
+    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(1.0)
+    serial = MGRIT(Driven(0.7), times, options).solve(1.0)
+    assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
+    (everything,) = (u for _, u in serial.trajectory.blocks(100))
+    own = [u for _, u in parallel.trajectory.blocks(2)]
+    assert np.array_equal(COMM.allgather_blocks(np.concatenate([*own, [0.0][:0]])), everything)
+    for point in (0, 17, num_steps):
+        assert parallel.trajectory.state(point) == everything[point]
 
 
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
@@ -180,3 +201,22 @@ def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
     with pytest.raises((TypeError, ValueError), match=message):
         MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
     assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+
+
+@pytest.mark.parametrize("storage", ["all", "c_points"])
+def test_windows_of_time(storage, tmp_path_factory):
+    """With 7 ranks and 10 steps, some ranks have one point; the last window has one step."""
+    folder = str(tmp_path_factory.mktemp("windows")) if COMM.rank == 0 else ""
+    path = Path(share(folder, COMM)[0]) / "run.h5"
+    options = MGRITOptions(max_iterations=3, storage=storage, driver="loop")
+    times, start = uneven_times(21), np.array([0.5, -0.3, 0.8])
+    parallel = list(solve_in_windows(Swirl(), times, start, 10, options, COMM, path=path))
+    serial = list(solve_in_windows(Swirl(), times, start, 10, options))
+    for one, other in zip(parallel, serial, strict=True):
+        assert np.array_equal(one.gather(), other.u)
+        assert np.array_equal(one.residuals, other.residuals, equal_nan=True)
+    run = open_run(path)
+    assert run.finished
+    assert np.array_equal(run.solution[-1], serial[-1].final_state())
+    with pytest.raises(OSError, match="nowhere"):
+        next(solve_in_windows(Swirl(), times, start, 10, options, COMM, path="/nowhere/run.h5"))

@@ -1,0 +1,118 @@
+"""Windows of time, solved one after another: memory does not grow with the length of time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pint.comm import as_communicator
+from pint.mgrit.iteration import Status
+from pint.mgrit.result import Result
+from pint.mgrit.solver import MGRIT
+from pint.options import MGRITOptions, at_least, one_of
+from pint.propagator import Propagator, State
+from pint.timegrid import TimeGrid, as_grid
+
+
+def solve_in_windows(
+    propagator: Propagator,
+    grid: TimeGrid | ArrayLike,
+    initial_value: State,
+    num_steps: int,
+    options: MGRITOptions | None = None,
+    comm: Any = None,
+    *,
+    guess: Literal["hold", "shift"] = "hold",
+    path: str | os.PathLike[str] | None = None,
+) -> Iterator[Result]:
+    """Solve window after window, each from the last state of the one before it.
+
+    All ranks work on one window at a time. Steps keep the indices that they have on the whole
+    grid. Memory is that of one window and of the times; who keeps results keeps theirs too.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The model.
+    grid : TimeGrid or array_like of float64, shape (N + 1,)
+        All time points.
+    initial_value : array_like, shape state_shape
+        u_0, as in `MGRIT.solve`.
+    num_steps : int
+        Steps of a window; the last one may have fewer.
+    options : MGRITOptions, optional
+        How to iterate in each window.
+    comm : mpi4py communicator or Communicator, optional
+        The ranks.
+    guess : {"hold", "shift"}, default "hold"
+        What a window begins with: its first state at all points, or the states of the window
+        before it, point by point (where they are as many). With
+        `skip_first_down` no cycle would look at either, and "shift" is refused.
+    path : path-like, optional
+        Run file that gets each window when it is solved, the same on every rank; it is replaced.
+        While windows are missing it says that it is not finished, and holds NaN there.
+
+    Yields
+    ------
+    Result
+        Of each window, with the times of its points; its first point is the last one of the window
+        before. Not to converge is its status; after a window that diverged there is no other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind, on every rank, when the first window is asked for.
+    OSError
+        If the file cannot be written; on every rank.
+
+    Examples
+    --------
+    >>> from pint.models.dahlquist import Dahlquist
+    >>> results = solve_in_windows(Dahlquist(), range(101), 1.0, 10, MGRITOptions(tolerance=1e-9))
+    >>> sum(len(result.u) - 1 for result in results)
+    100
+    """
+    times, options = as_grid(grid).times, MGRITOptions() if options is None else options
+    communicator = as_communicator(comm)
+    at_least("num_steps", num_steps, 1)
+    _check(options, guess)
+    begins = range(0, times.size - 1, num_steps)
+    before: Result | None = None
+    for window, begin in enumerate(begins):
+        end = min(begin + num_steps, times.size - 1)
+        part = TimeGrid(times[begin : end + 1], fine=np.arange(begin, end + 1))
+        short = end - begin < num_steps and not options.factors(end - begin)
+        here = replace(options, storage="all") if short else options  # it has no C-points
+        solver = MGRIT(propagator, part, here, communicator)
+        state = initial_value if before is None else before.final_state()
+        result = solver.solve(state, _guess(solver, state, before, guess))
+        if path is not None:
+            from pint.results.windows import write_window  # h5py, only where it is needed
+
+            write_window(path, result, options, times, begin, (window, len(begins)))
+        yield result
+        if result.status is Status.DIVERGED:
+            return
+        before = result
+
+
+def _check(options: MGRITOptions, guess: str) -> None:
+    one_of("guess", guess, ("hold", "shift"))
+    if guess == "shift" and options.skip_first_down:
+        raise ValueError("guess 'shift' needs skip_first_down=False: no cycle would look at it")
+    if options.periodic:
+        raise ValueError("a periodic problem is one window: call solve")
+
+
+def _guess(solver: MGRIT, state: State, before: Result | None, guess: str) -> Any:
+    """Return what a window begins with; None where no cycle looks at it."""
+    if solver.options.skip_first_down:
+        return None
+    if guess == "shift" and before is not None and before.times.size == solver.grid.times.size:
+        return before.u
+    return np.asarray(state, dtype=solver.propagator.dtype)
