@@ -18,7 +18,7 @@ from pint.results.solve import as_mapping
 from pint.results.writer import check_target, write_file
 
 if TYPE_CHECKING:
-    from pint.mgrit.solver import Result
+    from pint.mgrit.result import Result
     from pint.options import MGRITOptions
 
 
