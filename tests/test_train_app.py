@@ -111,7 +111,7 @@ def test_help_gives_every_option_with_its_default(capsys):
     ("arguments", "message"),
     [
         (["--hidden", "0"], "hidden must be at least 1, got 0"),
-        (["--coarsening", "1"], "coarsening must be at least 2, got 1"),
+        (["--coarsening", "0"], "coarsening must be at least 1, got 0"),
         (["--lr", "-1"], "learning_rate must be a positive number, got -1.0"),
         (["--weight-decay", "0.1"], "--weight-decay is for --optimizer adamw or sgd, got adam"),
         (["--data", "har", "--data-dir", "no/such/folder"], "no/such/folder"),
