@@ -154,8 +154,8 @@ class TestEachWay:
             example(way).main(["--help"])
         assert stop.value.code == 0
         assert f"apps.own_cell_{way}" in capsys.readouterr().out
-        assert example(way).main(["--coarsening", "1"]) == 2
-        assert "coarsening must be at least 2, got 1" in capsys.readouterr().err
+        assert example(way).main(["--coarsening", "0"]) == 2
+        assert "coarsening must be at least 1, got 0" in capsys.readouterr().err
 
     def test_ranks_train_as_one_process_does(self, way):
         example(way)  # skips without torch
