@@ -155,6 +155,8 @@ def parser_of(app: App) -> argparse.ArgumentParser:
         flag = f"--{name.replace('_', '-')}"
         if hint is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **how)
+        elif typing.get_origin(hint) is typing.Literal:
+            group.add_argument(flag, choices=typing.get_args(hint), **how)
         else:
             group.add_argument(flag, type=_reader(hint), metavar=name.upper(), **how)
     return parser

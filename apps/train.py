@@ -356,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         default="fixed",
         help="the given iterations, or as many as keep the gradient's error below --bound",
     )
-    add("--bound", type=float, help="relative error of gradients, if adaptive (default: 0.05)")
+    add("--bound", type=float, help="relative error of gradients, if adaptive; 0.05 if left out")
     add(
         "--check-every",
         type=int,

@@ -172,7 +172,7 @@ def test_values_out_of_range_are_told_in_one_line(arguments, message, capsys):
         (["--relax", "many"], "expected an integer or several of them with commas, got 'many'"),
         (["--relax", "1,x"], "expected an integer or several of them with commas, got '1,x'"),
         (["--tolerance", "x"], "expected a number or none, got 'x'"),
-        (["--driver", "fast"], "expected auto, loop, stack, compiled, got 'fast'"),
+        (["--driver", "fast"], "invalid choice: 'fast' (choose from "),
         (["--steps", "0"], "must be at least 1, got 0"),
         (["--colour", "red"], "unrecognized arguments"),
     ],

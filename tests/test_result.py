@@ -1,11 +1,12 @@
 """What a result tells, and who hears of a solve while it goes on."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, TimeGrid, open_run
+from pint import MGRIT, MGRITOptions, Status, TimeGrid, open_run
 from pint.mgrit.result import PHASES
 from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.models.dahlquist import Dahlquist
@@ -144,3 +145,18 @@ def test_stopwatch_charges_the_inner_phase(monkeypatch):
         with watch.phase("outer"):
             pass
     assert place.watch.seconds == {"outer": 1.0 + 4.0 + 3.0 + 5.0, "inner": 2.0}
+
+
+def test_a_file_says_how_the_solve_ended_and_with_which_options(tmp_path):
+    """Also of one that diverged, so that nobody takes its states for a solution."""
+    options = MGRITOptions(levels=2, coarsening=2, max_iterations=3, tolerance=1e-300)
+    result = MGRIT(Dahlquist(-1.0), np.arange(9.0), options).solve(1.0)
+    write_result(tmp_path / "run.h5", result)
+    run = open_run(tmp_path / "run.h5")
+    assert run.attributes["status"].startswith("max_iterations, ")
+    assert run.options["solver"]["max_iterations"] == 3
+    strict = replace(options, divergence_factor=1e-9)
+    grown = MGRIT(Dahlquist(-1.0), np.arange(9.0), strict).solve(1.0)
+    write_result(tmp_path / "grown.h5", grown)
+    assert grown.status is Status.DIVERGED
+    assert open_run(tmp_path / "grown.h5").attributes["status"].startswith("diverged, ")

@@ -201,7 +201,7 @@ def test_an_undescribed_run_must_be_told_its_cell(tmp_path, cell):
     np.testing.assert_array_equal(load(path)["head.weight"], weights["head.weight"])
     assert load_architecture(path, cell=cell) == architecture
     assert load_architecture(path, cell=cell, pooling="mean").pooling == "mean"
-    with pytest.raises(ValueError, match=r"run\.h5'.* give cell 'implicit' or 'classic'"):
+    with pytest.raises(ValueError, match=r"run\.h5'.* give cell 'implicit', 'classic' or 'lstm'"):
         load_architecture(path)
 
 

@@ -14,7 +14,7 @@ from pint.layout import Layout
 from pint.mgrit.delta import Lyapunov
 from pint.mgrit.iteration import Status
 from pint.mgrit.storage import Trajectory
-from pint.options import Coarsening
+from pint.options import Coarsening, MGRITOptions
 from pint.propagator import Propagator, State
 
 PHASES = (
@@ -122,6 +122,8 @@ class Result:
         What `MGRITOptions.max_points` has prevented; empty if nothing.
     propagator : Propagator
         The model, that in the finest space after refinement in space.
+    options : MGRITOptions
+        The options of the solve.
     """
 
     u: State
@@ -142,6 +144,7 @@ class Result:
     grid_steps: NDArray[np.int64]
     refinement_limit: str = ""
     propagator: Propagator = field(repr=False)
+    options: MGRITOptions = field(repr=False)
     layout: Layout = field(repr=False)
     comm: Communicator = field(repr=False)
 

@@ -83,7 +83,7 @@ class MGRIT:
         self.options = MGRITOptions() if options is None else options
         self.comm = as_communicator(comm).duplicate()
         self._check_same_problem()
-        self.model, self.fine_grid = propagator, self.grid
+        self.model, self.fine_grid, self.given = propagator, self.grid, self.options
         self.keeps_all = self.options.storage == "all"
         if not self.keeps_all:
             composed = on_c_points(propagator, self.grid, self.options)
@@ -221,6 +221,7 @@ class MGRIT:
             first=finest.block.start + int(finest.shown.start) - 1,
             times=finest.grid.times,
             status=status,
+            options=self.options if self.keeps_all else self.given,
             detail=history.detail,
             residuals=np.array(history.residuals, dtype=np.float64),
             num_steps=driver.num_steps,

@@ -61,13 +61,19 @@ def _header(run: Run) -> RenderableType:
     facts = {
         "command": about.get("command"),
         "written": about["created"],
-        "state": "finished" if run.finished else "interrupted, or still running",
+        "state": _state(run),
         "ranks": f"{about.get('ranks')} on {about.get('hosts')} host(s)",
         "versions": f"pint {about['pint_version']}, python {about.get('python_version')}, "
         f"numpy {about.get('numpy_version')}",
         "commit": about.get("git_commit") or "unknown",
     }
     return _pairs(str(run.path), facts.items())
+
+
+def _state(run: Run) -> str:
+    state = "finished" if run.finished else "interrupted, or still running"
+    status = str(run.attributes.get("status") or "")
+    return f"{state}: {status}" if status else state
 
 
 def _options(run: Run) -> Iterable[RenderableType]:

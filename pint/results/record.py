@@ -54,6 +54,8 @@ class RunRecord:
         Parameters of the model.
     finished : bool
         False while the run is under way, and so also after an interruption.
+    status : str, optional
+        How it ended, in words, such as a solve that did not converge; empty if nothing is to say.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class RunRecord:
     training: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     model: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     finished: bool
+    status: str = ""
 
     def __post_init__(self) -> None:
         """Check every field."""

@@ -34,7 +34,7 @@ def write_result(
     result : Result
         The result, on every rank its own.
     options : MGRITOptions, optional
-        Options of the solve, to be kept with it.
+        Options to be kept with it; those of the solve if left out.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def write_result(
     ...     float(open_run(file).solution[2])
     0.25
     """
-    given = {} if options is None else {"solver": as_mapping(options)}
+    given = {"solver": as_mapping(result.options if options is None else options)}
     record = replace(record_of(result), options=given)
     write_solution(path, record, np.asarray(result.u), result.first, result.comm)
 
@@ -73,7 +73,14 @@ def record_of(result: Result) -> RunRecord:
         timings={**profile.seconds, "compile": compiling},
         work={"steps": profile.num_steps, "bytes": profile.num_bytes},
         finished=True,
+        status=_status(result),
     )
+
+
+def _status(result: Result) -> str:
+    """Return how a solve ended, and where if it diverged."""
+    status = f"{result.status.name.lower()}, {result.status.value}"
+    return f"{status} ({result.detail})" if result.detail else status
 
 
 def write_iteration(

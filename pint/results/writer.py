@@ -163,7 +163,7 @@ def _write_attributes(file: h5py.File, record: RunRecord) -> None:
     file.attrs["format_version"] = FORMAT_VERSION
     for name, value in provenance().items():
         file.attrs[name] = value
-    for name in ("command", "ranks", "hosts", "finished"):
+    for name in ("command", "ranks", "hosts", "finished", "status"):
         file.attrs[name] = getattr(record, name)
 
 

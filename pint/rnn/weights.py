@@ -154,7 +154,7 @@ def _inferred(
 ) -> Architecture:
     architecture = Architecture.infer(weights, cell or "classic", pooling)
     if cell is None and architecture.cell != "lstm":
-        raise ValueError("does not say of which cell: give cell 'implicit' or 'classic'")
+        raise ValueError("does not say of which cell: give cell 'implicit', 'classic' or 'lstm'")
     return architecture
 
 
