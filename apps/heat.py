@@ -18,14 +18,19 @@ from pint.models.problem import Problem
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=65, help="nodes, both ends included")
     methods = (*heat.METHODS, "bdf2")
+    parser.add_argument(
+        "--space-levels", type=int, default=0, help="coarse levels with half the intervals each"
+    )
     parser.add_argument("--method", choices=methods, default=methods[0], help="integrator")
 
 
 def _problem(args: argparse.Namespace) -> Problem:
     """Return the problem; a state of BDF2 is a pair, and a step goes on by two values."""
     if args.method == "bdf2":
+        if args.space_levels:
+            raise ValueError("--space-levels is not for bdf2, whose states are pairs: leave it out")
         return bdf2.pairs(heat.problem(args.nodes), args.steps)
-    return heat.problem(args.nodes, args.method)
+    return heat.problem(args.nodes, args.method, args.space_levels)
 
 
 APP = App(

@@ -7,8 +7,6 @@ from operator import mul
 import numba
 import numpy as np
 
-from pint.models.heat import Heat
-from pint.models.transfer import full_weighting, linear
 from pint.propagator import Propagator, Step
 
 WAVES = np.array([1.3, -2.1, 0.7])
@@ -221,20 +219,6 @@ class Shear(Propagator):
     def tangent_step(self, v, u, step):
         dt = np.asarray(step.dt)[..., None]
         return (v[..., None, :] * self.matrices[step.level]).sum(axis=-1) / (1 + dt)
-
-
-class HeatInSpace(Heat):
-    """The heat equation whose levels keep every other node, as often as `num_coarsened` says."""
-
-    def __init__(self, *args, num_coarsened, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.num_coarsened = num_coarsened
-
-    def restrict(self, u, level):
-        return full_weighting(u) if level < self.num_coarsened else u
-
-    def interpolate(self, u, level):
-        return linear(u) if level < self.num_coarsened else u
 
 
 @numba.njit

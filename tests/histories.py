@@ -9,10 +9,10 @@ import numpy as np
 from pint import MGRIT, AdjointSolver, MGRITOptions, Objective, TimeGrid, value_and_gradient
 from pint.models.bdf2 import BDF2
 from pint.models.dahlquist import Dahlquist
-from pint.models.heat import Heat
+from pint.models.heat import Heat, HeatInSpace
 from pint.models.heat2d import Heat2D
 from pint.models.lorenz import Lorenz
-from tests.engine_models import Driven, Forced, HeatInSpace, Plate
+from tests.engine_models import Driven, Forced, Plate
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
 DIGITS = {

@@ -5,8 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Step, TimeGrid, check_propagator, solve
-from pint.models.heat import Heat
+from pint import (
+    MGRIT,
+    AdjointSolver,
+    MGRITOptions,
+    Status,
+    Step,
+    TimeGrid,
+    check_propagator,
+    solve,
+)
+from pint.models.heat import Heat, HeatInSpace, problem
 
 LENGTH, KAPPA = 2.0, 0.7
 
@@ -141,3 +150,22 @@ def test_adjoint_of_the_diffusivity_against_central_differences():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Heat(*arguments)
+
+
+@pytest.mark.parametrize("method", ["backward_euler", "sdirk2"])
+def test_levels_with_fewer_nodes_converge_to_the_sequential_solution(method):
+    """Three coarse levels, of 33, 17 and 17 nodes under 65."""
+    coarse = problem(65, method, num_coarsened=2)
+    options = MGRITOptions(levels=4, coarsening=2, max_iterations=40, tolerance=1e-11)
+    result = MGRIT(coarse.propagator, coarse.grid(128), options).solve(coarse.initial_value)
+    assert result.status is Status.CONVERGED
+    plain = problem(65, method)
+    stepped = MGRIT(plain.propagator, plain.grid(128), MGRITOptions(levels=1))
+    expected = stepped.solve(plain.initial_value).u
+    np.testing.assert_allclose(result.u, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("num_nodes", "num_coarsened"), [(64, 1), (9, 3), (35, 2)])
+def test_intervals_that_cannot_be_halved(num_nodes, num_coarsened):
+    with pytest.raises(ValueError, match=f"{num_nodes} nodes cannot be halved {num_coarsened} t"):
+        HeatInSpace(num_nodes, num_coarsened=num_coarsened)
