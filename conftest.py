@@ -8,6 +8,7 @@ import pytest
 collect_ignore = [] if importlib.util.find_spec("torch") else ["pint/torch.py"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items):
     """Give tests that start MPI ranks to one of pytest-xdist's workers: they fill the machine."""
     for item in items:
