@@ -10,7 +10,8 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["pint/torch.py"]
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items):
-    """Give tests that start MPI ranks to one of pytest-xdist's workers: they fill the machine."""
+    """Begin with tests that start MPI ranks, on one of pytest-xdist's workers: they are long."""
+    items.sort(key=lambda item: item.get_closest_marker("mpi") is None)
     for item in items:
         if item.get_closest_marker("mpi"):
             item.add_marker(pytest.mark.xdist_group("mpi"))
