@@ -117,6 +117,7 @@ def test_control_comes_as_near_to_the_optimum_as_its_steps_allow(capsys):
 
 
 @pytest.mark.mpi
+@pytest.mark.xdist_group("mpi")  # one at a time: they fill the machine
 def test_an_app_says_the_same_on_three_ranks(tmp_path, capsys):
     from apps.heat import main
 
@@ -137,6 +138,7 @@ def test_an_app_says_the_same_on_three_ranks(tmp_path, capsys):
 
 
 @pytest.mark.mpi
+@pytest.mark.xdist_group("mpi")  # one at a time: they fill the machine
 def test_wrong_options_are_told_once_on_all_ranks():
     command = [*mpiexec(2), sys.executable, "-m", "apps.heat", "--levels", "0"]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)

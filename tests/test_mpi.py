@@ -33,6 +33,7 @@ def run(command, ranks):
 
 
 @pytest.mark.mpi
+@pytest.mark.xdist_group("mpi")  # one at a time: they fill the machine
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
 def test_on_ranks(ranks):
     # mpi4py ends all ranks when one fails; -x makes a failed test a failed rank.
