@@ -110,7 +110,14 @@ def _report(problem: Problem, result: Result, comm: Communicator) -> None:
     if measured.size:
         print(f"residual    {measured[-1]:.3e}")
     print(f"error       {error:.6e}  against {problem.source}")
-    print(f"seconds     {result.seconds:.3f}", flush=True)
+    print(f"seconds     {result.seconds:.3f}{_compiling(result)}", flush=True)
+
+
+def _compiling(result: Result) -> str:
+    """Say what compiling took, where anybody noticed."""
+    if result.compile_seconds < 0.5:
+        return ""
+    return f", after {result.compile_seconds:.0f} s of compiling, which is kept for the next time"
 
 
 def _write(
