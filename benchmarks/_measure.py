@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "numba", "scipy", "mpi4py")
 
@@ -55,6 +58,16 @@ def in_new_process(module: str, *arguments: str) -> Any:
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows of the same names, floats to four digits."""
+    table = Table(title=title)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=140).print(table)
 
 
 def save(name: str, result: dict[str, Any]) -> None:

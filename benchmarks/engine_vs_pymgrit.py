@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks._cases import Case, heat, scalar
-from benchmarks._measure import in_new_process, save
+from benchmarks._measure import in_new_process, print_table, save
 from pint import MGRIT, MGRITOptions, TimeGrid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +35,7 @@ def main() -> int:
     setup = in_new_process("benchmarks.engine_vs_pymgrit", "--ours", "setup", "1")["setup"]
     ratios = {f"{row['case']}_{kind}_ratio": row[f"{kind}_ratio"] for row in rows
               for kind in ("solve", "setup")} | {"setup_1e5_seconds": setup}  # fmt: skip
-    _print_table(rows)
+    print_table("Medians of runs in turn, seconds", rows)
     command = "python -m benchmarks.engine_vs_pymgrit"
     save("engine_vs_pymgrit", {"command": command, "ratios": ratios, "rows": rows})
     print(json.dumps(ratios))
@@ -101,15 +99,6 @@ def _case(name: str) -> Case:
     if name == "heat129":
         return heat(129)
     return scalar(4, 5, 100_000 if name == "setup" else 10_000)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="Medians of runs in turn, seconds")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "))
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import _measure
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
 from pint.mgrit.cycle import visits
@@ -67,7 +66,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for layers in args.layers:
         rows += _rows(data, args.hidden, layers, args.epochs)
-    _print_table(rows)
+    _measure.print_table("UCI-HAR, 3 levels, coarsening 4: relative errors", rows)
     print(json.dumps(rows))
     return 0
 
@@ -168,15 +167,6 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     first = visit(0, options.cycle, injects=True, is_relaxed=False)
     later = visit(0, options.cycle, injects=False, is_relaxed=True)
     return first + (options.max_iterations - 1) * later
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    table = Table(title="UCI-HAR, 3 levels, coarsening 4: relative errors")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "))
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,15 @@ from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
 from pint.slots import shifted
 
+_PLAIN: dict[str, Any] = {
+    name: getattr(MGRITOptions(), name)
+    for name in (
+        "delta", "delta_level", "delta_iteration", "order", "refinements", "error_tolerance",
+        "refinement_factor", "refine_below", "max_points",
+    )
+}  # fmt: skip
+"""Options of the forward solve that its adjoint does without, at their defaults."""
+
 
 class AdjointPropagator(Propagator):
     """Steps adjoint states along the reversed grid, linearised at the states of a forward solve.
@@ -257,10 +266,9 @@ class AdjointSolver:
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
         if options is None:
-            options = replace(forward.options, delta=None, delta_level=1, delta_iteration=0)
-            options = replace(options, order=None, refinements=0, error_tolerance=None)
-            options = replace(options, refinement_factor=2, refine_below=None, max_points=None)
-            options = replace(options, driver="auto") if options.driver == "compiled" else options
+            compiled = forward.options.driver == "compiled"
+            changes = _PLAIN | ({"driver": "auto"} if compiled else {})
+            options = replace(forward.options, **changes)
         self.solver = MGRIT(
             self.propagator,
             forward.grid.reversed(),

@@ -11,7 +11,8 @@ from pint.mgrit.result import PHASES
 from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.models.dahlquist import Dahlquist
 from pint.results import write_iteration, write_result, write_visit
-from tests.engine_models import CompiledSwirl, Swirl, uneven_times
+from tests.engine_models import CompiledSwirl, Driven, Swirl, uneven_times
+from tests.histories import Touched
 
 START = np.array([0.5, -0.3, 0.8])
 TIMES = uneven_times(40)
@@ -160,3 +161,39 @@ def test_a_file_says_how_the_solve_ended_and_with_which_options(tmp_path):
     write_result(tmp_path / "grown.h5", grown)
     assert grown.status is Status.DIVERGED
     assert open_run(tmp_path / "grown.h5").attributes["status"].startswith("diverged, ")
+
+
+@pytest.mark.parametrize("kind", ["refined", "ring", "c_points"])
+def test_files_from_callbacks_have_the_points_of_their_time(kind, tmp_path):
+    """Grids that grow, rings whose point 0 is the last one, and C-points alone."""
+    ways = {
+        "refined": {"refinements": 2, "tolerance": 1e-8, "max_iterations": 12},
+        "ring": {"periodic": True, "max_iterations": 2},
+        "c_points": {"storage": "c_points", "max_iterations": 2},
+    }[kind]
+    options = MGRITOptions(levels=3, **ways)
+    model = {"refined": Touched(), "ring": Driven(0.7), "c_points": Dahlquist(-1.0)}[kind]
+    solver = MGRIT(model, TimeGrid.uniform(0.0, 5.0, 40), options)
+    ends, visits = [], []
+
+    def keep_cycle(iteration, residual):
+        write_iteration(tmp_path / "cycle.h5", solver, iteration, residual)
+        run = open_run(tmp_path / "cycle.h5")
+        ends.append(run.solution)
+        np.testing.assert_array_equal(run.solution, solver.states)
+        assert run.times.size == len(run.solution)
+
+    def keep_visit(visit):
+        write_visit(tmp_path / "visit.h5", solver, visit)
+        run = open_run(tmp_path / "visit.h5")
+        visits.append(visit.level)
+        np.testing.assert_array_equal(run.times, visit.times)
+        assert len(run.solution) == visit.times.size
+        assert len(run.coarsening) == len(solver.options.factors(solver.finest.times.size - 1)) - (
+            visit.level
+        )
+
+    result = solver.solve(1.0, on_iteration=keep_cycle, on_visit=keep_visit)
+    np.testing.assert_array_equal(ends[-1], result.u)
+    assert len(ends) == result.num_iterations
+    assert {0, 1} <= set(visits)

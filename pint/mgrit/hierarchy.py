@@ -182,6 +182,11 @@ class Level:
         opens_ring = self.layout.is_ring and bool(self.block) and self.block.start == 1
         return slice(0 if opens_ring else 1, None)
 
+    @property
+    def first_shown(self) -> int:
+        """Index of the first point that a result shows."""
+        return self.block.start + int(self.shown.start) - 1
+
     def receive_ghost(self) -> Request | None:
         """Post the receive of the ghost; None where there is no left neighbour."""
         if self.left == self.comm.rank:  # a ring of one rank: its last point is final already

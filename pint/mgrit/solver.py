@@ -218,7 +218,7 @@ class MGRIT:
         delta = driver.delta
         result = Result(
             u=u[finest.shown],
-            first=finest.block.start + int(finest.shown.start) - 1,
+            first=finest.first_shown,
             times=finest.grid.times,
             status=status,
             options=self.options if self.keeps_all else self.given,
@@ -262,8 +262,19 @@ class MGRIT:
     @property
     def states(self) -> State:
         """States at this rank's points, for callbacks; a view, to be read only, of this solve."""
-        finest = self._history.whole.levels[0]
-        return finest.u[finest.shown]
+        return self.finest.u
+
+    @property
+    def finest(self) -> Visit:
+        """The finest level of this solve, for callbacks; after refinement that of the new grid."""
+        level = self._history.whole.levels[0]
+        return Visit(
+            iteration=len(self._history.residuals) - 1,
+            level=0,
+            first=level.first_shown,
+            times=level.grid.times,
+            u=level.u[level.shown],
+        )
 
     def _checked_guess(self, guess: Guess) -> Any:
         """Return the guess, states in place of a result; collective."""
@@ -402,8 +413,10 @@ def _telling(
         return None
 
     def tell(level: Level) -> None:
-        iteration, first = len(history.residuals), level.block.start
-        on_visit(Visit(iteration, level.index, first, level.grid.times, level.u[1:]))
+        if level.layout.is_ring:
+            level.exchange()  # point 0 of a ring is a copy of the last one
+        iteration, u = len(history.residuals), level.u[level.shown]
+        on_visit(Visit(iteration, level.index, level.first_shown, level.grid.times, u))
 
     return tell
 

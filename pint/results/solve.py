@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pint.results.record import OptionValue, RunRecord
+from pint.results.record import Options, OptionValue, RunRecord
 from pint.results.writer import write_solution
 
 if TYPE_CHECKING:
@@ -104,17 +104,7 @@ def write_iteration(
     OSError
         If the file cannot be written; on every rank.
     """
-    record = RunRecord(
-        command=_command(),
-        ranks=solver.comm.size,
-        hosts=solver.comm.num_hosts(),
-        options={"iteration": iteration},
-        times=solver.grid.times,
-        coarsening=solver.options.factors(solver.grid.num_steps),
-        history={"residual": np.array([residual])},
-        finished=False,
-    )
-    write_solution(path, record, np.asarray(solver.states), solver.block.start, solver.comm)
+    _write_level(path, solver, solver.finest, {"iteration": iteration}, residual)
 
 
 def write_visit(path: str | os.PathLike[str], solver: MGRIT, visit: Visit) -> None:
@@ -135,13 +125,25 @@ def write_visit(path: str | os.PathLike[str], solver: MGRIT, visit: Visit) -> No
     OSError
         If the file cannot be written; on every rank.
     """
+    _write_level(path, solver, visit, {"iteration": visit.iteration, "level": visit.level})
+
+
+def _write_level(
+    path: str | os.PathLike[str],
+    solver: MGRIT,
+    visit: Visit,
+    options: Options,
+    *residuals: float,
+) -> None:
+    num_steps = solver.finest.times.size - 1
     record = RunRecord(
         command=_command(),
         ranks=solver.comm.size,
         hosts=solver.comm.num_hosts(),
-        options={"iteration": visit.iteration, "level": visit.level},
+        options=options,
         times=visit.times,
-        coarsening=solver.options.factors(solver.grid.num_steps)[visit.level :],
+        coarsening=solver.options.factors(num_steps)[visit.level :],
+        history={"residual": np.array(residuals)} if residuals else {},
         finished=False,
     )
     write_solution(path, record, np.asarray(visit.u), visit.first, solver.comm)
