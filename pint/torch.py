@@ -41,6 +41,7 @@ class _Solvers:
     ) -> None:
         self.settings = cell, forward, backward, coarse_step, substep, comm
         self._spares: list[tuple[Any, SequenceSolver]] = []
+        self.residuals: list[float] = []
 
     def __reduce__(self) -> Any:
         """Let copies of a module begin without solvers of their own."""
@@ -58,7 +59,9 @@ class _Solvers:
         """Take a solver, bind it to sequences of shape (T, B, F), and solve."""
         solver = self._take(x, weights)
         solver.bind([_array(weight) for weight in weights], _array(x), mask)
-        return solver, solver.solve(_array(start), record=record)
+        result = solver.solve(_array(start), record=record)
+        self.residuals = result.residuals.tolist()
+        return solver, result
 
     def _take(self, x: torch.Tensor, weights: Sequence[torch.Tensor]) -> SequenceSolver:
         cell, forward, backward, coarse_step, substep, comm = self.settings
@@ -258,6 +261,14 @@ class _Layers(torch.nn.RNNBase):
                 finals.append(final)
             x = torch.cat(outputs, dim=-1)
         return x, torch.cat(finals)
+
+    @property
+    def residuals(self) -> list[float]:
+        """Residual norm of each cycle of the last forward solve, before its correction.
+
+        NaN where none was measured: the first cycle of `skip_first_down`, and exact stepping.
+        """
+        return list(self._solvers.residuals)
 
     def _solve(
         self, x: torch.Tensor, start: torch.Tensor, mask: Any, weights: Sequence[torch.Tensor]

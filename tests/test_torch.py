@@ -384,3 +384,19 @@ def test_pint_alone_does_not_import_torch():
 def test_the_error_without_torch_names_the_extra():
     done = start("import sys; sys.modules['torch'] = None; import pint.torch")
     assert 'ImportError: pint.torch needs torch: pip install "pint-mgrit[torch]"' in done.stderr
+
+
+def test_residuals_of_the_last_solve_are_told():
+    """They fall from cycle to cycle, as the distance from exact stepping does."""
+    mgrit = MGRITOptions(levels=2, coarsening=4, max_iterations=4)
+    near = layers.GRU(2, 5, dtype=torch.float64, forward_options=mgrit)
+    exact = layers.GRU(2, 5, dtype=torch.float64)
+    exact.load_state_dict(near.state_dict())
+    x = torch.sin(torch.arange(48.0, dtype=torch.float64) / 4)[:, None, None].expand(48, 3, 2)
+    with torch.no_grad():
+        output, expected = near(x)[0], exact(x)[0]
+    assert np.isnan(near.residuals[0])
+    assert near.residuals[1] > near.residuals[2] > near.residuals[3] > 0
+    error = float(torch.linalg.norm(output - expected))
+    assert error < 10 * near.residuals[-1]
+    assert np.isnan(exact.residuals).all()
