@@ -102,7 +102,8 @@ class AdjointPropagator(Propagator):
                     u = transfer.restrict(u, level.index - 1)
             gathered = level is levels[-1] and hierarchy.gathers_coarsest
             if gathered:
-                everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u))
+                rows = np.diff(level.layout.bounds)
+                everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u), rows)
                 level, u = whole(level), in_library_of(u, everything)
             error: Exception | None = None
             try:

@@ -312,7 +312,7 @@ class Hierarchy:
         if options.order is not None and len(levels) > 1:
             level, coarse = levels[:2]
             level.richardson = Richardson(level, coarse, options.order, options.richardson)
-        gathered = _gathered(levels, options) if len(levels) > 1 else None
+        gathered = gathered_level(levels, options) if len(levels) > 1 else None
         return cls(levels, driver, options, comm, gathered, watch)
 
     def visited(self, index: int) -> None:
@@ -405,7 +405,7 @@ class Hierarchy:
         return stacks
 
 
-def _gathered(levels: list[Level], options: MGRITOptions) -> Level | None:
+def gathered_level(levels: list[Level], options: MGRITOptions) -> Level | None:
     """Return what this rank needs of the coarsest level in a place of its own, if anything."""
     coarsest = levels[-1]
     if options.coarsest == "truncated":

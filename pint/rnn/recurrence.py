@@ -216,6 +216,10 @@ class Recurrence(Propagator):
             for layer in layers
         ]
 
+    def project(self) -> None:
+        """Multiply the bound inputs with the first layer's weights now, not at the first step."""
+        self._input_products(0, None, np.zeros((0, 1), dtype=np.int64))
+
     def input_windows(self, step: Step) -> NDArray[np.int64]:
         """Return which inputs a stack of steps reads: rows of (last finest step, length)."""
         last = np.atleast_1d(step.last)

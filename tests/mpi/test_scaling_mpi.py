@@ -1,0 +1,131 @@
+"""The simulated schedule has the steps and messages of the real run, on every number of ranks."""
+
+import itertools
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from pint import MGRIT, MGRITOptions, TimeGrid
+from pint.adjoint import AdjointSolver
+from pint.comm import MPICommunicator
+from pint.models.dahlquist import Dahlquist
+from pint.rnn.network import Network
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
+from pint.scaling.schedule import Run, Schedule
+
+WORLD = MPI.COMM_WORLD
+
+
+class Counting(MPICommunicator):
+    """Counts what goes through it; calls of one rank alone are no messages."""
+
+    def __init__(self, comm, counts):
+        super().__init__(comm)
+        self.counts = counts
+
+    def count(self, kind):
+        self.counts[kind] += self.size > 1
+
+    def isend(self, array, dest):
+        self.count("send")
+        return super().isend(array, dest)
+
+    def irecv(self, array, source):
+        self.count("wait")
+        return super().irecv(array, source)
+
+    def allgather_blocks(self, array, rows=None):
+        self.count("collective")
+        return super().allgather_blocks(array, rows)
+
+    def sum(self, array):
+        self.count("collective")
+        return super().sum(array)
+
+    def bcast(self, array, root):
+        self.count("collective")
+        return super().bcast(array, root)
+
+    def duplicate(self):
+        return self
+
+    def reversed(self):
+        return Counting(super().reversed().comm, self.counts)
+
+    def split(self, size):
+        return Counting(super().split(size).comm, self.counts)
+
+
+@pytest.fixture
+def comm():
+    return Counting(WORLD.Dup(), dict.fromkeys(("send", "wait", "collective"), 0))
+
+
+def check_solve(comm, num_steps, options, backward=None):
+    """Compare a solve, and its adjoint, with the schedule."""
+    solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options, comm)
+    adjoint = None if backward is None else AdjointSolver(solver, backward)
+    for _ in range(2):  # the first solve also tries the model
+        comm.counts.update(send=0, wait=0, collective=0)
+        result = solver.solve(1.0)
+        if adjoint is not None:
+            adjoint.solve(result, 1.0, total=False)
+    expected = {("forward", level): n for level, n in result.num_steps.items()}
+    if adjoint is not None:
+        counted = adjoint.solver.hierarchy.driver.num_steps
+        expected.update({("adjoint", level): n for level, n in counted.items()})
+    run = Run(num_steps=num_steps, forward=options, backward=backward)
+    schedule = Schedule.of(run, WORLD.size)
+    assert schedule.steps()[WORLD.rank] == expected
+    assert schedule.messages()[WORLD.rank] == comm.counts
+
+
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation", "truncated"])
+def test_solves(comm, coarsest):
+    cases = itertools.product((97, 3), (1, 2, 4), (4, (2, 3)), "VFW", (0, 1), (True, False))
+    for number, (num_steps, levels, m, cycle, relax, skips) in enumerate(cases):
+        if number % 5 == WORLD.size % 5:  # other ones on each number of ranks
+            options = MGRITOptions(
+                levels=levels, coarsening=m, cycle=cycle, relax=relax, coarsest=coarsest,
+                truncation=3 if coarsest == "truncated" else None, max_iterations=3,
+                skip_first_down=skips,
+            )  # fmt: skip
+            check_solve(comm, num_steps, options)
+
+
+def test_what_ends_at_the_last_point_or_goes_around(comm):
+    check_solve(comm, 50, MGRITOptions(levels=2, coarsening=8, periodic=True, max_iterations=2))
+    check_solve(comm, 64, MGRITOptions(levels=3, coarsening=2, residual="none", max_iterations=2))
+    check_solve(
+        comm, 60, MGRITOptions(levels=2, coarsening=4, residual="all_points", max_iterations=2)
+    )
+
+
+def test_adjoint_solves(comm):
+    for num_steps, levels, coarsest in ((96, 3, "gather"), (97, 2, "in_turn"), (5, 2, "gather")):
+        options = MGRITOptions(levels=levels, coarsening=4, coarsest=coarsest, max_iterations=2)
+        check_solve(comm, num_steps, options, options)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_training(comm, groups):
+    if WORLD.size % groups:
+        pytest.skip(f"{WORLD.size} ranks are not {groups} groups")
+    network = Network(RecurrenceOptions(num_features=2, hidden=4, layers=2), 3)
+    rng = np.random.default_rng(0)
+    for num_steps, levels in ((40, 3), (41, 2), (16, 1)):
+        options = MGRITOptions(levels=levels, coarsening=4, max_iterations=2)
+        solver = NetworkSolver(
+            network, num_steps, options, options, comm, time_ranks=WORLD.size // groups
+        )
+        x, y = rng.standard_normal((4, num_steps, 2)).astype(np.float32), np.array([0, 1, 2, 0])
+        solver.loss_and_gradient(x, y)
+        comm.counts.update(send=0, wait=0, collective=0)
+        solver.loss_and_gradient(x, y)
+        run = Run(
+            num_steps=num_steps, forward=options, backward=options, num_parameters=1, groups=groups
+        )
+        schedule = Schedule.of(run, WORLD.size // groups)
+        assert schedule.messages()[WORLD.rank % schedule.size] == comm.counts

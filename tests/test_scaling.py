@@ -1,0 +1,161 @@
+"""The simulated schedule beside real runs, and clocks that can be worked out by hand."""
+
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from pint import MGRIT, MGRITOptions, TimeGrid
+from pint.adjoint import AdjointSolver
+from pint.models.dahlquist import Dahlquist
+from pint.scaling.costs import Costs, Machine, Table
+from pint.scaling.schedule import Run, Schedule
+from pint.scaling.simulate import simulate
+
+NETWORK = Machine(latency=0.5, bandwidth=100.0)
+
+
+def unit_costs(machine=NETWORK, **seconds):
+    """Every step takes a second; other work nothing, but for what is given."""
+    names = ("restrict_state", "restrict_residual", "measure", "correct", "start", "rest")
+    one = np.array([1])
+    tables = {("forward", name, -1): Table(one, np.zeros(1)) for name in names}
+    for name in ("sweep", "chain", "residual", "coarse_rhs"):
+        tables["forward", name, -1] = Table(one, np.array([seconds.get(name, 1.0)]))
+    return Costs(machine, tables)
+
+
+@pytest.mark.parametrize("cycle", ["V", "F", "W"])
+@pytest.mark.parametrize("coarsest", ["gather", "relaxation", "truncated"])
+def test_counts_the_steps_of_a_real_run(cycle, coarsest):
+    for num_steps, levels, relax in itertools.product((97, 3), (1, 2, 4), (0, 1)):
+        options = MGRITOptions(
+            levels=levels, coarsening=(4, 2), cycle=cycle, relax=relax, coarsest=coarsest,
+            truncation=3 if coarsest == "truncated" else None, max_iterations=3,
+        )  # fmt: skip
+        solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options)
+        solver.solve(1.0)
+        result = solver.solve(1.0)
+        schedule = Schedule.of(Run(num_steps=num_steps, forward=options), 1)
+        expected = {("forward", level): count for level, count in result.num_steps.items()}
+        assert schedule.steps() == [expected]
+
+
+def test_counts_the_steps_of_an_adjoint_solve():
+    options = MGRITOptions(levels=3, coarsening=4, max_iterations=2)
+    forward = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, 64), options)
+    adjoint = AdjointSolver(forward, options)
+    adjoint.solve(forward.solve(1.0), 1.0)
+    counted = adjoint.solver.hierarchy.driver.num_steps
+    steps = Schedule.of(Run(num_steps=64, forward=options, backward=options), 1).steps()[0]
+    assert {level: n for (solve, level), n in steps.items() if solve == "adjoint"} == counted
+
+
+def test_ranks_that_do_the_same_share_a_program():
+    options = MGRITOptions(levels=3, coarsening=10, max_iterations=2)
+    schedule = Schedule.of(Run(num_steps=10_000, forward=options), 100)
+    assert len(schedule.programs) < 10
+    alone = [Schedule.of(Run(num_steps=10_000, forward=options), 100)]
+    assert alone[0].steps() == schedule.steps()
+    # Programs of all ranks, walked one by one, are those of their kinds.
+    from pint.scaling.schedule import _Walk
+
+    walk = _Walk(schedule.run, 100)
+    for rank in (0, 1, 37, 98, 99):
+        assert walk.program(rank).operations == schedule.programs[schedule.kinds[rank]].operations
+
+
+def test_stepping_in_turn_takes_all_steps_and_a_message_between_ranks():
+    run = Run(num_steps=12, forward=MGRITOptions(levels=1), state_bytes=(25,))
+    timing = simulate(Schedule.of(run, 3), unit_costs())
+    calls = sum(op.kind == "collective" for op in Schedule.of(run, 3).programs[0].operations)
+    collective = NETWORK.collective("allgather", 1, 3)
+    own = timing.seconds - 12 - 2 * (0.5 + 25 / 100)
+    assert own == pytest.approx(own, abs=0)
+    assert 0 <= own <= calls * NETWORK.collective("sum", 576, 3) + collective
+
+
+def test_steps_side_by_side_take_the_time_of_one_rank():
+    """With free messages, F-relaxation takes as long as the rank with the most C-points needs."""
+    free = Machine(latency=1e-12, bandwidth=1e30)
+    options = MGRITOptions(
+        levels=2, coarsening=8, relax=0, max_iterations=1, skip_first_down=False, residual="none"
+    )
+    run = Run(num_steps=8 * 64, forward=options)
+    costs = unit_costs(free, chain=0.0, residual=0.0, coarse_rhs=0.0)
+    for size in (1, 2, 4, 8):  # the table's only size is 1: work in proportion to its size
+        seconds = simulate(Schedule.of(run, size), costs).seconds
+        assert seconds == pytest.approx(2 * 7 * (64 // size + 1), rel=1e-9)
+
+
+def test_nobody_waits_less_than_a_message_takes():
+    options = MGRITOptions(levels=3, coarsening=4, max_iterations=3)
+    schedule = Schedule.of(Run(num_steps=128, forward=options), 7)
+    timing = simulate(schedule, unit_costs(), events=True)
+    sends, waits = {}, {}
+    for event in timing.events:
+        one = event.operation
+        if one.kind == "send":
+            sends.setdefault((event.rank, event.rank + one.other), []).append(event.end)
+        if one.kind == "wait":
+            waits.setdefault((event.rank + one.other, event.rank), []).append(event.end)
+    assert sends.keys() == waits.keys()
+    for pair, ends in waits.items():
+        assert len(ends) == len(sends[pair])
+        for sent, received in zip(sends[pair], ends, strict=True):
+            assert received >= sent + NETWORK.message(8, 7) - 1e-9
+    per_rank = [sum(e.end - e.begin for e in timing.events if e.rank == r) for r in range(7)]
+    np.testing.assert_allclose(per_rank, timing.clocks)
+    np.testing.assert_allclose(sum(timing.phases.values()), timing.clocks)
+
+
+def test_hundred_thousand_ranks_take_seconds():
+    options = MGRITOptions(levels=5, coarsening=10, max_iterations=2)
+    begin = time.perf_counter()
+    run = Run(num_steps=1_000_000, forward=options)
+    timing = simulate(Schedule.of(run, 10_000), unit_costs())
+    assert timing.clocks.shape == (10_000,)
+    assert time.perf_counter() - begin < 30  # a tenth of a second, where nothing is compiled
+
+
+def test_refuses_what_is_not_known_beforehand():
+    with pytest.raises(ValueError, match="leave refinements out"):
+        Run(num_steps=8, forward=MGRITOptions(refinements=1))
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        Schedule.of(Run(num_steps=8, forward=MGRITOptions()), 0)
+
+
+def test_costs_that_were_saved_are_the_same(tmp_path):
+    table = Table(np.array([1, 10]), np.array([1e-7, 2.5e-3]))
+    costs = Costs(
+        Machine(name='a "node"', latency=1e-6, bandwidth=1e9, node_latency=3e-7),
+        {("forward", "sweep", 0): table, ("", "bind", 0): table},
+        call=2e-6, baselines={"torch.nn.GRU": 1e-5}, problem={"batch": 100, "options": "x"},
+    )  # fmt: skip
+    costs.save(tmp_path / "costs.toml")
+    again = Costs.load(tmp_path / "costs.toml")
+    assert (again.machine, again.call) == (costs.machine, costs.call)
+    assert (again.baselines, again.problem) == (costs.baselines, costs.problem)
+    for key, one in costs.tables.items():
+        np.testing.assert_array_equal(again.tables[key].sizes, one.sizes)
+        np.testing.assert_array_equal(again.tables[key].seconds, one.seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("latency = ", "not a TOML file"),
+        ("[work]", r"\[machine\] is missing"),
+        ("[machine]\nlatency = 1.0", "lacks 'bandwidth'"),
+        ("[machine]\nlatency = 1.0\nbandwidth = 0.0", "bandwidth must be a positive number"),
+        ("[machine]\nlatency = 1.0\nbandwidth = 1.0\nspeeed = 2", "no 'speeed'"),
+    ],
+)
+def test_a_wrong_machine_is_one_clear_error(tmp_path, text, message):
+    costs = Costs(NETWORK, {})
+    costs.tables["", "x", 0] = Table(np.array([1]), np.array([1.0]))
+    costs.save(tmp_path / "costs.toml")
+    (tmp_path / "machine.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Costs.load(tmp_path / "costs.toml", tmp_path / "machine.toml")
