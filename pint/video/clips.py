@@ -177,9 +177,9 @@ def draw_parts(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
     Examples
     --------
     >>> import numpy as np
-    >>> parts = draw_parts(np.repeat([0, 1], [15, 25]), seed=0)
-    >>> np.bincount(parts[:15]), np.bincount(parts[15:])
-    (array([ 0, 14,  1]), array([ 0, 22,  3]))
+    >>> parts = draw_parts(np.repeat([0, 1], [16, 24]), seed=0)
+    >>> np.bincount(parts[:16]), np.bincount(parts[16:])
+    (array([ 0, 14,  2]), array([ 0, 22,  2]))
     """
     num_test = -(-labels.size // 10)
     classes, counts = np.unique(labels, return_counts=True)
