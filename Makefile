@@ -68,7 +68,7 @@ clean:
 
 # What each command installs on top of the package.
 EXTRAS_demo := demo$(MPICH)
-EXTRAS_test := demo,onnx,report,test,weights$(MPICH)
+EXTRAS_test := demo,onnx,report,test,video,weights$(MPICH)
 EXTRAS_lint := demo,onnx,report,weights,lint
 EXTRAS_docs := demo,report,docs
 EXTRAS_bench := demo,test$(MPICH)

@@ -30,7 +30,7 @@ from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
-from pint.train.trainer import COLUMNS, Trainer, TrainingLog, TrainingOptions, last_residual
+from pint.train.trainer import Trainer, TrainingLog, TrainingOptions, last_residual
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -182,7 +182,7 @@ class _Recorder:
                 **log.accuracy.columns(),
             },
             timings=dict(zip(log.timings, timings.T, strict=True)),
-            training={name: np.array([row[name] for row in log.epochs]) for name in COLUMNS},
+            training=log.columns(),
             model=self.solver.network.weights,
             finished=log.finished,
         )

@@ -45,6 +45,13 @@ TRAINER_COLUMNS = [
     "gradient_norm",
     "learning_rate",
 ]
+REGRESSION_COLUMNS = [
+    "epoch",
+    "train_loss",
+    "parallel_test_error",
+    "exact_test_error",
+    *TRAINER_COLUMNS[5:],
+]
 
 
 def full_record(**changes):
@@ -303,7 +310,7 @@ class TestLayoutInFile:
         assert isinstance(file["options"].attrs["limit"], h5py.Empty)
         assert file["options"].attrs["note"] == "none"
 
-    @pytest.mark.parametrize("column", TRAINER_COLUMNS)
+    @pytest.mark.parametrize("column", sorted({*TRAINER_COLUMNS, *REGRESSION_COLUMNS}))
     def test_the_trainers_columns_are_known(self, column):
         assert known_quantity("training", column).unit == ("s" if column == "seconds" else "1")
         assert axis_names("training", column, 1) == ("epoch",)
@@ -813,8 +820,9 @@ class TestSummary:
         assert max(map(len, text.splitlines())) <= 80
         assert "\x1b" not in text
 
-    def test_all_columns_of_the_trainer_fit(self, tmp_path):
-        widest = {name: -1.234e-100 * k for k, name in enumerate(TRAINER_COLUMNS[1:], 2)}
+    @pytest.mark.parametrize("columns", [TRAINER_COLUMNS, REGRESSION_COLUMNS])
+    def test_all_columns_of_the_trainer_fit(self, tmp_path, columns):
+        widest = {name: -1.234e-100 * k for k, name in enumerate(columns[1:], 2)}
         training = {name: np.full(3, value) for name, value in widest.items()}
         write_run(tmp_path / "run.h5", RunRecord(command="", training=training, finished=False))
         text = shown(tmp_path / "run.h5")

@@ -112,7 +112,7 @@ def test_accuracies_differ_where_the_parallel_solve_is_inexact():
     for row in exact.epochs:
         assert row["parallel_test_accuracy"] == row["exact_test_accuracy"]
     trainer = make_trainer(options, mgrit=MGRITOptions(levels=2, max_iterations=2))
-    trainer.solver.predict = lambda x: (np.tile([1.0, 0.0], (len(x), 1)), np.array([np.nan]))
+    trainer.solver.predict = lambda x, mask: (np.tile([1.0, 0.0], (len(x), 1)), np.array([np.nan]))
     row = trainer.train().epochs[-1]
     assert row["parallel_test_accuracy"] == np.mean(trainer.data.y_test == 0)
     assert row["exact_test_accuracy"] > 0.9 > row["parallel_test_accuracy"]

@@ -74,6 +74,8 @@ _TRAINING = {
     "train_accuracy": _per_epoch("1", "fraction of the training set classified correctly"),
     "parallel_test_accuracy": _per_epoch("1", "test accuracy with the parallel-in-time solve"),
     "exact_test_accuracy": _per_epoch("1", "test accuracy with exact time stepping"),
+    "parallel_test_error": _per_epoch("1", "mean test loss with the parallel-in-time solve"),
+    "exact_test_error": _per_epoch("1", "mean test loss with exact time stepping"),
     "seconds": _per_epoch("s", "wall time of the epoch"),
     "forward_residual": _per_epoch("1", "norm of the forward residual after the last iteration"),
     "backward_residual": _per_epoch("1", "norm of the adjoint residual after the last iteration"),

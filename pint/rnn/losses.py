@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ class Loss(ABC):
     """A mean over elements: sequences, or every time of every sequence.
 
     Elements may have weights; the loss is sum(weight * term) / sum(weight).
+
+    Attributes
+    ----------
+    classifies : bool
+        Whether the greatest score of an element tells its class; False unless a loss says so.
     """
+
+    classifies: ClassVar[bool] = False
 
     @abstractmethod
     def check(self, y: Array, shape: tuple[int, ...]) -> None:
@@ -57,6 +64,7 @@ class CrossEntropy(Loss):
     True
     """
 
+    classifies: ClassVar[bool] = True
     class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:

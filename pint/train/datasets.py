@@ -5,116 +5,15 @@ import io
 import os
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.train.data import SequenceData
+
 __all__ = ["SequenceData", "load_digits", "load_har"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SequenceData:
-    """Labelled sequences of one length, split into a training and a test part.
-
-    Parameters
-    ----------
-    name : str
-        What the data are called in tables and files.
-    x_train, x_test : ndarray of float32, shape (samples, time, features)
-        The sequences: at least one, finite, C-contiguous. Kept as they are, not copied.
-    y_train, y_test : ndarray of int64, shape (samples,)
-        One label per sequence, 0..num_classes-1. Kept as they are, not copied.
-    class_names : tuple of str
-        ``class_names[label]`` is the name of a class. A class may be without samples.
-
-    Raises
-    ------
-    ValueError
-        If an array has another dtype, shape or memory order, holds a value that is not finite or
-        a label outside the classes, or if the two parts differ in steps or features.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x, y = np.zeros((3, 5, 2), dtype=np.float32), np.array([0, 1, 0])
-    >>> data = SequenceData(
-    ...     name="demo", x_train=x, y_train=y, x_test=x, y_test=y, class_names=("low", "high")
-    ... )
-    >>> data.num_steps, data.num_features, data.num_classes
-    (5, 2, 2)
-    """
-
-    name: str
-    x_train: NDArray[np.float32]
-    y_train: NDArray[np.int64]
-    x_test: NDArray[np.float32]
-    y_test: NDArray[np.int64]
-    class_names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        for part, x, y in (
-            ("train", self.x_train, self.y_train),
-            ("test", self.x_test, self.y_test),
-        ):
-            _check_sequences(f"x_{part}", x)
-            _check_labels(f"y_{part}", y, len(x), self.num_classes)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise ValueError(
-                "x_train and x_test must agree in steps and features, "
-                f"got {self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
-            )
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
-
-    @property
-    def num_steps(self) -> int:
-        """Number of time steps of every sequence."""
-        return int(self.x_train.shape[1])
-
-    @property
-    def num_features(self) -> int:
-        """Number of features at every step."""
-        return int(self.x_train.shape[2])
-
-
-def _check_dtype(name: str, array: object, dtype: np.dtype[Any]) -> None:
-    found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-    if found != dtype:
-        raise ValueError(f"{name} must be an array of {dtype}, got {found}")
-
-
-def _check_sequences(name: str, x: NDArray[np.float32]) -> None:
-    _check_dtype(name, x, np.dtype(np.float32))
-    if x.ndim != 3 or x.size == 0:
-        raise ValueError(f"{name} must have shape (samples, time, features), got {x.shape}")
-    if not x.flags.c_contiguous:
-        raise ValueError(f"{name} must be C-contiguous: pass np.ascontiguousarray({name})")
-    if not np.isfinite(x).all():
-        sample, step, feature = np.argwhere(~np.isfinite(x))[0].tolist()
-        raise ValueError(
-            f"{name} must be finite, got {x[sample, step, feature]} "
-            f"in sample {sample}, step {step}, feature {feature}"
-        )
-
-
-def _check_labels(name: str, y: NDArray[np.int64], num_samples: int, num_classes: int) -> None:
-    _check_dtype(name, y, np.dtype(np.int64))
-    if y.shape != (num_samples,):
-        raise ValueError(f"{name} must have shape ({num_samples},) like its x, got {y.shape}")
-    outside = (y < 0) | (y >= num_classes)
-    if outside.any():
-        sample = int(outside.argmax())
-        raise ValueError(
-            f"{name} must lie in 0..{num_classes - 1} ({num_classes} class names), "
-            f"got {y[sample]} for sample {sample}"
-        )
 
 
 def _import_extra(module: str) -> ModuleType:

@@ -57,8 +57,9 @@ class ConsoleProgress(Progress):
     def batch(self, epoch: int, index: int, num_batches: int, means: EpochMeans) -> None:
         """Move the bar; where there is none, as under mpiexec, print a line every few seconds."""
         columns = means.columns()
+        accuracy = f"accuracy {columns['train_accuracy']:.0%} " if means.classifies else ""
         numbers = (
-            f"loss {columns['train_loss']:.4f} accuracy {columns['train_accuracy']:.0%} "
+            f"loss {columns['train_loss']:.4f} {accuracy}"
             f"{means.seconds / means.num_batches:.3f} s/batch "
             f"residual {_residual(columns['forward_residual'])}"
         )
@@ -75,16 +76,23 @@ class ConsoleProgress(Progress):
     def epoch(self, row: dict[str, float]) -> None:
         """Print one line."""
         self._line(
-            f"epoch {row['epoch']:3.0f}  loss {row['train_loss']:.4f}  "
-            f"train {row['train_accuracy']:6.1%}  "
-            f"test {row['parallel_test_accuracy']:6.1%} parallel "
-            f"{row['exact_test_accuracy']:6.1%} exact  "
+            f"epoch {row['epoch']:3.0f}  loss {row['train_loss']:.4f}  {_tested(row)}  "
             f"{row['seconds']:6.2f} s  residual {_residual(row['forward_residual'])}"
         )
 
     def _line(self, text: str) -> None:
         self.last_line = time.monotonic()
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _tested(row: dict[str, float]) -> str:
+    """Say what the test part gave: accuracies, or errors."""
+    if "exact_test_error" in row:
+        return f"test {row['parallel_test_error']:.4g} parallel {row['exact_test_error']:.4g} exact"
+    return (
+        f"train {row['train_accuracy']:6.1%}  test {row['parallel_test_accuracy']:6.1%} parallel "
+        f"{row['exact_test_accuracy']:6.1%} exact"
+    )
 
 
 def _residual(value: float) -> str:

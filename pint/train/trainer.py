@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from pint.comm import as_communicator
 from pint.options import at_least, positive
-from pint.rnn.network import Network
 from pint.rnn.solver import LossAndGradient, NetworkSolver
 from pint.train.accuracy import (
     AccuracyControl,
     AccuracyLog,
     AccuracyOptions,
 )
-from pint.train.datasets import SequenceData
+from pint.train.data import Samples, SequenceData
 from pint.train.interrupt import Interrupt
+from pint.train.measure import measure
 from pint.train.optimizers import Adam, Optimizer, Update, clip_by_norm
 from pint.train.schedules import Schedule
 
@@ -37,6 +37,16 @@ COLUMNS = (
     "gradient_norm",
     "learning_rate",
 )
+"""What is recorded of each epoch of a classifier."""
+
+ERROR_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "parallel_test_error",
+    "exact_test_error",
+    *COLUMNS[COLUMNS.index("seconds") :],
+)
+"""The same where numbers are predicted; errors are means of the loss, as that of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +98,7 @@ class TrainingLog:
     Attributes
     ----------
     epochs : list of dict of str to float
-        One row per finished epoch, with the names in `COLUMNS`.
+        One row per finished epoch, with the names in `names`.
     forward_residuals, backward_residuals : list of ndarray of float64
         Residual norms of each batch, by iteration; NaN where none was measured.
     accuracy : AccuracyLog
@@ -97,6 +107,8 @@ class TrainingLog:
         Seconds of this rank by phase: compile, training, parallel_test, exact_test.
     finished : bool
         False until all epochs are done, and so also after an interruption.
+    names : tuple of str
+        `COLUMNS` of a classifier, `ERROR_COLUMNS` where numbers are predicted.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -105,6 +117,11 @@ class TrainingLog:
     accuracy: AccuracyLog = field(default_factory=AccuracyLog)
     timings: dict[str, float] = field(default_factory=dict)
     finished: bool = False
+    names: tuple[str, ...] = COLUMNS
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return the epochs as one array for each name; new."""
+        return {name: np.array([row[name] for row in self.epochs]) for name in self.names}
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -128,12 +145,16 @@ class Progress:
 
 
 class Trainer:
-    """Trains a classifier; every rank keeps all parameters and makes the same updates.
+    """Trains a network; every rank keeps all parameters and makes the same updates.
+
+    Labels are learned with a loss that classifies, and the test part gives an accuracy; numbers
+    with another one, such as `SquaredError`, and the test part gives its mean. Targets at every
+    step need a network with pooling "every".
 
     Parameters
     ----------
     solver : NetworkSolver
-        Gives losses and gradients, and the parallel test accuracy.
+        Gives losses and gradients, and the parallel test result.
     data : SequenceData
         The same on every rank.
     options : TrainingOptions
@@ -154,7 +175,7 @@ class Trainer:
     Raises
     ------
     ValueError
-        If the data do not fit the model.
+        If the data do not fit the network, its pooling or its loss.
     """
 
     def __init__(
@@ -166,7 +187,7 @@ class Trainer:
         progress: Progress | None = None,
         on_epoch: Callable[[TrainingLog], None] | None = None,
     ) -> None:
-        _check_fit(solver.network, data)
+        _check_fit(solver, data)
         self.solver = solver
         self.control = AccuracyControl(solver, options.accuracy)
         self.exact = self.control.exact
@@ -175,7 +196,8 @@ class Trainer:
         self.comm = as_communicator(comm)
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
-        self.log = TrainingLog(accuracy=self.control.log)
+        names = COLUMNS if data.is_classification else ERROR_COLUMNS
+        self.log = TrainingLog(accuracy=self.control.log, names=names)
         self.last_update = self._no_update()
 
     def train(self) -> TrainingLog:
@@ -201,17 +223,17 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Have all kernels compiled, so that compilation is not counted as training."""
-        x, y = self.data.x_train[:1], self.data.y_train[:1]
-        self.solver.loss_and_gradient(x, y)
-        self.exact.loss_and_gradient(x, y)
-        self.exact.predict(x)
+        x, y, mask = self.data.train(slice(0, 1))
+        self.solver.loss_and_gradient(x, y, mask)
+        self.exact.loss_and_gradient(x, y, mask)
+        self.exact.predict(x, mask)
 
     def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans | None:
         """Update on every batch; None if it was interrupted."""
         options, data = self.options, self.data
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
         batches = np.split(order, range(options.batch, order.size, options.batch))
-        means = EpochMeans()
+        means = EpochMeans(classifies=data.is_classification)
         self.control.start_epoch()
         for index, chosen in enumerate(batches):
             if interrupt.requested():
@@ -222,14 +244,13 @@ class Trainer:
             means.learning_rate = factor * options.optimizer.learning_rate
             with self.log.timed("training"):
                 numbers = chosen if self.solver.num_remembered else None
-                got = self.control.loss_and_gradient(
-                    data.x_train[chosen], data.y_train[chosen], numbers=numbers
-                )
+                x, y, mask = data.train(chosen)
+                got = self.control.loss_and_gradient(x, y, mask, numbers)
                 gradient, norm = clip_by_norm(got.gradient, options.clip)
                 self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
             self.log.backward_residuals.append(got.backward_residuals)
-            means.add(got, norm, chosen.size, time.perf_counter() - begin)
+            means.add(got, norm, time.perf_counter() - begin)
             self.progress.batch(epoch, index + 1, len(batches), means)
         return means
 
@@ -242,43 +263,35 @@ class Trainer:
         parameters += self.last_update.change
 
     def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
-        """Measure test accuracy in both ways, record the epoch, and tell of it."""
+        """Measure the test part in both ways, record the epoch, and tell of it."""
         self.comm.bcast(self.solver.network.parameters, 0)  # in case ranks round differently
         with self.log.timed("parallel_test"):
-            parallel = self._parallel_accuracy()
+            parallel = measure(self.solver, self.solver.loss, self._test_batches())
         with self.log.timed("exact_test"):
-            exact = self._exact_accuracy()
+            exact = measure(self.exact, self.solver.loss, self._test_batches())
+        what = "accuracy" if self.data.is_classification else "error"
         row = {
             "epoch": float(epoch),
             **means.columns(),
-            "parallel_test_accuracy": parallel,
-            "exact_test_accuracy": exact,
+            f"parallel_test_{what}": parallel,
+            f"exact_test_{what}": exact,
         }
-        self.log.epochs.append({name: row[name] for name in COLUMNS})
+        self.log.epochs.append({name: row[name] for name in self.log.names})
         self.progress.epoch(row)
         if self.on_epoch is not None and epoch < self.options.epochs:
             self.on_epoch(self.log)
 
-    def _parallel_accuracy(self) -> float:
-        """Return the test accuracy as the parallel solver computes it."""
-        correct = sum(num_correct(self.solver.predict(x)[0], y) for x, y in self._test_batches())
-        return correct / len(self.data.y_test)
-
-    def _exact_accuracy(self) -> float:
-        """Return the test accuracy by serial stepping; the ranks share each batch."""
-        correct = sum(num_correct(self.exact.predict(x)[0], y) for x, y in self._test_batches())
-        return correct / len(self.data.y_test)
-
-    def _test_batches(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
-        for start in range(0, len(self.data.y_test), self.options.batch):
-            chosen = slice(start, start + self.options.batch)
-            yield self.data.x_test[chosen], self.data.y_test[chosen]
+    def _test_batches(self) -> Iterator[Samples]:
+        batch = self.options.batch
+        for start in range(0, len(self.data.y_test), batch):
+            yield self.data.test(slice(start, start + batch))
 
 
 @dataclass(eq=False)
 class EpochMeans:
-    """Means over the batches of an epoch, and the learning rate of the last one."""
+    """Means over an epoch: over its elements, or its batches; the learning rate is the last one."""
 
+    classifies: bool = True
     num_batches: int = 0
     num_seen: int = 0
     loss: float = 0.0
@@ -289,11 +302,11 @@ class EpochMeans:
     forward_residual: float = 0.0
     backward_residual: float = 0.0
 
-    def add(self, got: LossAndGradient, norm: float, size: int, seconds: float) -> None:
+    def add(self, got: LossAndGradient, norm: float, seconds: float) -> None:
         """Take in one batch."""
         self.num_batches += 1
-        self.num_seen += size
-        self.loss += got.loss * size
+        self.num_seen += got.num_elements
+        self.loss += got.loss * got.num_elements
         self.correct += got.num_correct
         self.seconds += seconds
         self.gradient_norm += norm
@@ -301,10 +314,11 @@ class EpochMeans:
         self.backward_residual += last_residual(got.backward_residuals)
 
     def columns(self) -> dict[str, float]:
-        """Return the means under the names of `COLUMNS`."""
+        """Return the means under the names of a log's columns."""
+        accuracy = {"train_accuracy": self.correct / self.num_seen} if self.classifies else {}
         return {
             "train_loss": self.loss / self.num_seen,
-            "train_accuracy": self.correct / self.num_seen,
+            **accuracy,
             "seconds": self.seconds,
             "forward_residual": self.forward_residual / self.num_batches,
             "backward_residual": self.backward_residual / self.num_batches,
@@ -313,22 +327,41 @@ class EpochMeans:
         }
 
 
-def num_correct(scores: NDArray[Any], y: NDArray[np.int64]) -> int:
-    """Return how often the greatest score is that of the class."""
-    return int((scores.argmax(axis=1) == y).sum())
-
-
 def last_residual(residuals: NDArray[np.float64]) -> float:
     """Return the residual norm measured in the last iteration; NaN if there was none."""
     return float(residuals[-1])
 
 
-def _check_fit(network: Network, data: SequenceData) -> None:
-    if data.num_features != network.options.num_features:
+def _check_fit(solver: NetworkSolver, data: SequenceData) -> None:
+    """Raise ValueError unless the data fit the network, its pooling and its loss."""
+    network, pooling = solver.network.architecture, solver.network.architecture.pooling
+    if data.num_features != network.num_features:
         raise ValueError(
-            f"the network takes {network.options.num_features} features, {data.name} has "
+            f"the network takes {network.num_features} features, {data.name} has "
             f"{data.num_features}"
         )
-    num_classes = network.architecture.num_outputs
-    if data.num_classes != num_classes:
-        raise ValueError(f"the network has {num_classes} classes, {data.name} {data.num_classes}")
+    if data.is_classification and data.num_classes != network.num_outputs:
+        raise ValueError(
+            f"the network has {network.num_outputs} classes, {data.name} {data.num_classes}"
+        )
+    if data.num_outputs != network.num_outputs:
+        raise ValueError(
+            f"the network predicts {network.num_outputs} numbers, {data.name} has "
+            f"{data.num_outputs}"
+        )
+    if data.is_per_step and pooling != "every":
+        raise ValueError(
+            f"{data.name} has a target at every step: pooling must be 'every', got {pooling!r}"
+        )
+    if not data.is_per_step and pooling == "every":
+        raise ValueError(
+            f"{data.name} has one target for a sequence: pooling must be 'last' or 'mean', got "
+            "'every'"
+        )
+    if data.is_classification != solver.loss.classifies:
+        kind, remedy = (
+            ("labels", "CrossEntropy()")
+            if data.is_classification
+            else ("numbers", "SquaredError()")
+        )
+        raise ValueError(f"{data.name} has {kind}: give NetworkSolver loss={remedy}")

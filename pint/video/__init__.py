@@ -1,0 +1,1 @@
+"""Videos as sequences of features: clips, frames, a convolutional network, and their file."""

@@ -1,0 +1,46 @@
+"""Training with masks over the ranks: what one process learns, for every kind of targets."""
+
+import numpy as np
+import pytest
+
+from pint import MGRITOptions
+from pint.comm import SerialCommunicator, world
+from pint.rnn.network import Network
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
+from pint.train.accuracy import AccuracyOptions
+from pint.train.optimizers import SGD
+from pint.train.trainer import Trainer, TrainingOptions
+from tests.training_data import KINDS, loss_of, make, pooling_of
+
+COMM = world()
+FEW = MGRITOptions(levels=2, coarsening=3, max_iterations=2)
+STEPPING = MGRITOptions(levels=1)
+
+
+def train(data, comm, mgrit):
+    """Two epochs, each gradient compared with the exact one."""
+    options = RecurrenceOptions(num_features=2, hidden=4, cell="classic", dtype=np.float64)
+    network = Network(options, 3, pooling=pooling_of(data), seed=1)
+    solver = NetworkSolver(network, data.num_steps, mgrit, mgrit, comm, loss_of(data))
+    training = TrainingOptions(
+        epochs=2,
+        batch=4,
+        optimizer=SGD(learning_rate=0.3),
+        accuracy=AccuracyOptions(check_every=1),
+    )
+    return Trainer(solver, data, training, comm).train(), network.parameters
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masked_training_does_not_depend_on_the_ranks(kind):
+    data = make(kind, num_steps=24)
+    mgrit = (FEW, STEPPING)[(KINDS.index(kind) + COMM.size) % 2]
+    expected, reference = train(data, SerialCommunicator(), mgrit)
+    log, parameters = train(data, COMM, mgrit)
+    np.testing.assert_allclose(parameters, reference, rtol=1e-9, atol=1e-11)
+    for name, values in expected.columns().items():
+        if name != "seconds":
+            np.testing.assert_allclose(log.columns()[name], values, rtol=1e-8, err_msg=name)
+    measured = np.array(log.accuracy.measured_error)
+    np.testing.assert_allclose(measured, expected.accuracy.measured_error, rtol=1e-6)

@@ -1,0 +1,173 @@
+"""From clips to features as users do it: interrupted, killed, gone on with, and wrong uses."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+from apps.hmdb51 import main
+from pint.video.extraction import Extraction, clip_features
+from tests.launcher import environment
+from tests.moving_shapes import FRAMES, MOTIONS, SIZE, write_folder, write_model
+
+PER_CLASS, TRAINING = 30, 20
+SMALL = ["--size", str(SIZE), "--frames", str(FRAMES), "--batch", str(FRAMES)]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with clips, a model, and a split with two thirds of each class for training.
+
+    One clip is empty and one that the split names is missing.
+    """
+    root = tmp_path_factory.mktemp("hmdb51")
+    write_folder(root / "clips", PER_CLASS)
+    write_model(root / "m.onnx")
+    (root / "splits").mkdir()
+    for motion in MOTIONS:
+        names = sorted(path.name for path in (root / "clips" / motion).iterdir())
+        parts = [1] * TRAINING + [2] * (PER_CLASS - TRAINING)
+        lines = [f"{name} {part} \n" for name, part in zip(names, parts, strict=True)]
+        (root / "splits" / f"{motion}_test_split3.txt").write_text("".join(lines))
+    (root / "clips" / "up" / "up_01.avi").write_bytes(b"")
+    (root / "clips" / "left" / "left_29.avi").unlink()
+    return root
+
+
+def command(root, *arguments):
+    """Return the arguments of the app for the split and two processes."""
+    how = ["--model", str(root / "m.onnx"), "--splits", str(root / "splits"), "--split", "3"]
+    output = ["--output", str(root / "f.h5"), "--workers", "2"]
+    return [str(root / "clips"), *SMALL, *how, *output, *arguments]
+
+
+@pytest.fixture(scope="module")
+def runs(root):
+    """Run the app three times: stopped by Ctrl-C, killed, and to the end."""
+    start = [sys.executable, "-m", "apps.hmdb51", *command(root)]
+    done = []
+    for stop in (signal.SIGINT, signal.SIGKILL, None):
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            start, env=environment(), stdout=pipe, stderr=pipe, text=True
+        ) as process:
+            if stop is not None:
+                wait_for_clips(root / "f.h5", 20 if stop == signal.SIGINT else 40, process)
+                process.send_signal(stop)
+            # The workers have these pipes too: their end is the end of all processes.
+            said, errors = process.communicate(timeout=120)
+        done.append((process.returncode, said, errors, stored_clips(root / "f.h5")))
+    return done
+
+
+def wait_for_clips(path, count, process):
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and stored_clips(path) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"ended or was too slow: {process.communicate()}")
+
+
+def stored_clips(path):
+    """Count what a file holds, though somebody may be at work on it."""
+    with h5py.File(path, "r", locking=False) as file:
+        return int((file["state"][:] == 1).sum())
+
+
+def test_ctrl_c_keeps_what_is_done(runs):
+    status, _, errors, stored = runs[0]
+    assert status == 130
+    assert f"interrupted, with {stored} of 180 clips" in errors
+    assert "Traceback" not in errors
+    assert 20 <= stored < 178
+
+
+def test_a_killed_run_leaves_a_file_that_is_gone_on_with(runs):
+    (_, _, _, before), (status, _, _, killed), (last, said, errors, stored) = runs
+    assert status == -signal.SIGKILL
+    assert before < killed < 178
+    assert last == 0
+    assert f"180 clips of 6 classes, {180 - killed} to do" in said
+    assert stored == 178
+    assert "119 clips for training and 59 for the test, 2 skipped" in said
+    assert errors.count("skipped up/up_01.avi: Invalid data") == 1
+    assert errors.count("skipped left/left_29.avi: No such file") == 1
+
+
+def test_features_are_those_of_a_run_without_a_break(root, runs):
+    how = Extraction(model=root / "m.onnx", frames=FRAMES, size=SIZE, dtype="float16", batch=FRAMES)
+    network = how.backbone()
+    with h5py.File(root / "f.h5") as file:
+        assert file["finished"][()]
+        stored = np.flatnonzero(file["state"][:] == 1)
+        for clip in stored[::6]:
+            name = file["clip"].asstr()[clip]
+            expected = clip_features(root / "clips" / name, network, how)
+            np.testing.assert_array_equal(file["features"][clip], expected)
+        classes = file["class_names"].asstr()[:]
+        labels = [name.split("/")[0] for name in file["clip"].asstr()[:]]
+        assert classes[file["label"][:]].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "8"], "was begun with frames 16, now it is 8"),
+        (["--split", "1"], "down_test_split1.txt: missing"),
+        (["--seed", "1"], "--seed is for a drawn split"),
+        (["--classes", "up,fly"], "no clips of class 'fly'"),
+        (["--min-frames", "17"], "min_frames 17 is more than the 16 frames"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--model", "resnet19"], "resnet19: no such file, and no model of that name"),
+        (["--model-sha256", "00"], "has the SHA-256"),
+        (["--output", "no/such/f.h5"], "folder 'no/such' does not exist"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_use_is_one_line_and_status_2(root, runs, capsys, arguments, message):
+    assert main(command(root, *arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("apps.hmdb51: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_short_clips_are_named_before_any_work(root, runs, capsys, tmp_path):
+    longer = ["--frames", "20", "--min-frames", "17", "--output", str(tmp_path / "f.h5")]
+    assert main(command(root, *longer)) == 2
+    error = capsys.readouterr().err
+    assert "178 clip(s) have fewer than 17 frames: down/down_00.avi (16), " in error
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_nothing_readable_is_an_error(root, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        (tmp_path / "clips" / name / "x.avi").write_text("no video")
+    model = ["--model", str(root / "m.onnx"), "--workers", "1"]
+    output = ["--output", str(tmp_path / "f.h5")]
+    assert main([str(tmp_path / "clips"), *SMALL, *model, *output]) == 2
+    assert "none of the 2 clips" in capsys.readouterr().err
+
+
+def test_a_split_is_drawn_where_none_is_given(root, tmp_path, capsys):
+    """A class in four clips, one of them broken: the split is drawn from those that are left."""
+    for name in ("up", "down"):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for clip in range(6):
+            shutil.copy(root / "clips" / name / f"{name}_1{clip}.avi", tmp_path / "clips" / name)
+    (tmp_path / "clips" / "up" / "up_10.avi").write_bytes(b"")
+    model = ["--model", str(root / "m.onnx"), "--workers", "1", "--seed", "5"]
+    output = ["--output", str(tmp_path / "f.h5")]
+    assert main([str(tmp_path / "clips"), *SMALL, *model, *output]) == 0
+    assert "9 clips for training and 2 for the test, 1 skipped" in capsys.readouterr().out
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file.attrs["split"] == "drawn, seed 5"
+        assert np.bincount(file["part"][:]).tolist() == [1, 9, 2]
+        assert file["label"][:][file["part"][:] == 2].tolist() == [0, 1]
