@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from apps.figures import Draw, check_figure, draw_figure
+from apps.tracing import add_argument, check_trace, recorded, save_trace
 from pint import MGRIT, MGRITOptions, Result, Status
 from pint.comm import Communicator, run, world
 from pint.models.problem import Problem
 from pint.results import check_target, record_of, write_solution
+from pint.timeline import Timeline
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,9 @@ def _run(
 ) -> int:
     try:
         _check_targets(args, comm)
-        problem, result = work(app, args, comm)
+        timeline = Timeline(comm)
+        with recorded(timeline, args.trace):
+            problem, result = work(app, args, comm)
     except (ValueError, OSError, ImportError) as error:  # on every rank
         if comm.rank == 0:
             print(f"apps.{app.name}: {error}", file=sys.stderr)
@@ -70,6 +74,7 @@ def _run(
         u = comm.gather_blocks(np.ascontiguousarray(result.u))
         if u is not None:
             draw_figure(args.plot, app.draw, problem, result, u)
+    save_trace(timeline, args.trace)
     return 1 if result.status in (Status.DIVERGED, Status.MAX_ITERATIONS) else 0
 
 
@@ -85,6 +90,7 @@ def _check_targets(args: argparse.Namespace, comm: Communicator) -> None:
     error: Exception | None = None
     if comm.rank == 0:
         try:
+            check_trace(args.trace)
             for path in filter(None, (args.output, args.plot)):
                 path.parent.mkdir(parents=True, exist_ok=True)
             if args.output is not None:
@@ -155,6 +161,7 @@ def parser_of(app: App) -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=count, help="time steps; the problem's own if left out")
     parser.add_argument("--output", type=Path, help="HDF5 file of the results")
     parser.add_argument("--plot", type=Path, help="figure, e.g. solution.png")
+    add_argument(parser)
     group = parser.add_argument_group("solver", "fields of MGRITOptions")
     texts = _descriptions()
     for name, hint in _fields().items():

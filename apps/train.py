@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from apps.tracing import add_argument, check_trace, save_trace
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, check_target, write_run
@@ -25,6 +26,7 @@ from pint.rnn.architecture import ARCHITECTURE
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
+from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyOptions
 from pint.train.datasets import SequenceData, load_digits, load_har
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
@@ -57,16 +59,21 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
             seed=args.seed,
             accuracy=_accuracy(args),
         )
+        timeline = _timeline(args, comm)
     except (ValueError, OSError, ImportError) as error:
         return _refuse(error, comm)
     console.print(_headline(data, solver, comm), highlight=False, soft_wrap=True)
     record = _Recorder(args, arguments, solver, comm)
     with ConsoleProgress(args.epochs, console) as progress:
-        trainer = Trainer(solver, data, options, comm, progress, record.write)
+        trainer = Trainer(
+            solver, data, options, comm, progress, record.write, timeline, args.trace_batches or 3
+        )
         try:
             log = trainer.train()
         except FloatingPointError as error:  # on every rank; the last file stays
             return _refuse(error, comm)
+    if timeline is not None:
+        save_trace(timeline, args.trace)
     _report(args, log, comm, console)
     return 0 if log.finished else 130
 
@@ -86,6 +93,7 @@ def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
         if turn:
             try:
                 check_target(args.output)
+                check_trace(args.trace)
                 if args.data == "digits" and args.data_dir is not None:
                     raise ValueError("--data-dir is for --data har; digits need none")
                 data = load_digits() if args.data == "digits" else load_har(args.data_dir)
@@ -133,6 +141,12 @@ def _accuracy(args: argparse.Namespace) -> AccuracyOptions:
     if args.accuracy != "adaptive":
         raise ValueError("--bound belongs to --accuracy adaptive: add it, or leave --bound out")
     return AccuracyOptions(mode=args.accuracy, bound=args.bound, check_every=args.check_every)
+
+
+def _timeline(args: argparse.Namespace, comm: Communicator) -> Timeline | None:
+    if args.trace is None and args.trace_batches is not None:
+        raise ValueError("--trace-batches belongs to --trace: add it, or leave it out")
+    return None if args.trace is None else Timeline(comm)
 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:
@@ -370,6 +384,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--dtype", choices=("float32", "float64"), default="float32", help="precision")
     add("--output", type=Path, default=Path("run.h5"), help="HDF5 file of the results")
+    add_argument(parser)
+    add("--trace-batches", type=count, help="so many first batches, if --trace; 3 if left out")
     add("--json", action="store_true", help="print one JSON object as the last line")
     return parser
 

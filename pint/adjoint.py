@@ -22,6 +22,7 @@ from pint.mgrit.hierarchy import Hierarchy, Level, wait, whole
 from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
+from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
 from pint.slots import shifted
@@ -278,6 +279,7 @@ class AdjointSolver:
             forward.layout.reversed(),
         )
         self.solver.value_name = "terminal gradient"
+        self.watch = Stopwatch()
         self._states: State | None = None  # memory that every solve uses again
 
     def own_steps(self) -> list[Step]:
@@ -319,13 +321,15 @@ class AdjointSolver:
             Gradients and adjoint states.
         """
         self.forward.comm.agree(self._misfit(result))
-        states = self.at_reversed_points(result.u)
         hierarchy = self.solver.hierarchy
-        self.propagator.linearize_at(hierarchy, states)
+        with self.watch.phase("linearization"):
+            states = self.at_reversed_points(result.u)
+            self.propagator.linearize_at(hierarchy, states)
         begin = in_library_of(states, self._at_first(terminal_gradient))
         solution = self.solver.solve(begin, guess, sources)
-        own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
-        gradient = self.propagator.gradient(own, hierarchy.levels[0])
+        with self.watch.phase("gradient"):
+            own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
+            gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
         return AdjointResult(
             initial_gradient=solution.final_state(),

@@ -1,6 +1,7 @@
 """The apps of the models as users start them: in process, under mpiexec, and wrongly."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -62,6 +63,24 @@ def test_app_solves_writes_and_draws(name, tmp_path, capsys):
     assert run.history["residual"].size == said(text, "iterations")
     assert run.solution.shape[0] == run.times.size
     assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_trace_or_a_figure_of_what_was_done_when(tmp_path, capsys):
+    from apps.dahlquist import main
+
+    trace, figure = tmp_path / "traces" / "a.json", tmp_path / "a.png"
+    for path in (trace, figure):
+        assert main(["--steps", "64", "--driver", "compiled", "--trace", str(path)]) == 0
+        assert said_file(capsys.readouterr().out) == str(path)
+    assert "relaxation" in {event["name"] for event in json.loads(trace.read_text())["traceEvents"]}
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    assert main(["--trace", str(tmp_path / "a.doc")]) == 2
+    assert "--trace must end with one of" in capsys.readouterr().err
+
+
+def said_file(text):
+    """Return the name of the trace that a report gives."""
+    return re.search(r"^trace +(\S+)", text, re.M)[1]
 
 
 def test_bdf2_is_more_accurate_than_backward_euler_with_as_many_values(tmp_path, capsys):

@@ -34,9 +34,12 @@ def last_json(text):
 
 
 def test_json_line_and_file_agree(tmp_path, capsys):
-    output = tmp_path / "run.h5"
-    assert main([*SMALL, "--output", str(output), "--json"]) == 0
+    output, trace = tmp_path / "run.h5", tmp_path / "traces" / "run.json"
+    traced = ["--trace", str(trace), "--trace-batches", "2"]
+    assert main([*SMALL, "--output", str(output), "--json", *traced]) == 0
     said = last_json(capsys.readouterr().out)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert [event["name"] for event in events].count("batch") == 2
     assert set(said) == KEYS
     assert said["ranks"] == 1
     assert said["output"] == str(output)
@@ -115,6 +118,8 @@ def test_help_gives_every_option_with_its_default(capsys):
         (["--lr", "-1"], "learning_rate must be a positive number, got -1.0"),
         (["--weight-decay", "0.1"], "--weight-decay is for --optimizer adamw or sgd, got adam"),
         (["--data", "har", "--data-dir", "no/such/folder"], "no/such/folder"),
+        (["--trace-batches", "2"], "--trace-batches belongs to --trace"),
+        (["--trace", "run.doc"], "--trace must end with one of"),
         (["--bound", "0.1"], "--bound belongs to --accuracy adaptive"),
         (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
     ],

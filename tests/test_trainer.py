@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pint.comm import SerialCommunicator
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
+from pint.timeline import Timeline
 from pint.train.datasets import SequenceData
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
@@ -60,6 +62,21 @@ def test_learns_and_records_every_column():
     assert {"compile", "training", "parallel_test", "exact_test"} == set(log.timings)
     assert np.array(log.forward_residuals).shape == (6 * 4, 3)
     assert np.isnan(log.forward_residuals[0][0])
+
+
+def test_the_first_batches_are_recorded():
+    timeline = Timeline()
+    options = TrainingOptions(epochs=2, batch=25)
+    mgrit = MGRITOptions(levels=2, max_iterations=3)
+    trainer = make_trainer(options, mgrit=mgrit, timeline=timeline, num_recorded=3)
+    log = trainer.train()
+    events = timeline.events()
+    count = Counter(events.phase.tolist())
+    whole = ("batch", "forward solve", "backward solve", "linearization", "gradient", "update")
+    assert [count[phase] for phase in whole] == [3] * 6
+    assert count["coarsest level"] == 3 * (3 + 3)
+    assert events.iteration[events.phase == "batch"].tolist() == [0, 1, 2]
+    assert sum(seconds.sum() for seconds in events.seconds().values()) < log.timings["training"]
 
 
 class Batches(Progress):

@@ -9,23 +9,26 @@ import numpy as np
 
 from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.relaxation import relax, step_in_turn
-from pint.mgrit.stopwatch import timed
 from pint.mgrit.truncation import solve_truncated
 from pint.propagator import State
 
 
-@timed("coarsest level")
 def solve_coarsest(hierarchy: Hierarchy) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
-    level, driver = hierarchy.levels[-1], hierarchy.driver
+    level = hierarchy.levels[-1]
+    with hierarchy.watch.phase("coarsest level", level.index):
+        _solve(level, hierarchy)
+
+
+def _solve(level: Level, hierarchy: Hierarchy) -> None:
     if hierarchy.gathered is not None and hierarchy.options.truncation is not None:
         solve_truncated(level, hierarchy.gathered, hierarchy)
     elif hierarchy.gathered is not None:
         _gather_and_step(level, hierarchy.gathered, hierarchy)
     elif hierarchy.relaxes_coarsest:
-        relax(level, driver)
+        relax(level, hierarchy.driver)
     else:
-        step_in_turn(level, driver)
+        step_in_turn(level, hierarchy.driver)
 
 
 def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> None:
@@ -36,7 +39,7 @@ def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> N
     if 0 in level.block:
         level.g[1, ...] = level.u[1, ...]
     own = np.ascontiguousarray(level.g[level.owned])
-    with hierarchy.watch.phase("messages"):
+    with hierarchy.watch.phase("messages", level.index):
         gathered = hierarchy.comm.allgather_blocks(own, np.diff(level.layout.bounds))
     everything.g[1:] = in_library_of(level.u, gathered)
     if hierarchy.options.periodic:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
 from pint.mgrit.richardson import Richardson
-from pint.mgrit.stopwatch import Stopwatch, timed
+from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
 from pint.propagator import State, Step
 from pint.slots import Slots, shifted, slots_of
@@ -204,10 +204,11 @@ class Level:
         """Bring the ghost up to date; collective over the ranks with points."""
         self.wait(self.receive_ghost(), self.send_last())
 
-    @timed("messages")
     def wait(self, *requests: Request | None) -> None:
         """Wait for the messages that are under way."""
-        wait(*requests)
+        if any(request is not None for request in requests):
+            with self.watch.phase("messages", self.index):
+                wait(*requests)
 
 
 def whole(level: Level) -> Level:

@@ -90,13 +90,15 @@ class Iteration:
         return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
-        self.hierarchy.driver.iteration = len(self.residuals)
+        watch = self.hierarchy.watch
+        watch.iteration = self.hierarchy.driver.iteration = len(self.residuals)
         shape = self.options.shape_of(len(self.residuals))
         self.grid_steps.append(self.whole.levels[0].grid.num_steps)
         richardson = self.hierarchy.levels[0].richardson
         if richardson is not None:
             richardson.iteration = len(self.residuals)
-        if self.hierarchy.on_visit is None and richardson is None:
+        looks_on = self.hierarchy.on_visit is not None or watch.recording is not None
+        if richardson is None and not looks_on:
             self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
         else:  # who looks on needs every operation in its turn, and extrapolation is in Python
             cycle(self.hierarchy, shape)
@@ -126,7 +128,7 @@ class Iteration:
             self.residuals.append(math.nan)
             return
         norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
-        with hierarchy.watch.phase("messages"):
+        with hierarchy.watch.phase("messages", finest.index):
             norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
         self._settle(finest.norms[finest.c_rows])
@@ -166,7 +168,8 @@ class Iteration:
         points = np.asarray(slots_of(finest.c_steps, finest.num_slots)) + finest.block.start - 1
         bad = points[~(norms < tolerance**2)]
         first = np.array([bad[0] if bad.size else _NOWHERE])
-        self._first_unsettled = int(self.hierarchy.comm.allgather_blocks(first).min())
+        with self.hierarchy.watch.phase("messages", finest.index):
+            self._first_unsettled = int(self.hierarchy.comm.allgather_blocks(first).min())
 
     def _leave_alone(self) -> None:
         """Go on with the levels from the last point before which all residuals are small."""
@@ -190,7 +193,8 @@ class Iteration:
             first = finest.block.start + int(
                 np.argmin(np.asarray(xp.all(xp.isfinite(flat), axis=1)))
             )
-        point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
+        with self.hierarchy.watch.phase("messages", finest.index):
+            point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
         if point == _NOWHERE:
             return ""
         return f"the state is not finite at {self._name_of(point)}"

@@ -21,6 +21,7 @@ from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
 from pint.mgrit.richardson import check_model
+from pint.mgrit.stopwatch import NOWHERE
 from pint.mgrit.storage import Composed, Trajectory, on_c_points
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, State, changes_space, has_own_equation
@@ -199,7 +200,7 @@ class MGRIT:
         begin = time.perf_counter()
         history = self._history = Iteration(self.hierarchy, on_iteration)
         watch = self.hierarchy.watch
-        watch.seconds = {}
+        watch.seconds, watch.iteration = {}, NOWHERE
         self.hierarchy.on_visit = _telling(on_visit, history)
         guess = self._checked_guess(guess)
         with watch.phase("rest"), limited_blas(self.hierarchy.driver.blas_threads):

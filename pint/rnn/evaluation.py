@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator
 from pint.mgrit.result import Result
+from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.losses import Loss
@@ -124,6 +125,7 @@ class Evaluation:
         num_remembered: int = 0,
     ) -> None:
         self.network, self.loss, self.comm = network, loss, comm
+        self.watch = Stopwatch()
         self.stages = Stages(network, num_steps, forward, backward, comm, num_remembered)
 
     def solve(self, batch: Batch, *, record: bool = False) -> Solved:
@@ -131,18 +133,21 @@ class Evaluation:
         a = self.network.architecture
         start = batch.initial_state(a, self.network.weights.get("initial_state"))
         sequences = Sequences(x=batch.x, mask=batch.mask, numbers=batch.numbers)
-        results = self.stages.solve(sequences, start, record=record)
-        return Solved(results, pool(a.pooling, self.stages.top, results[-1], batch.mask))
+        with self.watch.phase("forward solve"):
+            results = self.stages.solve(sequences, start, record=record)
+            return Solved(results, pool(a.pooling, self.stages.top, results[-1], batch.mask))
 
     def loss_and_gradient(self, batch: Batch, targets: Targets, *, inputs: bool) -> Part:
         """Return this rank's part of loss and gradient, and if asked by the inputs; collective."""
         solved = self.solve(batch, record=True)
-        head = agreed(self.comm, lambda: self._head(solved, targets.at(solved.features.times)))
+        with self.watch.phase("head"):
+            head = agreed(self.comm, lambda: self._head(solved, targets.at(solved.features.times)))
         pooling, top = self.network.architecture.pooling, self.stages.top
         d_finals, d_outputs = transposed_pool(
             pooling, top, solved.results[-1], batch.mask, head.d_features
         )
-        back = self.stages.transpose(solved.results, d_finals, d_outputs, inputs=inputs)
+        with self.watch.phase("backward solve"):
+            back = self.stages.transpose(solved.results, d_finals, d_outputs, inputs=inputs)
         named = views(back.parameters, self.network.architecture.shapes)
         if "initial_state" in named and batch.start is None and self.comm.rank == 0:
             named["initial_state"] += back.start.sum(axis=1)
@@ -174,5 +179,6 @@ def agreed(comm: Communicator, action: Callable[[], T]) -> T:
     except Exception as error:  # every rank must hear of it
         comm.agree(error)
         raise
-    comm.agree(None)
+    with Stopwatch().phase("messages"):
+        comm.agree(None)
     return done

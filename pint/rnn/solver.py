@@ -199,7 +199,8 @@ class NetworkSolver:
         targets = agreed(self.comm, lambda: Targets.of(np.asarray(y), batch, self.loss, a))
         own = self._own(batch)
         part = agreed(self.comm, lambda: self._part(batch, targets, own, inputs))
-        return self._total(part, own, batch, int((targets.weights > 0).sum()), inputs)
+        with self.evaluation.watch.phase("messages"):
+            return self._total(part, own, batch, int((targets.weights > 0).sum()), inputs)
 
     def _batch(self, x: Any, mask: Any, start: Any, numbers: Any = None) -> Batch:
         """Return a batch that fits."""

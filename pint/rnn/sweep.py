@@ -12,6 +12,7 @@ from pint.adjoint import AdjointResult, AdjointSolver
 from pint.comm import Communicator
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
+from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
 from pint.rnn.memory import Memory
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
@@ -80,6 +81,7 @@ class Sweep:
         self.model = Recurrence(options, parameters)
         self.model.team = Team(forward.threads or 1)
         self.comm, self.is_reverse, self.num_steps = comm, is_reverse, num_steps
+        self.watch = Stopwatch()
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
         self.forward = MGRIT(self.model, grid, forward, comm)
         self.backward = AdjointSolver(self.forward, backward)
@@ -106,7 +108,8 @@ class Sweep:
     def bind(self, sequences: Sequences, *, backward: bool) -> None:
         """Bind sequences, so that `solve` can step, and `transpose` too if `backward`."""
         bound = sequences.backwards() if self.is_reverse else sequences
-        self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
+        with self.watch.phase("inputs"):
+            self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
         self._numbers = sequences.numbers
 
     def solve(self, start: Array, *, record: bool) -> Result:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pint.comm import Communicator, Request
 from pint.mgrit.hierarchy import Hierarchy, Level, gathered_level
 from pint.mgrit.norms import NUM_DIGITS
-from pint.mgrit.stopwatch import Stopwatch
+from pint.mgrit.stopwatch import NOWHERE, Stopwatch
 from pint.propagator import Linearization, Propagator, State, Step
 from pint.slots import Slots, slots_of
 from pint.stepping import Driver
@@ -105,7 +105,7 @@ class Notes:
 
     def begin(self, rank: int) -> None:
         """Begin again, for another rank."""
-        self.rank, self.solve, self.iteration = rank, "", -1
+        self.rank, self.solve = rank, ""
         self.operations: list[Operation] = []
         self.num_steps: dict[tuple[str, int], int] = {}
         self.num_bytes = 0
@@ -118,13 +118,12 @@ class Notes:
 
     def message(self, kind: Kind, name: str, size: int, other: int = 0, channel: int = 0) -> None:
         """Note a message."""
-        self._note(kind, name, -1, size, 1, other, channel)
+        self._note(kind, name, NOWHERE, size, 1, other, channel)
 
     def _note(self, kind: Kind, name: str, level: int, *rest: int) -> None:
-        phase = self.watch.current
-        self.operations.append(
-            Operation(kind, name, self.solve, phase, level, self.iteration, *rest)
-        )
+        phase, phase_level = self.watch.current
+        level, iteration = phase_level if level == NOWHERE else level, self.watch.iteration
+        self.operations.append(Operation(kind, name, self.solve, phase, level, iteration, *rest))
 
     def program(self) -> Program:
         """Return what was noted."""
@@ -134,10 +133,22 @@ class Notes:
 class NotingStopwatch(Stopwatch):
     """Tells which phase is under way."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._levels: list[int] = []
+
+    def begin(self, phase: str, level: int = NOWHERE) -> None:  # noqa: D102
+        super().begin(phase, level)
+        self._levels.append(level)
+
+    def end(self) -> None:  # noqa: D102
+        super().end()
+        self._levels.pop()
+
     @property
-    def current(self) -> str:
-        """The innermost phase; "rest" outside of all."""
-        return self._open[-1] if self._open else "rest"
+    def current(self) -> tuple[str, int]:
+        """The innermost phase and its level; "rest" outside of all."""
+        return (self._open[-1], self._levels[-1]) if self._open else ("rest", NOWHERE)
 
 
 class NotingCommunicator(Communicator):
@@ -321,7 +332,6 @@ class NotingDriver(Driver):
         self.replays, self.recording = replays, recording
 
     def _work(self, name: str, level: Level, size: int, length: int = 1) -> None:
-        self.notes.iteration = self.iteration
         is_recorded = level.index == 0 and self.iteration == self.recording
         self.notes.work(name + RECORDED * is_recorded, level.index, size, length)
 
@@ -416,4 +426,4 @@ def solving(notes: Notes, solve: str, driver: Driver) -> Iterator[None]:
         for level, count in driver.num_steps.items():
             key = (solve, level)
             notes.num_steps[key] = notes.num_steps.get(key, 0) + count
-        notes.solve, notes.iteration = before, -1
+        notes.solve = before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import as_communicator
+from pint.mgrit.stopwatch import Stopwatch
 from pint.options import at_least, positive
 from pint.rnn.solver import LossAndGradient, NetworkSolver
+from pint.timeline import Timeline
 from pint.train.accuracy import (
     AccuracyControl,
     AccuracyLog,
@@ -165,6 +167,11 @@ class Trainer:
         Told of batches and epochs.
     on_epoch : callable, optional
         Called with the log after every epoch, and once more at the end; writes files.
+    timeline : Timeline, optional
+        Records the first `num_recorded` batches. To record all that is done, evaluation on test
+        data included, train inside its ``with`` block instead.
+    num_recorded : int, default 3
+        See there.
 
     Attributes
     ----------
@@ -186,7 +193,10 @@ class Trainer:
         comm: Any = None,
         progress: Progress | None = None,
         on_epoch: Callable[[TrainingLog], None] | None = None,
+        timeline: Timeline | None = None,
+        num_recorded: int = 3,
     ) -> None:
+        at_least("num_recorded", num_recorded, 1)
         _check_fit(solver, data)
         self.solver = solver
         self.control = AccuracyControl(solver, options.accuracy)
@@ -196,6 +206,8 @@ class Trainer:
         self.comm = as_communicator(comm)
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
+        self.timeline, self.num_recorded = timeline, num_recorded
+        self.watch = Stopwatch()
         names = COLUMNS if data.is_classification else ERROR_COLUMNS
         self.log = TrainingLog(accuracy=self.control.log, names=names)
         self.last_update = self._no_update()
@@ -242,17 +254,25 @@ class Trainer:
             num_updates = self.last_update.state.num_updates
             factor = options.schedule.factor(num_updates, options.epochs * len(batches))
             means.learning_rate = factor * options.optimizer.learning_rate
-            with self.log.timed("training"):
+            self.watch.iteration = num_updates
+            with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
                 numbers = chosen if self.solver.num_remembered else None
                 x, y, mask = data.train(chosen)
                 got = self.control.loss_and_gradient(x, y, mask, numbers)
-                gradient, norm = clip_by_norm(got.gradient, options.clip)
-                self._change_parameters(gradient, means.learning_rate)
+                with self.watch.phase("update"):
+                    gradient, norm = clip_by_norm(got.gradient, options.clip)
+                    self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
             self.log.backward_residuals.append(got.backward_residuals)
             means.add(got, norm, time.perf_counter() - begin)
             self.progress.batch(epoch, index + 1, len(batches), means)
         return means
+
+    def _recorded(self, num_updates: int) -> AbstractContextManager[object]:
+        """Return what records a batch, if it is one of the first."""
+        if self.timeline is None or num_updates >= self.num_recorded:
+            return nullcontext()
+        return self.timeline
 
     def _change_parameters(self, gradient: NDArray[Any], learning_rate: float) -> None:
         """Update the parameters in place; nothing of their size is allocated."""

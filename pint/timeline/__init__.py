@@ -1,0 +1,9 @@
+"""What every rank did when: recorded, put together, written as a trace, and drawn."""
+
+from pint.timeline.clock import clock_offset
+from pint.timeline.events import Events
+from pint.timeline.figure import draw_events, save_figure
+from pint.timeline.recorder import Timeline
+from pint.timeline.trace import write_trace
+
+__all__ = ["Events", "Timeline", "clock_offset", "draw_events", "save_figure", "write_trace"]
