@@ -1,4 +1,4 @@
-"""The `pint` command: look into run files, export networks, and check an installation."""
+"""The `pint` command: run files, networks, the installation, and what runs will cost."""
 
 import argparse
 import os
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 if `doctor` found a problem, or 2 if `inspect` could not read a file
-        or `export` could not write one.
+        Exit status: 0, or 1 if `doctor` found a problem, or 2 if a file could not be read or
+        written, or values do not fit.
 
     Raises
     ------
@@ -40,12 +40,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "run.h5"])  # doctest: +SKIP
     0
     """
-    arguments = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] in _SCALING:
+        from pint.scaling.command import main as scaling  # Numba, only where it is needed
+
+        return scaling(given)
+    arguments = _parser().parse_args(given)
     if arguments.command == "inspect":
         return _inspect(arguments.files)
     if arguments.command == "export":
         return _export(arguments)
     return _doctor()
+
+
+_SCALING = {
+    "calibrate": "measure what work and messages take on this machine",
+    "predict": "tell time, speedup and memory of a run on any number of ranks",
+    "tune": "find the options that train fastest at a wanted gradient error",
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     inspect = commands.add_parser("inspect", help="show what run files hold")
     inspect.add_argument("files", nargs="+", metavar="FILE", help="HDF5 file of a run")
     _add_export(commands.add_parser("export", help="write a network for other programs"))
+    for name, told in _SCALING.items():
+        commands.add_parser(name, help=told)
     commands.add_parser("doctor", help="check this installation and name what is wrong")
     return parser
 

@@ -99,7 +99,7 @@ class Table:
     sizes: NDArray[np.int64]
     seconds: NDArray[np.float64]
 
-    def at(self, size: int) -> float:
+    def at(self, size: float) -> float:
         """Return the seconds of a size; in proportion to it beyond the largest."""
         last = int(self.sizes[-1])
         if size > last:
@@ -124,6 +124,8 @@ class Costs:
         Seconds that other ways take for each step of a sequence, by name.
     problem : dict of str to object
         What was measured: names and values for the reader, and for `pint predict`.
+    share : float, default 1.0
+        Part of the batch that a rank works on: so many states cost as much as that part of them.
     """
 
     machine: Machine
@@ -131,6 +133,7 @@ class Costs:
     call: float = 0.0
     baselines: dict[str, float] = field(default_factory=dict)
     problem: dict[str, Any] = field(default_factory=dict)
+    share: float = 1.0
 
     def of(self, one: Operation, size: int, everybody: int) -> tuple[float, float]:
         """Return what an operation takes the rank, and how long a message is under way.
@@ -165,23 +168,26 @@ class Costs:
             one = one._replace(name=swept, size=1)  # a chain is one interval
         table = self._table(one)
         times = one.length if one.name.startswith("sweep") else 1
-        return (table.at(amount(one)) * times + self.call) / self.machine.speed
+        return (table.at(amount(one) * self.share) * times + self.call) / self.machine.speed
 
     def _table(self, one: Operation) -> Table:
-        """Return the table of some work; that of a finer level where the levels are more."""
-        for level in range(one.level, -2, -1):
-            table = self.tables.get((one.solve, one.name, level))
-            if table is not None:
-                return table
-        plain = (one.solve, one.name.split(" ")[0])
-        levels = [key[2] for key in self.tables if key[:2] == plain]
-        if not levels:
+        """Return the table of some work, or of what is most like it."""
+        exact = (one.solve, one.name, one.level)
+        if exact in self.tables:
+            return self.tables[exact]
+
+        def unlikeness(key: Key) -> tuple[bool, bool, int]:
+            solve, name, level = key
+            return solve != one.solve, name != one.name, abs(level - one.level)
+
+        kind = one.name.split(" ")[0]
+        alike = [key for key in self.tables if key[1].split(" ")[0] == kind]
+        if not alike:
             raise ValueError(
-                f"the costs have no table for {one.solve} {one.name!r}: measure them with the same "
-                "options"
+                f"the costs have no table for {one.name!r} ({one.solve or 'training'}): measure "
+                "them with the same options"
             )
-        near = min(levels, key=lambda level: abs(level - one.level))
-        return self.tables[(*plain, near)]
+        return self.tables[min(alike, key=unlikeness)]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a TOML file; an existing one is replaced."""

@@ -54,6 +54,11 @@ class Run:
         Of a network that is trained; 0: no training around the two solves.
     parameter_bytes : int, default 4
         Of a number among them, and in the scores.
+    tape_bytes : tuple of int
+        Bytes that the linearisation of a step takes, by level; the last entry holds for all coarser
+        levels.
+    fixed_bytes : int, default 0
+        What every rank keeps besides: parameters, inputs.
     groups : int, default 1
         Groups of ranks that share the sequences of a batch; each shares time.
 
@@ -70,6 +75,8 @@ class Run:
     replays: bool = False
     num_parameters: int = 0
     parameter_bytes: int = 4
+    tape_bytes: tuple[int, ...] = (0,)
+    fixed_bytes: int = 0
     groups: int = 1
 
     def __post_init__(self) -> None:
@@ -143,7 +150,7 @@ class _Walk:
     def __init__(self, run: Run, size: int) -> None:
         self.run, self.size, self.notes = run, size, Notes()
         self.comm = NotingCommunicator(self.notes, size)
-        self.model = Sizeless(self.notes, run.state_bytes)
+        self.model = Sizeless(self.notes, run.state_bytes, run.tape_bytes)
         grid = TimeGrid.uniform(0.0, 1.0, run.num_steps)
         self.forward = MGRIT(self.model, grid, fixed(run.forward), self.comm)
         self.adjoint = None
@@ -161,6 +168,7 @@ class _Walk:
         """Walk what a rank does."""
         notes = self.notes
         notes.begin(rank)
+        notes.num_bytes = self.run.fixed_bytes
         self.comm.move()
         driver = self._place(self.forward)
         training = self.run.num_parameters > 0

@@ -274,12 +274,16 @@ class Sizeless(Propagator):
         Takes down linearisations and gradients.
     state_bytes : tuple of int
         Bytes of a state by level; the last entry holds for all coarser levels.
+    tape_bytes : tuple of int
+        Bytes of the linearisation of a step, likewise.
     """
 
     batched = True
 
-    def __init__(self, notes: Notes, state_bytes: tuple[int, ...]) -> None:
-        self.notes, self.state_bytes = notes, state_bytes
+    def __init__(
+        self, notes: Notes, state_bytes: tuple[int, ...], tape_bytes: tuple[int, ...] = (0,)
+    ) -> None:
+        self.notes, self.state_bytes, self.tape_bytes = notes, state_bytes, tape_bytes
         self.dtype = np.dtype(np.uint8)
 
     @property
@@ -293,7 +297,9 @@ class Sizeless(Propagator):
 
     def linearize(self, u: State, step: Step) -> _NoTape:
         """Note that steps are linearised."""
-        self.notes.work("linearize", step.level, int(np.size(step.last)))
+        count = int(np.size(step.last))
+        self.notes.work("linearize", step.level, count)
+        self.notes.num_bytes += count * self.tape_bytes[min(step.level, len(self.tape_bytes) - 1)]
         return _NoTape(self, u, step)
 
 

@@ -1,0 +1,311 @@
+"""What can be calibrated and predicted by name: the training of a GRU, and the heat equation."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from pint.mgrit.solver import MGRIT
+from pint.models.heat import Heat
+from pint.options import MGRITOptions, at_least
+from pint.rnn.cells import CellName
+from pint.rnn.network import Network
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.schedule import CoarseStep
+from pint.rnn.solver import NetworkSolver
+from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
+from pint.scaling.costs import Costs
+from pint.scaling.schedule import Run
+from pint.timegrid import TimeGrid
+from pint.train.optimizers import Adam
+
+EXACT = MGRITOptions(levels=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(ABC):
+    """A problem, and how MGRIT solves it.
+
+    Parameters
+    ----------
+    steps : int
+        Length N of the time grid, or T of the sequences.
+    levels, min_coarse : int
+        See `MGRITOptions`.
+    coarsening, relax : int or tuple of int
+        See `MGRITOptions`.
+    coarsest : str
+        See `MGRITOptions`.
+    truncation : int, default 0
+        See `MGRITOptions`; 0 is none.
+    forward_iterations : int
+        Cycles of the solve.
+    """
+
+    kind: ClassVar[str]
+
+    steps: int = 1024
+    levels: int = 3
+    coarsening: int | tuple[int, ...] = 4
+    relax: int | tuple[int, ...] = 1
+    min_coarse: int = 2
+    coarsest: str = "gather"
+    truncation: int = 0
+    forward_iterations: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "levels", "forward_iterations"):
+            at_least(name, getattr(self, name), 1)
+        _ = self.options  # which are checked where they are made
+
+    @property
+    def options(self) -> MGRITOptions:
+        """Options of the forward solve."""
+        return MGRITOptions(
+            levels=self.levels,
+            coarsening=self.coarsening,
+            relax=self.relax,
+            min_coarse=self.min_coarse,
+            coarsest=self.coarsest,  # type: ignore[arg-type]
+            truncation=self.truncation or None,
+            max_iterations=self.forward_iterations,
+        )
+
+    @property
+    def first_factor(self) -> int:
+        """Coarsening factor of the finest level."""
+        return self.coarsening if isinstance(self.coarsening, int) else self.coarsening[0]
+
+    @abstractmethod
+    def run(self, groups: int = 1) -> Run:
+        """Return what is walked."""
+
+    @abstractmethod
+    def measure(self, lengths: Sequence[int], repeats: int = 5) -> Costs:
+        """Return the costs of work on this machine, on one process."""
+
+    @abstractmethod
+    def baselines(self, steps: int) -> dict[str, float]:
+        """Return seconds for each step of other ways to do the same, timed over so many steps."""
+
+    def described(self) -> dict[str, Any]:
+        """Return names and values of which `workload_of` makes the same again."""
+        return {"kind": self.kind, **asdict(self)}
+
+    def changed(self, **changes: Any) -> Self:
+        """Return the same with other values; those that are None stay."""
+        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatWorkload(Workload):
+    """The heat equation in one dimension, implicit Euler.
+
+    Parameters
+    ----------
+    nodes : int, default 129
+        Nodes in space.
+    """
+
+    kind = "heat"
+
+    nodes: int = 129
+
+    def _model(self) -> Heat:
+        return Heat(num_nodes=self.nodes)
+
+    def _grid(self) -> TimeGrid:
+        return TimeGrid.uniform(0.0, 1e-3 * self.steps, self.steps)
+
+    def run(self, groups: int = 1) -> Run:  # noqa: D102
+        if groups != 1:
+            raise ValueError("the heat equation has no batch to split: groups must be 1")
+        size = int(np.prod(self._model().state_shape)) * 8
+        return Run(num_steps=self.steps, forward=self.options, state_bytes=(size,), replays=True)
+
+    def measure(self, lengths: Sequence[int], repeats: int = 5) -> Costs:  # noqa: D102
+        model = self._model()
+        start = np.sin(np.linspace(0.0, np.pi, model.state_shape[0]))
+        grid = TimeGrid.uniform(0.0, 1e-3 * max(lengths), max(lengths))
+        return SolveCalibration(model, grid, start, self.options).measure(lengths, repeats)
+
+    def baselines(self, steps: int) -> dict[str, float]:  # noqa: D102
+        model = self._model()
+        start = np.zeros(model.state_shape)
+        solver = MGRIT(model, TimeGrid.uniform(0.0, 1e-3 * steps, steps), EXACT)
+        return {"serial stepping": _median(lambda: solver.solve(start)) / steps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRUWorkload(Workload):
+    """A step of training a network of recurrent layers: both passes and Adam's update.
+
+    Parameters
+    ----------
+    batch : int, default 100
+        Sequences of a step.
+    features, hidden, layers, outputs : int
+        Shape of the network.
+    cell, coarse_step, substep
+        See `RecurrenceOptions`.
+    backward_iterations : int, default 2
+        Cycles of the adjoint solve.
+    """
+
+    kind = "gru"
+
+    batch: int = 100
+    features: int = 9
+    hidden: int = 100
+    layers: int = 1
+    outputs: int = 6
+    cell: CellName = "implicit"
+    coarse_step: CoarseStep = "averaged"
+    substep: int = 4
+    backward_iterations: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("backward_iterations", self.backward_iterations, 1)
+        at_least("batch", self.batch, 1)
+        self.network()
+
+    def network(self, cell: CellName | None = None) -> Network:
+        """Return such a network, its parameters drawn."""
+        kind = cell or self.cell
+        unfit = kind != "implicit" and self.coarse_step == "implicit"
+        coarse_step: CoarseStep = "averaged" if unfit else self.coarse_step
+        options = RecurrenceOptions(
+            num_features=self.features, hidden=self.hidden, layers=self.layers, cell=kind,
+            coarse_step=coarse_step, substep=self.substep,
+        )  # fmt: skip
+        return Network(options, self.outputs)
+
+    @property
+    def backward(self) -> MGRITOptions:
+        """Options of the adjoint solve."""
+        return replace(self.options, max_iterations=self.backward_iterations)
+
+    def run(self, groups: int = 1) -> Run:  # noqa: D102
+        if self.batch % groups:
+            raise ValueError(f"groups must divide the batch, {self.batch}, got {groups}")
+        a = self.network().architecture
+        batch = self.batch // groups
+        size = a.num_states * batch * a.state_width * 4
+        tapes = [7 * size * phases for phases in self.evaluations()]
+        fixed = 4 * (4 * self.network().parameters.size + self.batch * self.steps * self.features)
+        return Run(
+            num_steps=self.steps,
+            forward=self.options,
+            backward=self.backward,
+            state_bytes=(size,),
+            num_parameters=self.network().parameters.size,
+            groups=groups,
+            tape_bytes=tuple(tapes),
+            fixed_bytes=fixed,
+        )
+
+    def evaluations(self) -> list[int]:
+        """Return, level by level, the gate evaluations of a step."""
+        options, num_fine = self.network().options, 1
+        found = [1]
+        for level, m in enumerate(self.options.factors(self.steps), start=1):
+            num_fine *= int(np.max(m))
+            found.append(len(options.phases_of(level, num_fine)))
+        return found
+
+    def measure(self, lengths: Sequence[int], repeats: int = 5) -> Costs:  # noqa: D102
+        return self._calibration().measure(lengths, repeats)
+
+    def _calibration(self) -> TrainingCalibration:
+        network = self.network()
+        adam = Adam(learning_rate=1e-3)
+        state = adam.init(network.parameters)
+        return TrainingCalibration(
+            network, self.options, self.backward, self.batch,
+            lambda gradient: adam.update(gradient, state, network.parameters),
+        )  # fmt: skip
+
+    def baselines(self, steps: int) -> dict[str, float]:
+        """Return the seconds for each step of exact stepping, and of torch.nn.GRU if there is one.
+
+        Without torch, "classic GRU" is pint's own, stepped exactly.
+        """
+        found = {"serial stepping": self._exact(self.cell, steps)}
+        try:
+            found["classic GRU (torch)"] = self._torch(steps)
+        except ImportError:
+            found["classic GRU (pint)"] = self._exact("classic", steps)
+        return found
+
+    def _data(self, steps: int) -> tuple[Any, Any]:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((self.batch, steps, self.features), dtype=np.float32)
+        return x, rng.integers(self.outputs, size=self.batch)
+
+    def _exact(self, cell: CellName, steps: int) -> float:
+        network, (x, y) = self.network(cell), self._data(steps)
+        solver = NetworkSolver(network, steps, EXACT, EXACT)
+        adam = Adam(learning_rate=1e-3)
+        state = adam.init(network.parameters)
+
+        def step() -> None:
+            adam.update(solver.loss_and_gradient(x, y).gradient, state, network.parameters)
+
+        return _median(step) / steps
+
+    def _torch(self, steps: int) -> float:
+        import torch
+
+        torch.set_num_threads(1)
+        recurrent = torch.nn.GRU(self.features, self.hidden, self.layers, batch_first=True)
+        head = torch.nn.Linear(self.hidden, self.outputs)
+        x, y = (torch.from_numpy(array) for array in self._data(steps))
+        parameters = [*recurrent.parameters(), *head.parameters()]
+        adam = torch.optim.Adam(parameters, lr=1e-3)
+
+        def step() -> None:
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(head(recurrent(x)[0][:, -1]), y).backward()
+            adam.step()
+
+        return _median(step) / steps
+
+
+def _median(action: Callable[[], object], repeats: int = 5) -> float:
+    """Return the median seconds of some calls after a first one."""
+    action()
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds))
+
+
+WORKLOADS: dict[str, type[Workload]] = {one.kind: one for one in (GRUWorkload, HeatWorkload)}
+
+
+def workload_of(described: dict[str, Any]) -> Workload:
+    """Return what `Workload.described` told of.
+
+    Raises
+    ------
+    ValueError
+        If it is not of that form.
+    """
+    kind = described.get("kind")
+    if kind not in WORKLOADS:
+        raise ValueError(f"kind must be one of {sorted(WORKLOADS)}, got {kind!r}")
+    known = {one.name for one in fields(WORKLOADS[kind])}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in described.items()
+        if name in known
+    }
+    return WORKLOADS[kind](**values)
