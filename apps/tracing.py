@@ -11,7 +11,7 @@ from pint.results.atomic import check_folder
 from pint.timeline import Timeline
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse._ActionsContainer) -> None:
     """Give a parser the argument."""
     parser.add_argument(
         "--trace",
