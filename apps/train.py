@@ -27,6 +27,7 @@ from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import AccuracyOptions
 from pint.train.datasets import SequenceData, load_digits, load_har
+from pint.train.features import load_features
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
@@ -86,14 +87,25 @@ def _prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
         if turn:
             try:
                 check_target(args.output)
-                if args.data == "digits" and args.data_dir is not None:
-                    raise ValueError("--data-dir is for --data har; digits need none")
-                data = load_digits() if args.data == "digits" else load_har(args.data_dir)
+                data = _load(args)
             except Exception as caught:  # the other ranks must hear of it
                 error = caught
         comm.agree(error)
     assert data is not None
     return data
+
+
+def _load(args: argparse.Namespace) -> SequenceData:
+    """Return the data that the command line names."""
+    if args.data != "har" and args.data_dir is not None:
+        raise ValueError(f"--data-dir is for --data har; {args.data} need none")
+    if (args.data == "hmdb51") != (args.features is not None):
+        raise ValueError(
+            "--data hmdb51 and --features FILE belong together: apps.hmdb51 writes the file"
+        )
+    if args.data == "hmdb51":
+        return load_features(args.features)
+    return load_digits() if args.data == "digits" else load_har(args.data_dir)
 
 
 def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> NetworkSolver:
@@ -288,8 +300,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--data", choices=("digits", "har"), default="digits", help="what to train on")
+    add("--data", choices=("digits", "har", "hmdb51"), default="digits", help="what to train on")
     add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
+    add("--features", type=Path, help="file of apps.hmdb51, for --data hmdb51")
     add("--hidden", type=int, default=64, help="width of the state")
     add("--layers", type=int, default=1, help="number of stacked layers")
     add("--batch", type=int, default=25, help="sequences per update")
