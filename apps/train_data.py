@@ -11,9 +11,10 @@ from pint.results import check_target
 from pint.rnn.losses import CrossEntropy, Loss, SquaredError
 from pint.train.data import SequenceData
 from pint.train.datasets import load_digits, load_har
+from pint.train.features import load_features
 from pint.train.tasks import BASELINES, TASKS
 
-SETS = ("digits", "har", *TASKS)
+SETS = ("digits", "har", "hmdb51", *TASKS)
 
 
 def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
@@ -42,6 +43,10 @@ def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
 def _load(args: argparse.Namespace) -> SequenceData:
     if args.data_dir is not None and args.data != "har":
         raise ValueError(f"--data-dir is for --data har; {args.data} needs none")
+    if (args.data == "hmdb51") != (args.features is not None):
+        raise ValueError(
+            "--data hmdb51 and --features FILE belong together: apps.hmdb51 writes the file"
+        )
     if args.data in TASKS:
         make = TASKS[args.data]
         own = inspect.signature(make).parameters
@@ -53,6 +58,8 @@ def _load(args: argparse.Namespace) -> SequenceData:
             raise ValueError(
                 f"--{name} is for --data {', '.join(TASKS)}; {args.data} has sequences of its own"
             )
+    if args.data == "hmdb51":
+        return load_features(args.features)
     return load_digits() if args.data == "digits" else load_har(args.data_dir)
 
 

@@ -141,6 +141,7 @@ def _add_data(group: Group) -> None:
     add = group.add_argument
     add("--data", choices=SETS, default="digits", help="what to train on")
     add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
+    add("--features", type=Path, help="file of apps.hmdb51, for --data hmdb51")
     add("--length", type=count, help="steps of generated sequences; the task's own if left out")
     add("--samples", type=count, help="generated training sequences; the task's own if left out")
 

@@ -8,16 +8,17 @@ onnx = pytest.importorskip("onnx", reason="models of frames need onnx: pint[vide
 pytest.importorskip("onnxruntime", reason="models of frames need onnxruntime: pint[video]")
 
 SIZE, FRAMES = 32, 16
+"""Height and width of the frames, and the length of the longest clip."""
 MOTIONS = ("down", "grow", "left", "right", "shrink", "up")
 
 
 def write_clip(path, motion, rng, frames=FRAMES):
     """Write a square or disc that moves; its middle, size, speed and grey are drawn."""
-    centre, radius = rng.uniform(11, 21, 2), rng.uniform(4, 6)
-    speed = rng.uniform(0.6, 0.9)
-    round_shape, grey = rng.random() < 0.5, rng.uniform(150, 250)
+    centre, radius = rng.uniform(14, 18, 2), rng.uniform(4.5, 5.5)
+    speed = rng.uniform(0.8, 1.0)
+    round_shape, grey = rng.random() < 0.5, rng.uniform(180, 220)
     direction = {"down": (1, 0), "up": (-1, 0), "right": (0, 1), "left": (0, -1)}
-    growth = {"grow": 0.4, "shrink": -0.4}.get(motion, 0.0)
+    growth = {"grow": 0.5, "shrink": -0.5}.get(motion, 0.0)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     images = []
     for number in range(frames):
@@ -44,39 +45,38 @@ def write_video(path, images):
 
 
 def write_folder(folder, clips_per_class, seed=0):
-    """Write clips of all six motions, as HMDB51 lays them out."""
+    """Write clips of all six motions, 11 to 16 frames long, as HMDB51 lays them out."""
     rng = np.random.default_rng(seed)
     for motion in MOTIONS:
         (folder / motion).mkdir(parents=True)
         for number in range(clips_per_class):
-            write_clip(folder / motion / f"{motion}_{number:02d}.avi", motion, rng)
+            path = folder / motion / f"{motion}_{number:02d}.avi"
+            write_clip(path, motion, rng, int(rng.integers(11, FRAMES + 1)))
 
 
 def write_model(path, size=None, batch="N", features=1000, channels=3, pooling="grid"):
-    """Write random convolutions, pooling and a random head; `size` None: frames of any size.
+    """Write random convolutions and a random head; `size` None: frames of any size.
 
-    Frames of another `size` the file refuses, as those of the model zoo do. Pooling to a grid of
-    4 x 4, for frames of 32 x 32 alone, keeps where things are; a "mean" takes frames of any size.
+    Frames of another `size` the file refuses, as those of the model zoo do. The first filters have
+    no sum, so that features tell of the shape and not of the background. A "grid" of 6 x 6 cells,
+    for frames of 32 x 32 alone, keeps where things are; their "mean" takes frames of any size.
     """
     rng = np.random.default_rng(1)
-    cells = {"grid": 16, "mean": 1}[pooling]
+    W1 = rng.standard_normal((8, channels, 5, 5))
+    W1 -= W1.mean(axis=(1, 2, 3), keepdims=True)
+    cells = {"grid": 36, "mean": 1}[pooling]
     tensors = {
-        "W1": rng.standard_normal((8, channels, 5, 5)) / 9,
+        "W1": W1 / 9,
         "W2": rng.standard_normal((16, 8, 3, 3)) / 9,
         "W3": rng.standard_normal((features, 16 * cells)) / 16,
     }
     node = onnx.helper.make_node
-    pool = (
-        node("AveragePool", ["r2"], ["p"], kernel_shape=[2, 2], strides=[2, 2])
-        if pooling == "grid"
-        else node("GlobalAveragePool", ["r2"], ["p"])
-    )
     nodes = [
-        node("Conv", ["frames", "W1"], ["c1"], strides=[2, 2], pads=[2, 2, 2, 2]),
+        node("Conv", ["frames", "W1"], ["c1"], strides=[2, 2]),
         node("Relu", ["c1"], ["r1"]),
-        node("Conv", ["r1", "W2"], ["c2"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Conv", ["r1", "W2"], ["c2"], strides=[2, 2]),
         node("Relu", ["c2"], ["r2"]),
-        pool,
+        node("Identity" if pooling == "grid" else "GlobalAveragePool", ["r2"], ["p"]),
         node("Flatten", ["p"], ["f"]),
         node("Gemm", ["f", "W3"], ["scores"], transB=1),
     ]

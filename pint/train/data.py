@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.train.stored import StoredSequences
+
 __all__ = ["Samples", "SequenceData"]
 
 Array = NDArray[Any]
@@ -42,7 +44,8 @@ class SequenceData:
         What the data are called in tables and files.
     x_train, x_test : ndarray of float32, shape (samples, time, features)
         The sequences: at least one, finite where they have elements, C-contiguous. Kept as they
-        are, not copied.
+        are, not copied. Or `StoredSequences`, which are read batch by batch and not looked at
+        before.
     y_train, y_test : ndarray
         Labels, int64 in 0..num_classes-1: one for each sequence, shape (samples,), or for each of
         its elements, (samples, time). Or, without class names, numbers to be predicted, finite
@@ -74,9 +77,9 @@ class SequenceData:
     """
 
     name: str
-    x_train: NDArray[np.float32]
+    x_train: NDArray[np.float32] | StoredSequences
     y_train: Array
-    x_test: NDArray[np.float32]
+    x_test: NDArray[np.float32] | StoredSequences
     y_test: Array
     class_names: tuple[str, ...] = ()
     mask_train: Mask | None = None
@@ -85,10 +88,13 @@ class SequenceData:
     def __post_init__(self) -> None:
         for part in ("train", "test"):
             x, mask = getattr(self, f"x_{part}"), getattr(self, f"mask_{part}")
-            _check_sequences(f"x_{part}", x)
+            is_stored = isinstance(x, StoredSequences)
+            if not is_stored:
+                _check_sequences(f"x_{part}", x)
             if mask is not None:
                 _check_mask(f"mask_{part}", mask, x.shape[:2])
-            _check_finite(f"x_{part}", x, mask)
+            if not is_stored:
+                _check_finite(f"x_{part}", x, mask)
             self._check_targets(f"y_{part}", getattr(self, f"y_{part}"), x.shape[:2], mask)
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
@@ -148,7 +154,12 @@ class SequenceData:
         return _samples(self.x_test, self.y_test, self.mask_test, chosen)
 
 
-def _samples(x: Array, y: Array, mask: Mask | None, chosen: slice | NDArray[np.int64]) -> Samples:
+def _samples(
+    x: NDArray[np.float32] | StoredSequences,
+    y: Array,
+    mask: Mask | None,
+    chosen: slice | NDArray[np.int64],
+) -> Samples:
     return Samples(x[chosen], y[chosen], None if mask is None else mask[chosen])
 
 

@@ -251,10 +251,11 @@ def ideal_accuracy(data: SequenceData) -> float:
     turned = np.stack([np.cos(phases), np.sin(phases)])  # (2, PHASES)
     energies = np.einsum("ap,kat,kbt,bp->kp", turned, signals, signals, turned, optimize=True)
     correct = 0
-    for x, label in zip(data.x_test, data.y_test, strict=True):
+    x_test, y_test, _ = data.test(slice(None))
+    for x, label in zip(x_test, y_test, strict=True):
         seen = signals @ _whitened(x[:, 0].astype(np.float64))  # (4, 2)
         correct += int(logsumexp(seen @ turned - energies / 2, axis=1).argmax() == label)
-    return correct / len(data.y_test)
+    return correct / len(y_test)
 
 
 # --- The Lorenz model ----------------------------------------------------------------------------

@@ -1,0 +1,67 @@
+"""Sequences that stay in a file until a batch of them is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["StoredSequences"]
+
+
+class StoredSequences:
+    """Rows of an HDF5 dataset in the place of an array: what is indexed is read, and nothing else.
+
+    The file stays open as long as this does. Every rank may have its own, of the same file.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset of a float type, shape (n, time, features)
+        All sequences, finite, chunked by sequence.
+    rows : ndarray of int64, shape (samples,)
+        Which of them these are, in this order.
+
+    Examples
+    --------
+    >>> import h5py, numpy as np
+    >>> with h5py.File("demo.h5", "w", driver="core", backing_store=False) as file:
+    ...     dataset = file.create_dataset("x", data=np.arange(24, dtype="f2").reshape(4, 3, 2))
+    ...     x = StoredSequences(dataset, np.array([3, 1]))
+    ...     print(x.shape, x[:1].ravel())
+    (2, 3, 2) [18. 19. 20. 21. 22. 23.]
+    """
+
+    def __init__(self, dataset: h5py.Dataset, rows: NDArray[np.int64]) -> None:
+        self._dataset, self._rows = dataset, rows
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of samples, steps and features."""
+        _, time, features = self._dataset.shape
+        return self._rows.size, time, features
+
+    def __len__(self) -> int:
+        return self._rows.size
+
+    def __getitem__(self, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read some sequences.
+
+        Parameters
+        ----------
+        chosen : slice or ndarray of int64
+            Which ones; in any order.
+
+        Returns
+        -------
+        ndarray of float32, shape (chosen, time, features)
+            New.
+        """
+        rows = self._rows[chosen]
+        read = np.empty((rows.size, *self.shape[1:]), dtype=np.float32)
+        for sequence, row in zip(read, rows, strict=True):
+            sequence[...] = self._dataset[row]
+        return read

@@ -1,0 +1,101 @@
+"""Features as training data: parts, masks, batches read when they are asked for, and bad files."""
+
+import fcntl
+
+import h5py
+import numpy as np
+import pytest
+
+from pint.train.features import load_features
+from pint.train.stored import StoredSequences
+from pint.video.clips import TEST, TRAIN, Clips
+from pint.video.feature_file import FeatureFile, FeatureOptions
+
+PARTS = np.array([TRAIN, TEST, TRAIN, TRAIN, TEST], np.uint8)
+LENGTHS = (4, 1, 2, 3, 4)
+
+
+def features_of(clip):
+    return np.random.default_rng(clip).standard_normal((LENGTHS[clip], 1000)).astype(np.float16)
+
+
+def write_features(path, parts=PARTS, skip=()):
+    clips = Clips(
+        names=tuple(f"walk/{number}.avi" for number in range(5)),
+        labels=np.array([0, 0, 1, 1, 1]),
+        class_names=("sit", "walk"),
+        parts=parts,
+    )
+    options = FeatureOptions(model_sha256="00", split="official 1", frames=4, size=8)
+    with FeatureFile(path, clips, options) as file:
+        for clip in range(5):
+            if clip in skip:
+                file.skip(clip, "broken")
+            else:
+                file.store(clip, features_of(clip))
+        if parts is not None:
+            file.finish(parts)
+    return path
+
+
+def test_parts_labels_and_masks(tmp_path):
+    data = load_features(write_features(tmp_path / "f.h5", skip=[2]))
+    assert (data.name, data.class_names) == ("hmdb51", ("sit", "walk"))
+    assert (data.num_steps, data.num_features, data.num_classes) == (4, 1000, 2)
+    assert data.y_train.tolist() == [0, 1]
+    assert data.y_test.tolist() == [0, 1]
+    assert data.mask_train.sum(axis=1).tolist() == [4, 3]
+    assert data.mask_test.tolist() == [[True, False, False, False], [True] * 4]
+    assert data.x_train.shape == (2, 4, 1000)
+
+
+def test_batches_are_single_precision_in_the_order_asked_for(tmp_path):
+    data = load_features(write_features(tmp_path / "f.h5"))
+    x, y, mask = data.train(np.array([2, 0]))
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(x[0, :3], features_of(3))
+    assert not x[0, 3:].any()
+    np.testing.assert_array_equal(x[1], features_of(0))
+    assert y.tolist() == [1, 0]
+    assert mask.sum(axis=1).tolist() == [3, 4]
+    np.testing.assert_array_equal(data.test(slice(1, None)).x[0], features_of(4))
+    np.testing.assert_array_equal(
+        data.x_test[:], np.concatenate([data.x_test[i : i + 1] for i in (0, 1)])
+    )
+
+
+def test_only_what_is_asked_for_is_read():
+    class Watched:
+        shape = (9, 2, 3)
+
+        def __init__(self):
+            self.read = []
+
+        def __getitem__(self, row):
+            self.read.append(int(row))
+            return np.zeros(self.shape[1:])
+
+    dataset = Watched()
+    x = StoredSequences(dataset, np.array([1, 4, 6, 8]))
+    assert x.shape == (4, 2, 3)
+    assert len(x) == 4
+    assert dataset.read == []
+    assert x[np.array([3, 0])].shape == (2, 2, 3)
+    assert dataset.read == [8, 1]
+
+
+def test_files_that_are_not_ready(tmp_path):
+    path = write_features(tmp_path / "f.h5", np.full(5, TRAIN, np.uint8))
+    with pytest.raises(ValueError, match="has 5 clips for training and 0 for the test"):
+        load_features(path)
+    with h5py.File(path, "r+") as file:
+        file["finished"][...] = False
+        file["num_frames"][3] = 0
+    with pytest.raises(ValueError, match="is not finished, 4 of 5 clips: give the command"):
+        load_features(path)
+    with open(path, "rb+") as elsewhere:
+        fcntl.flock(elsewhere, fcntl.LOCK_EX)  # as HDF5 does
+        with pytest.raises(OSError, match="another process is at work on it"):
+            load_features(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_features(tmp_path / "no.h5")
