@@ -331,9 +331,12 @@ class AdjointSolver:
             own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
             gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
+        with self.watch.phase("messages"):
+            initial = solution.final_state()
+            gradient = self.comm.sum(gradient) if total and gradient.size else gradient
         return AdjointResult(
-            initial_gradient=solution.final_state(),
-            parameter_gradient=self.comm.sum(gradient) if total and gradient.size else gradient,
+            initial_gradient=initial,
+            parameter_gradient=gradient,
             w=solution.u,
             last=self.forward.grid.num_steps - solution.first,
             status=solution.status,

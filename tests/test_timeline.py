@@ -66,6 +66,7 @@ def test_seconds_are_those_of_the_result_and_nothing_else_changes(driver):
     assert set(seconds) == set(result.phases)
     for phase, expected in result.phases.items():
         assert seconds[phase] == pytest.approx([expected], rel=1e-9, abs=1e-12)
+    assert events.iteration[events.phase == "coarsest level"].tolist() == [0, 1, 2]  # no replay
     plain = MGRIT(model, uneven_times(40), options).solve(START)
     assert np.array_equal(result.u, plain.u)
     assert result.num_steps == plain.num_steps

@@ -202,9 +202,9 @@ class MGRIT:
         watch = self.hierarchy.watch
         watch.seconds, watch.iteration = {}, NOWHERE
         self.hierarchy.on_visit = _telling(on_visit, history)
-        guess = self._checked_guess(guess)
         with watch.phase("rest"), limited_blas(self.hierarchy.driver.blas_threads):
             with watch.phase("start"):
+                guess = self._checked_guess(guess)
                 self._start(initial_value, guess, sources)
                 if isinstance(guess, str):
                     step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)

@@ -78,7 +78,8 @@ class Stage:
         """Return h of all directions at all times, (B, T, D H), on every rank; collective."""
         both = []
         for sweep, result in zip(self.sweeps, results, strict=True):
-            rows = self.comm.allgather_blocks(np.ascontiguousarray(sweep.outputs(result)))
+            with sweep.watch.phase("messages"):
+                rows = self.comm.allgather_blocks(np.ascontiguousarray(sweep.outputs(result)))
             both.append(rows[::-1] if sweep.is_reverse else rows)
         return np.concatenate(both, axis=2).swapaxes(0, 1)
 
@@ -229,7 +230,8 @@ class Stages:
             stage, wanted = self.stages[index], inputs or index > 0
             d_x = stage.transpose(results[index], d_finals, d_outputs, into, inputs=wanted)
             if index > 0 and d_x is not None:
-                whole = self.comm.sum(d_x)
+                with stage.sweeps[0].watch.phase("messages"):
+                    whole = self.comm.sum(d_x)
                 d_finals, d_outputs = None, self.stages[index - 1].own(results[index - 1], whole)
             else:
                 into.x = d_x

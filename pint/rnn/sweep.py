@@ -154,7 +154,8 @@ class Sweep:
 
     def final(self, result: Result) -> Array:
         """Return the top layer's h at the end of the sweep, (B, H), on every rank; collective."""
-        final: Array = result.final_state()[-1][:, : self.model.options.hidden]
+        with self.watch.phase("messages"):
+            final: Array = result.final_state()[-1][:, : self.model.options.hidden]
         return final
 
     def transpose(
@@ -207,7 +208,8 @@ class Sweep:
         """Return the last point's row of states given at the own points, on every rank."""
         last = self.forward.layout.owner(self.num_steps)
         row = own[-1].copy() if self.comm.rank == last else np.empty(own.shape[1:], own.dtype)
-        return self.comm.bcast(row, last)
+        with self.watch.phase("messages"):
+            return self.comm.bcast(row, last)
 
 
 def _change(solver: MGRIT, **changes: Any) -> None:
