@@ -37,6 +37,7 @@ def environment():
         **inherited,
         **dict.fromkeys(threads, "1"),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "MPIR_CVAR_POLLS_BEFORE_YIELD": "10",  # MPICH: more ranks than cores wait for each other
         # Open MPI refuses more ranks than cores, and root; other libraries do not read these.
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

@@ -35,6 +35,7 @@ def test_the_divergence_is_the_sum_of_the_exponents(capsys):
 
 
 @pytest.mark.mpi
+@pytest.mark.xdist_group("mpi")  # one at a time: they fill the machine
 def test_exponents_are_the_same_on_two_ranks(capsys):
     arguments = ["--time", "1", "--steps", "100", "--delta", "2", "--driver", "loop"]
     assert main(arguments) == 0

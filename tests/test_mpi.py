@@ -1,5 +1,6 @@
 """Runs tests/mpi under mpiexec, on few and on many processes."""
 
+import os
 import subprocess
 import sys
 
@@ -46,3 +47,10 @@ def test_on_ranks(ranks):
     if status != 0:
         pytest.fail(f"exit status {status} on {ranks} ranks:\n{output}", pytrace=False)
     assert " passed" in output
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one worker")
+@pytest.mark.xdist_group("mpi")
+def test_one_worker_starts_all_ranks(request):
+    """pytest-xdist knows the tests of a group by the end of their names."""
+    assert request.node.nodeid.endswith("@mpi")

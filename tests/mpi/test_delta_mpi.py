@@ -10,6 +10,7 @@ from pint.comm import world
 from pint.layout import Layout
 from pint.models.lorenz import Lorenz
 from tests.engine_models import Drift, Swirl, uneven_times
+from tests.rank_choices import crossed
 
 COMM = world()
 START = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])
@@ -31,10 +32,17 @@ def same_bits(model, times, options, start, layout=None):
         assert total == len(serial.lyapunov.vectors)
 
 
-@pytest.mark.parametrize("delta", ["full", 2])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
-@pytest.mark.parametrize(("levels", "m", "num_steps"), [(2, 5, 37), (3, 2, 26), (4, 2, 33)])
-def test_bits(levels, m, num_steps, coarsest, delta):
+@pytest.mark.parametrize(
+    ("shape", "coarsest", "delta"),
+    crossed(
+        [(2, 5, 37), (3, 2, 26), (4, 2, 33)],
+        ["gather", "in_turn", "relaxation"],
+        ["full", 2],
+        of=3,
+    ),
+)
+def test_bits(shape, coarsest, delta):
+    levels, m, num_steps = shape
     options = MGRITOptions(
         levels=levels,
         coarsening=m,

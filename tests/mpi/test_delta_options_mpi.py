@@ -8,14 +8,14 @@ from pint.comm import world
 from pint.layout import Layout
 from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
+from tests.rank_choices import crossed
 
 COMM = world()
 EVERY = CHOICES | POINTS
 START = np.array([0.5, -0.3, 0.8])
 
 
-@pytest.mark.parametrize("delta", ["full", 2])
-@pytest.mark.parametrize("choice", EVERY)
+@pytest.mark.parametrize(("choice", "delta"), crossed([*EVERY], ["full", 2], of=2))
 def test_bits(choice, delta):
     if choice == "local tolerance" and delta == 2:
         return  # refused

@@ -15,6 +15,7 @@ from pint.comm import world
 from pint.layout import Layout
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, Drift, Swirl, backpropagated, stepped, uneven_times
+from tests.rank_choices import FEW, crossed
 
 COMM = world()
 START = np.array([0.5, -0.3, 0.8])
@@ -47,13 +48,12 @@ def test_mpiexec_and_mpi4py_belong_together():
 # --- The trajectory ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("relax", [0, 1])
-@pytest.mark.parametrize("m", [2, 4, 8])
-@pytest.mark.parametrize(
-    ("num_steps", "levels"),
-    [*((N, levels) for N in (24, 97, 128) for levels in (2, 3, 4)), (1, 2), (2, 2), (5, 2)],
-)
-def test_serial_trajectory(num_steps, m, levels, relax):
+SHAPES = [*((N, levels) for N in (24, 97, 128) for levels in (2, 3, 4)), (1, 2), (2, 2), (5, 2)]
+
+
+@pytest.mark.parametrize(("shape", "m", "relax"), crossed(SHAPES, [2, 4, 8], [0, 1], of=3))
+def test_serial_trajectory(shape, m, relax):
+    num_steps, levels = shape
     times = uneven_times(num_steps)
     exact = stepped(Swirl(0.2), times, START)
     one_way, other_way = ("gather", "stack"), ("in_turn", "loop")
@@ -83,29 +83,28 @@ def test_serial_trajectory(num_steps, m, levels, relax):
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
 def test_loop_and_compiled_drivers_give_the_bits_of_one_process(num_steps, coarsest, driver):
     times = uneven_times(num_steps)
-    for m in (2, 4, 8):
-        for levels in (2, 3, 4):
-            options = MGRITOptions(
-                levels=levels,
-                coarsening=m,
-                relax=(levels % 2, 1),
-                max_iterations=2,
-                skip_first_down=m == 4,
-                coarsest=coarsest,
-                driver=driver,
-            )
-            if driver == "loop":
-                propagator = Swirl(1.0, batched=levels == 3)
-            else:
-                propagator = CompiledSwirl(1.0, coarsening=(m,) * (levels - 1))
-            serial = MGRIT(propagator, times, options).solve(START)
-            same_bits(MGRIT(propagator, times, options, COMM).solve(START), serial)
+    for m, levels in crossed([2, 4, 8], [2, 3, 4], of=3):
+        options = MGRITOptions(
+            levels=levels,
+            coarsening=m,
+            relax=(levels % 2, 1),
+            max_iterations=2,
+            skip_first_down=m == 4,
+            coarsest=coarsest,
+            driver=driver,
+        )
+        if driver == "loop":
+            propagator = Swirl(1.0, batched=levels == 3)
+        else:
+            propagator = CompiledSwirl(1.0, coarsening=(m,) * (levels - 1))
+        serial = MGRIT(propagator, times, options).solve(START)
+        same_bits(MGRIT(propagator, times, options, COMM).solve(START), serial)
 
 
 def test_any_layout_options_sources_and_guess():
     """Blocks that start and end anywhere, or are empty, rank 0's included."""
     rng = np.random.default_rng(11)
-    for _ in range(40):
+    for _ in range(40 if COMM.size <= FEW else 16):
         num_steps = int(rng.integers(1, 50))
         times = uneven_times(num_steps)
         options = MGRITOptions(
@@ -227,14 +226,12 @@ def test_only_the_owner_of_point_zero_needs_the_initial_value():
 # --- The adjoint ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_steps", NUM_STEPS)
-@pytest.mark.parametrize(
-    ("m", "levels", "relax", "coarsest", "batched"),
-    [(2, 4, 1, "gather", True), (4, 2, 0, "in_turn", False), (3, 3, 1, "gather", False)],
-)
-def test_gradients_are_those_of_serial_backpropagation(
-    num_steps, m, levels, relax, coarsest, batched
-):
+WAYS = [(2, 4, 1, "gather", True), (4, 2, 0, "in_turn", False), (3, 3, 1, "gather", False)]
+
+
+@pytest.mark.parametrize(("num_steps", "ways"), crossed(NUM_STEPS, WAYS, of=3))
+def test_gradients_are_those_of_serial_backpropagation(num_steps, ways):
+    m, levels, relax, coarsest, batched = ways
     times = uneven_times(num_steps)
     states = stepped(Swirl(), times, START)
     d_states = np.random.default_rng(5).normal(size=states.shape)
@@ -262,7 +259,7 @@ def test_gradients_are_those_of_serial_backpropagation(
 
 def test_adjoint_of_any_layout_gives_the_bits_of_one_process():
     rng = np.random.default_rng(13)
-    for _ in range(30):
+    for _ in range(30 if COMM.size <= FEW else 12):
         num_steps = int(rng.integers(1, 40))
         times = uneven_times(num_steps)
         options = MGRITOptions(
@@ -429,9 +426,9 @@ def test_messages_of_the_caller_are_left_alone():
 def test_thousands_of_solvers_share_their_communicators():
     """An MPI library has some two thousand; a loop that makes solvers must not use them up."""
     times = np.arange(5.0)
-    for _ in range(3000):
+    for _ in range(3000 if COMM.size <= FEW else 300):
         solver = MGRIT(Dahlquist(), times, None, COMM)
-    for _ in range(300):
+    for _ in range(300 if COMM.size <= FEW else 30):
         AdjointSolver(solver)
     result = solver.solve(1.0)
     assert abs(result.final_state() - 2.0**-4) < 1e-14
@@ -509,7 +506,7 @@ def test_a_linearization_that_fails_on_one_rank_is_told_on_all():
 def test_communicators_that_are_freed_free_what_was_made_of_them():
     if COMM.size == 1:
         return
-    for _ in range(1500):  # MPI has about two thousand
+    for _ in range(1500 if COMM.size <= FEW else 150):  # MPI has about two thousand
         own = COMM.comm.Dup()
         MGRIT(Dahlquist(), TimeGrid.uniform(0, 1, 4), None, own)
         own.Free()

@@ -6,6 +6,7 @@ import pytest
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
 from pint.comm import world
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from tests.rank_choices import crossed
 
 COMM = world()
 SERIAL = MGRITOptions(levels=1)
@@ -139,18 +140,20 @@ def test_enough_iterations_in_single_precision(num_steps, coarsest, cell):
     assert_same_solution(solve(model, num_steps, options), expected, 1e-5)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
-@pytest.mark.parametrize(("num_steps", "levels", "coarsening"), [(97, 3, (4, 2)), (128, 4, 2)])
-@pytest.mark.parametrize(
-    ("cell", "kind"),
+CHOICES = crossed(
     [("implicit", "implicit"), ("implicit", "midpoint"), ("classic", "averaged"),
      ("lstm", "averaged")],
+    [(97, 3, (4, 2)), (128, 4, 2)],
+    ["gather", "in_turn"],
+    [False, True],
+    of=4,
 )  # fmt: skip
-def test_few_iterations_equal_those_of_one_process(
-    num_steps, levels, coarsening, coarsest, cell, kind, masked
-):
+
+
+@pytest.mark.parametrize(("cell_and_kind", "shape", "coarsest", "masked"), CHOICES)
+def test_few_iterations_equal_those_of_one_process(cell_and_kind, shape, coarsest, masked):
     """Every iterate is that of one process, so each coarse step reads what it would there."""
+    (cell, kind), (num_steps, levels, coarsening) = cell_and_kind, shape
     model = make(layers=3, cell=cell, coarse_step=kind, substep=8)
     mask = holes(num_steps) if masked else None
     forward = in_parallel(levels, coarsening, coarsest, max_iterations=3)

@@ -11,15 +11,45 @@ from pint.comm import world
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
+from tests.rank_choices import crossed, in_turn
 from tests.test_implicit import Own
 
 COMM = world()
 
 
-@pytest.mark.parametrize(
-    ("name", "driver"),
-    [(name, driver) for name, case in CASES.items() for driver in drivers_of(case)],
-)
+PUBLISHED = in_turn({name: drivers_of(case) for name, case in CASES.items()})
+WAYS = [
+    {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
+    {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
+    {"coarsening": (1, 2), "cycle": "F", "coarsest": "in_turn"},
+    {"norm": 1, "residual": "all_points", "coarsening": 3},
+    {"norm": np.inf, "residual": "all_points", "tolerance": 1e-3, "max_iterations": 9},
+    {"residual": "none"},
+    {"local_tolerance": 1e-6, "max_iterations": 12},
+    {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "in_turn", "cycle": "F"},
+    {
+        "local_tolerance": 1e-6,
+        "max_iterations": 12,
+        "coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2),
+        "coarsest": "relaxation",
+        "residual": "all_points",
+    },
+    {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
+    {"order": 1, "richardson": True, "relax": 2, "coarsest": "in_turn"},
+    {"coarsest": "truncated", "truncation": 3},
+    {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
+    {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
+]
+RINGS = [
+    {"coarsening": 2, "levels": 9},
+    {"coarsening": (3, 1), "coarsest": "in_turn", "cycle": "F"},
+    {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
+    {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
+    {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},
+]
+
+
+@pytest.mark.parametrize(("name", "driver"), PUBLISHED)
 def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
     """To the last bit, but for stacks of other heights."""
     case = CASES[name]
@@ -36,33 +66,7 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
         assert value_and_slope(case, driver, COMM) == pytest.approx(published, rel=1e-13)
 
 
-@pytest.mark.parametrize("driver", ["loop", "compiled"])
-@pytest.mark.parametrize(
-    "ways",
-    [
-        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
-        {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
-        {"coarsening": (1, 2), "cycle": "F", "coarsest": "in_turn"},
-        {"norm": 1, "residual": "all_points", "coarsening": 3},
-        {"norm": np.inf, "residual": "all_points", "tolerance": 1e-3, "max_iterations": 9},
-        {"residual": "none"},
-        {"local_tolerance": 1e-6, "max_iterations": 12},
-        {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "in_turn", "cycle": "F"},
-        {
-            "local_tolerance": 1e-6,
-            "max_iterations": 12,
-            "coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2),
-            "coarsest": "relaxation",
-            "residual": "all_points",
-        },
-        {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
-        {"order": 1, "richardson": True, "relax": 2, "coarsest": "in_turn"},
-        {"coarsest": "truncated", "truncation": 3},
-        {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
-        {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("ways", "driver"), crossed(WAYS, ["loop", "compiled"], of=2), ids=str)
 def test_any_coarse_points_and_cycles(ways, driver):
     model = CompiledSwirl(1.0, coarsening=(2, 2))
     if driver == "loop":
@@ -98,18 +102,7 @@ def test_points_on_demand(num_steps, driver):
         assert parallel.trajectory.state(point) == everything[point]
 
 
-@pytest.mark.parametrize("driver", ["loop", "compiled"])
-@pytest.mark.parametrize(
-    "ways",
-    [
-        {"coarsening": 2, "levels": 9},
-        {"coarsening": (3, 1), "coarsest": "in_turn", "cycle": "F"},
-        {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
-        {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
-        {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("ways", "driver"), crossed(RINGS, ["loop", "compiled"], of=2), ids=str)
 def test_rings(ways, driver):
     """Messages go around; with 7 ranks some levels have fewer points than there are ranks."""
     times = uneven_times(29)

@@ -15,9 +15,18 @@ from pint import (
 )
 from pint.comm import world
 from tests.model_problems import PROBLEMS
+from tests.rank_choices import in_turn
 
 COMM = world()
-EACH = pytest.mark.parametrize("name", PROBLEMS)
+DRIVERS = {
+    name: ["loop"] if problem.propagator.kernel is None else ["loop", "compiled"]
+    for name, problem in PROBLEMS.items()
+}
+METHODS = {
+    model: [name for name in PROBLEMS if name.split(",")[0] == model]
+    for model in dict.fromkeys(name.split(",")[0] for name in PROBLEMS)
+}
+EACH = pytest.mark.parametrize("name", [name for _, name in in_turn(METHODS)])
 
 
 def grid_of(name):
@@ -40,12 +49,9 @@ def test_mgrit_converges_to_stepping(name):
     assert problem.error(result) == np.max(COMM.allgather_blocks(np.array([problem.error(result)])))
 
 
-@EACH
-@pytest.mark.parametrize("driver", ["loop", "compiled"])
+@pytest.mark.parametrize(("name", "driver"), in_turn(DRIVERS))
 def test_the_bits_of_one_process(name, driver):
     problem, grid = PROBLEMS[name], grid_of(name)
-    if driver == "compiled" and problem.propagator.kernel is None:
-        return
     options = MGRITOptions(levels=3, max_iterations=2, driver=driver)
     serial = MGRIT(problem.propagator, grid, options).solve(problem.initial_value)
     result = MGRIT(problem.propagator, grid, options, COMM).solve(problem.initial_value)
