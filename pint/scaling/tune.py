@@ -135,7 +135,7 @@ def _ways(workload: GRUWorkload, size: int) -> Iterator[GRUWorkload]:
     factors = sorted({m for m in (4, 16, 64, one_each) if 2 <= m <= steps // 2})
     coarsenings: list[Any] = [(2, m) for m in factors]
     coarsenings += [(3, (m, 4)) for m in factors if steps // (4 * m) >= 4]
-    for (levels, m), substep, truncation in product(coarsenings, (2, 4, 8), (0, 8)):
+    for (levels, m), substep, truncation in product(coarsenings, (2, 4, 8), (0, 4, 8)):
         first = m if isinstance(m, int) else m[0]
         num_coarse = steps // (first if isinstance(m, int) else m[0] * m[1])
         if substep > first or (truncation and num_coarse <= 2 * truncation):
