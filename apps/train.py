@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apps import train_options
+from apps.compiling import announced
 from apps.tracing import save_trace
 from apps.train_data import baseline_of, kind_of, loss_of, prepare
 from pint import MGRITOptions
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = agreed(comm, functools.partial(train_options.read, arguments))
         except (ValueError, OSError) as error:
             return _refuse(error, comm)
-    return run(lambda: _train(args, arguments, comm), comm)
+    with announced("apps.train", comm):
+        return run(lambda: _train(args, arguments, comm), comm)
 
 
 def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
