@@ -38,6 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"apps.hmdb51: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            f"apps.hmdb51: interrupted; the same command goes on with {args.output}",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
@@ -56,17 +62,9 @@ def _run(args: argparse.Namespace, command: str) -> int:
     )
     console = Console()
     with FeatureFile(args.output, clips, options, _notes(args, command)) as file:
-        try:
-            _fill(file, clips, how, args, console)
-        except KeyboardInterrupt:
-            print(
-                f"interrupted, with {file.stored().size} of {len(clips.names)} clips in "
-                f"{args.output}: the same command goes on",
-                file=sys.stderr,
-            )
-            return 130
+        _fill(file, clips, how, args, console)
         _finish(file, clips, args)
-        return 0
+    return 0
 
 
 def _find(args: argparse.Namespace) -> tuple[Clips, str]:

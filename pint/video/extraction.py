@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
@@ -188,7 +189,14 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.how), daemon=True)
-        self.process.start()
+        # Ctrl-C is for this process alone: the new one inherits that the signal is blocked. The
+        # first process would start the tracker as well, which unblocks it.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.has_begun = False
 
@@ -234,7 +242,6 @@ class _Worker:
 
 def _serve(connection: Connection, how: Extraction) -> None:
     """Answer paths with features or an exception, until the other side has gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began this one
     backbone = how.backbone()
     with contextlib.suppress(EOFError, BrokenPipeError):
         connection.send(_HAS_BEGUN)
