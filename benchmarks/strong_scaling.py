@@ -1,4 +1,4 @@
-"""Times beside predictions, 1, 2, 4, ... ranks: mpiexec -n P python -m benchmarks.strong_scaling."""
+"""One problem on 1, 2, 4, ... ranks: mpiexec -n P python -m benchmarks.strong_scaling."""
 
 from __future__ import annotations
 
