@@ -69,9 +69,10 @@ def test_faster_ranks_and_more_groups(costs_file):
         SMALL.run(groups=3)
 
 
-def test_interpolates_and_goes_on_in_proportion():
+def test_interpolates_and_goes_on_alike():
     table = Table(np.array([10, 20]), np.array([1.0, 3.0]))
-    assert [table.at(size) for size in (5, 10, 15, 20, 40)] == [1.0, 1.0, 2.0, 3.0, 6.0]
+    assert [table.at(size) for size in (5, 10, 15, 20, 40)] == [1.0, 1.0, 2.0, 3.0, 7.0]
+    assert Table(np.array([10]), np.array([2.0])).at(30) == 6.0
 
 
 def test_lengths_are_halves_down_to_two_intervals():

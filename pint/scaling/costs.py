@@ -100,10 +100,14 @@ class Table:
     seconds: NDArray[np.float64]
 
     def at(self, size: float) -> float:
-        """Return the seconds of a size; in proportion to it beyond the largest."""
-        last = int(self.sizes[-1])
+        """Return the seconds of a size; beyond the largest they grow as between the outermost ones.
+
+        Where there is one size only, in proportion.
+        """
+        (first, last), (least, most) = self.sizes[[0, -1]], self.seconds[[0, -1]]
         if size > last:
-            return float(self.seconds[-1]) * size / last
+            slope = max(most - least, 0.0) / (last - first) if last > first else most / last
+            return float(most + slope * (size - last))
         return float(np.interp(size, self.sizes, self.seconds))
 
 
