@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     if arguments.command == "inspect":
-        return _inspect(arguments.files)
+        return _inspect(arguments.files, everything=arguments.all)
     if arguments.command == "export":
         return _export(arguments)
     return _doctor()
@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     inspect = commands.add_parser("inspect", help="show what run files hold")
     inspect.add_argument("files", nargs="+", metavar="FILE", help="HDF5 file of a run")
+    inspect.add_argument(
+        "--all", action="store_true", help="also options, every history, the model"
+    )
     _add_export(commands.add_parser("export", help="write a network for other programs"))
     commands.add_parser("doctor", help="check this installation and name what is wrong")
     return parser
@@ -62,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
 # --- pint inspect -------------------------------------------------------------------------------
 
 
-def _inspect(files: Sequence[str]) -> int:
-    """Print every file that can be read, and one line on stderr for each that cannot."""
+def _inspect(files: Sequence[str], *, everything: bool) -> int:
+    """Print a page on every file that can be read, or all; a line on stderr if it cannot."""
     from rich.console import Console
 
-    from pint.results.inspect import summarize
+    from pint.results.inspect import glance, summarize
     from pint.results.reader import open_run
 
     console = Console()
@@ -78,7 +81,7 @@ def _inspect(files: Sequence[str]) -> int:
             print(f"pint inspect: {_one_line(error, path)}", file=sys.stderr)
             status = 2
         else:
-            console.print(summarize(run))
+            console.print(summarize(run) if everything else glance(run))
     return status
 
 

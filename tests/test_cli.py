@@ -47,13 +47,20 @@ class TestMain:
             main(argv)
 
     def test_as_a_program(self, run_file):
-        command = [sys.executable, "-m", "pint.cli", "inspect", str(run_file)]
+        command = [sys.executable, "-m", "pint.cli", "inspect", "--all", str(run_file)]
         answer = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "W_ih  2 x 2" in answer.stdout
         assert "\x1b" not in answer.stdout
 
 
 class TestInspect:
+    def test_a_page_leads_to_the_rest(self, run_file, capsys):
+        for flags, has_tensors in (([], False), (["--all"], True)):
+            assert main(["inspect", *flags, str(run_file)]) == 0
+            out = " ".join(capsys.readouterr().out.split())
+            assert ("W_ih 2 x 2" in out) == has_tensors
+            assert ("pint inspect --all" in out) != has_tensors
+
     def test_shows_every_file(self, run_file, tmp_path, capsys):
         other = tmp_path / "other.h5"
         write_run(other, RunRecord(command="second", finished=False))

@@ -22,6 +22,7 @@ from pint.comm import SerialCommunicator
 from pint.results import (
     RunRecord,
     check_target,
+    glance,
     open_run,
     summarize,
     write_run,
@@ -767,12 +768,53 @@ class TestXarray:
             open_run(tmp_path / "run.h5").to_xarray()
 
 
-def shown(path, width=80):
-    """Return what `pint inspect` prints to something that is no terminal."""
+def shown(path, width=80, what=summarize):
+    """Return what `pint inspect --all` prints to something that is no terminal."""
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(summarize(open_run(path)))
+        console.print(what(open_run(path)))
     return capture.get()
+
+
+class TestGlance:
+    """What `pint inspect` prints."""
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            r"state +finished",
+            r"solution +17 x 2 x 3 float64",
+            r"Training \(last 5 of 20 rows\)",
+            r"forward_residual +6 x 3 +[-0-9. e]+",
+            r"Also 11 options, 13 model parameters, work of the ranks: pint inspect --all",
+        ],
+    )
+    def test_says(self, tmp_path, line):
+        write_run(tmp_path / "run.h5", full_record())
+        assert re.search(rf"^{line}", shown(tmp_path / "run.h5", what=glance), re.MULTILINE)
+
+    def test_is_a_page_of_80_columns(self, tmp_path):
+        write_run(tmp_path / "run.h5", full_record())
+        lines = shown(tmp_path / "run.h5", what=glance).splitlines()
+        assert len(lines) <= 50
+        assert max(map(len, lines)) <= 80
+
+    def test_histories_spread_and_end(self, tmp_path):
+        history = {
+            "residual": np.array([4.0, np.nan, 1.0, 2.0]),
+            "nothing": np.zeros((0, 3)),
+            "counts": np.array([3, 4, 5]),
+            "turns": np.array([3j, 4 + 0j]),
+        }
+        write_run(tmp_path / "run.h5", RunRecord(command="", history=history, finished=True))
+        rows = [line.split() for line in shown(tmp_path / "run.h5", what=glance).splitlines()]
+        for row in (
+            ["residual", "4", "1", "2", "4", "2"],
+            ["nothing", "0", "x", "3", "-", "-", "-", "-"],
+            ["counts", "3", "3", "4", "5", "5"],
+            ["turns", "2", "3", "3.5", "4", "4"],
+        ):
+            assert row in rows
 
 
 class TestSummary:

@@ -13,8 +13,10 @@ import pytest
 
 from apps.train import main
 from pint import open_run
+from pint.cli import main as inspect
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.train.tasks import BASELINES, TASKS
 from tests.launcher import environment, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
@@ -115,6 +117,13 @@ def test_help_gives_every_option_with_its_default(capsys):
         (["--lr", "-1"], "learning_rate must be a positive number, got -1.0"),
         (["--weight-decay", "0.1"], "--weight-decay is for --optimizer adamw or sgd, got adam"),
         (["--data", "har", "--data-dir", "no/such/folder"], "no/such/folder"),
+        (["--length", "9"], "--length is for --data adding, oscillator, lorenz; digits has sequen"),
+        (["--data", "har", "--samples", "9"], "--samples is for --data adding, oscillator, lorenz"),
+        (
+            ["--data", "lorenz", "--data-dir", "."],
+            "--data-dir is for --data har; lorenz needs none",
+        ),
+        (["--data", "oscillator", "--length", "9"], "length must be at least 50, got 9"),
         (["--bound", "0.1"], "--bound belongs to --accuracy adaptive"),
         (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
     ],
@@ -125,6 +134,29 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, capsys, tmp_path
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("adding", "error"), ("oscillator", "accuracy"), ("lorenz", "error")]
+)
+def test_generated_tasks(name, what, tmp_path, monkeypatch, capsys):
+    """Head, pooling and loss follow from the data; the baseline stands beside the result."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--data", name, "--length", "70", "--samples", "24", "--batch", "8", "--json"]
+    assert main([*SMALL, *arguments, "--batch", "8"]) == 0
+    text = capsys.readouterr().out
+    said = last_json(text)
+    assert set(said) == {key.replace("accuracy", what) for key in KEYS} | {"baseline"}
+    data = TASKS[name](70, 24, 0)
+    assert said["baseline"] == BASELINES[name].of(data)
+    assert BASELINES[name].says in text
+    run = open_run("run.h5")
+    assert run.training[f"exact_test_{what}"][-1] == said[f"exact_test_{what}"]
+    assert ("train_accuracy" in run.training) == (what == "accuracy")
+    assert run.options["architecture"]["pooling"] == ("every" if name == "lorenz" else "last")
+    assert run.options["length"] == 70
+    assert inspect(["inspect", "run.h5"]) == 0
+    assert f"{said[f'exact_test_{what}']:.4g}" in capsys.readouterr().out
 
 
 def test_har_subset_learns(tmp_path, capsys):
@@ -161,6 +193,18 @@ def test_ranks_train_alike(tmp_path):
     for other in said[1:]:
         assert other["train_loss"] == pytest.approx(said[0]["train_loss"], rel=1e-10)
         assert other["forward_residual"] == pytest.approx(said[0]["forward_residual"], rel=1e-8)
+
+
+def test_ranks_forecast_alike(tmp_path, capsys):
+    """Targets at every step: two processes under mpiexec, and this one."""
+    arguments = ["--data", "lorenz", "--length", "50", "--samples", "8", "--batch", "4", "--json"]
+    done = start(tmp_path, 2, *arguments, "--dtype", "float64")
+    assert done.returncode == 0, done.stderr
+    output = ["--output", str(tmp_path / "run.h5")]
+    assert main([*SMALL, *arguments, "--dtype", "float64", *output]) == 0
+    two, one = last_json(done.stdout), last_json(capsys.readouterr().out)
+    for name in ("train_loss", "exact_test_error", "parallel_test_error", "baseline"):
+        assert two[name] == pytest.approx(one[name], rel=1e-9), name
 
 
 def test_bad_input_under_mpiexec_ends_with_one_message(tmp_path):

@@ -1,6 +1,6 @@
 """One HDF5 file per run: written by :func:`write_run`, read by :func:`open_run`."""
 
-from pint.results.inspect import summarize
+from pint.results.inspect import glance, summarize
 from pint.results.reader import Run, open_run
 from pint.results.record import RunRecord
 from pint.results.solve import record_of, write_iteration, write_result, write_visit
@@ -10,6 +10,7 @@ __all__ = [
     "Run",
     "RunRecord",
     "check_target",
+    "glance",
     "open_run",
     "record_of",
     "summarize",

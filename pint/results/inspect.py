@@ -14,10 +14,36 @@ from pint.options import Coarsening
 from pint.results.reader import Run
 from pint.results.record import OptionValue
 
-__all__ = ["summarize"]
+__all__ = ["glance", "summarize"]
 
 _MOST_ROWS = 12
+_FEW_ROWS = 5  # of a page
 _MOST_COLUMNS = 6  # of numbers beside the first column, to stay within 80 characters
+
+
+def glance(run: Run) -> Group:
+    """Return a page on a run file: how it was made, how it ended, and how to see the rest.
+
+    Parameters
+    ----------
+    run : Run
+        An open run. Its solution is not read.
+
+    Returns
+    -------
+    rich.console.Group
+        Header, grid, the last epochs, a line for each history, timings, and the numbers of options
+        and parameters, for a terminal of 80 columns.
+    """
+    sections = [
+        _header(run),
+        *_grid(run),
+        *_training(run.training, _FEW_ROWS),
+        *_histories(run.history),
+        *_timings(run.timings),
+        *_rest(run),
+    ]
+    return Group(*(part for section in sections for part in (section, Text())))
 
 
 def summarize(run: Run) -> Group:
@@ -123,7 +149,9 @@ def _file_count(run: Run) -> str:
     return f"{len(run.solution_files)}" + (f", {missing} of them missing" if missing else "")
 
 
-def _training(columns: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+def _training(
+    columns: Mapping[str, NDArray[Any]], most_rows: int = _MOST_ROWS
+) -> Iterable[RenderableType]:
     """Give the columns in as many tables as 80 characters ask for, each with the epoch."""
     if not columns:
         return
@@ -132,7 +160,7 @@ def _training(columns: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
         epochs = np.arange(1, len(next(iter(columns.values()))) + 1)
     for names in _even_parts([name for name in columns if name != "epoch"]):
         rows = zip(epochs, *(columns[name] for name in names), strict=True)
-        yield _series("Training", ["epoch", *names], list(rows))
+        yield _series("Training", ["epoch", *names], list(rows), most_rows)
 
 
 def _even_parts(names: list[str]) -> Iterable[list[str]]:
@@ -161,6 +189,28 @@ def _iterations(name: str, values: NDArray[Any]) -> RenderableType:
         factors = np.append(np.nan, values[1:] / values[:-1])[: len(values)]
     rows = [(index, *row) for index, row in enumerate(zip(values, factors, strict=True), 1)]
     return _series(f"History of {name}", ["iteration", name, "factor"], rows)
+
+
+def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+    """Give one row for each history: how far it spreads, and how it ended."""
+    rows = []
+    for name, values in history.items():
+        real = values if values.dtype.kind != "c" else np.abs(values)
+        last = real.ravel()[-1] if real.size else np.nan
+        rows.append((name, _shape(values.shape), *_spread(real), last))
+    if rows:
+        yield _numbers("Histories", ["name", "shape", "min", "median", "max", "last"], rows)
+
+
+def _rest(run: Run) -> Iterable[RenderableType]:
+    """Say what else the file holds, and how to see it."""
+    parameters = sum(array.size for array in run.model.values())
+    counts = {"options": len(list(_flat(run.options))), "model parameters": parameters}
+    held = [f"{count} {name}" for name, count in counts.items() if count]
+    if run.work:
+        held.append("work of the ranks")
+    if held:
+        yield _cell(f"Also {', '.join(held)}: pint inspect --all")
 
 
 def _timings(timings: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
@@ -237,11 +287,16 @@ def _pairs(title: str, facts: Iterable[tuple[str, Any]]) -> RenderableType:
     return _titled(title, table)
 
 
-def _series(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
+def _series(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    most_rows: int = _MOST_ROWS,
+) -> RenderableType:
     """Return a table of rows in time, of the last ones if there are many."""
-    if len(rows) > _MOST_ROWS:
-        title = f"{title} (last {_MOST_ROWS} of {len(rows)} rows)"
-    return _numbers(title, columns, rows[-_MOST_ROWS:])
+    if len(rows) > most_rows:
+        title = f"{title} (last {most_rows} of {len(rows)} rows)"
+    return _numbers(title, columns, rows[-most_rows:])
 
 
 def _numbers(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:

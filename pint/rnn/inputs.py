@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -83,13 +84,15 @@ class BoundInputs:
         if length == 1:
             points: Array = x[:, last - 1].swapaxes(0, 1)
             return points
+        if mask is None:
+            # One after another, so that rounding does not depend on how many windows there are.
+            total = reduce(np.add, (x[:, last - length + index] for index in range(length)))
+            means: Array = (total / length).swapaxes(0, 1)
+            return means
         return np.stack([self._mean(x, mask, slice(end - length, end)) for end in last])
 
-    def _mean(self, x: Array, mask: NDArray[np.bool_] | None, steps: slice) -> Array:
+    def _mean(self, x: Array, mask: NDArray[np.bool_], steps: slice) -> Array:
         """Return the mean over the elements of some steps, (B, F)."""
-        if mask is None:
-            mean: Array = x[:, steps].mean(axis=1)
-            return mean
         here = mask[:, steps].copy()
         here[:, -1] |= ~here.any(axis=1)  # x is filled: the element before
         weight = here / here.sum(axis=1, keepdims=True)
