@@ -59,7 +59,7 @@ class ConsoleProgress(Progress):
         columns = means.columns()
         accuracy = f"accuracy {columns['train_accuracy']:.0%} " if means.classifies else ""
         numbers = (
-            f"loss {columns['train_loss']:.4f} {accuracy}"
+            f"loss {_loss(columns['train_loss'])} {accuracy}"
             f"{means.seconds / means.num_batches:.3f} s/batch "
             f"residual {_residual(columns['forward_residual'])}"
         )
@@ -76,7 +76,7 @@ class ConsoleProgress(Progress):
     def epoch(self, row: dict[str, float]) -> None:
         """Print one line."""
         self._line(
-            f"epoch {row['epoch']:3.0f}  loss {row['train_loss']:.4f}  {_tested(row)}  "
+            f"epoch {row['epoch']:3.0f}  loss {_loss(row['train_loss'])}  {_tested(row)}  "
             f"{row['seconds']:6.2f} s  residual {_residual(row['forward_residual'])}"
         )
 
@@ -93,6 +93,11 @@ def _tested(row: dict[str, float]) -> str:
         f"train {row['train_accuracy']:6.1%}  test {row['parallel_test_accuracy']:6.1%} parallel "
         f"{row['exact_test_accuracy']:6.1%} exact"
     )
+
+
+def _loss(value: float) -> str:
+    """Return a loss in at most six figures; squared errors may be small."""
+    return f"{value:.4f}" if value >= 0.01 else f"{value:.2e}"
 
 
 def _residual(value: float) -> str:
