@@ -8,7 +8,6 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from rich.console import Console
 from pint.options import at_least
 from pint.video.backbone import KNOWN_MODELS, file_hash, locate_model
 from pint.video.clips import TEST, TRAIN, Clips, draw_parts, find_clips, official_parts
+from pint.video.extra import import_video
 from pint.video.extraction import Extraction, Outcome, extract
 from pint.video.feature_file import FeatureFile, FeatureOptions
 from pint.video.frames import UnreadableClipError, count_packets
@@ -114,7 +114,8 @@ def _refuse_short(folder: Path, clips: Clips, min_frames: int) -> None:
 
 def _notes(args: argparse.Namespace, command: str) -> dict[str, str | int]:
     """Return what a file tells of its origin beside its options."""
-    packages = {f"{name}_version": version(name) for name in ("av", "onnxruntime")}
+    names = ("av", "onnxruntime")
+    packages = {f"{name}_version": str(import_video(name).__version__) for name in names}
     return {"command": command, "model": args.model, "batch": args.batch, **packages}
 
 

@@ -98,12 +98,17 @@ def test_a_process_that_dies_over_a_clip_is_replaced(folder):
 
 def kill_the_reader_of(pipe):
     """Wait until a child has the pipe open, and kill it."""
+    writer = open_for_writing(pipe)  # as long as it is open the child waits for what comes
+    (child,) = multiprocessing.active_children()
+    os.kill(child.pid, signal.SIGKILL)
+    os.close(writer)
+
+
+def open_for_writing(pipe):
+    """Open a pipe as soon as somebody reads it."""
     for _ in range(3000):
         try:
-            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody reads yet
             time.sleep(0.02)
-        else:
-            break
-    for child in multiprocessing.active_children():
-        os.kill(child.pid, signal.SIGKILL)
+    raise AssertionError("nobody reads the pipe")

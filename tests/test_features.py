@@ -82,6 +82,8 @@ def test_only_what_is_asked_for_is_read():
     assert dataset.read == []
     assert x[np.array([3, 0])].shape == (2, 2, 3)
     assert dataset.read == [8, 1]
+    assert next(iter(x)).shape == (2, 3)
+    assert dataset.read == [8, 1, 1]
 
 
 def test_files_that_are_not_ready(tmp_path):

@@ -200,6 +200,14 @@ def test_wrong_use_is_one_line_and_status_2(root, runs, capsys, arguments, messa
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("package", ["av", "onnxruntime"])
+def test_a_missing_package_is_named_with_its_remedy(root, runs, capsys, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(command(root)) == 2
+    error = capsys.readouterr().err
+    assert error == f'apps.hmdb51: {package} is missing: pip install "pint-mgrit[video]"\n'
+
+
 def test_short_clips_are_named_before_any_work(root, runs, capsys, tmp_path):
     longer = ["--frames", "20", "--min-frames", "17", "--output", str(tmp_path / "f.h5")]
     assert main(command(root, *longer)) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,10 @@ class StoredSequences:
 
     def __len__(self) -> int:
         return self._rows.size
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Read one sequence after another."""
+        return (self[index : index + 1][0] for index in range(len(self)))
 
     def __getitem__(self, chosen: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Read some sequences.
