@@ -1,0 +1,108 @@
+"""How benchmarks.paper draws its tables: measured points are full, predicted ones hollow."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+PARTS = ("forward", "backward", "seconds")
+
+
+def draw_accuracy(path: Path, rows: list[Row]) -> None:
+    """Draw the test accuracy of each method: every seed, their mean, and from least to most."""
+    figure, axes = _new_figure(1, (6.5, 4.5))
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    for place, name in enumerate(names):
+        own = [100 * row["exact_test_accuracy"] for row in rows if row["method"] == name]
+        mean = statistics.mean(own)
+        spread = [[mean - min(own)], [max(own) - mean]]
+        axes[0].errorbar(place, mean, spread, fmt="s", capsize=8, color=f"C{place}", markersize=9)
+        axes[0].plot([place + 0.12] * len(own), own, ".", color=f"C{place}")
+        axes[0].annotate(f"{mean:.1f}", (place - 0.1, mean), ha="right", va="center")
+    ranks = {row["method"]: row["ranks"] for row in rows}
+    labels = [f"{name}\n{ranks[name]} rank(s)" for name in names]
+    axes[0].set(
+        ylabel="test accuracy in %, exact inference", xlim=(-0.6, len(names) - 0.4),
+        title=f"{rows[0]['data']}: {len(rows) // len(names)} seed(s), {rows[0]['epochs']} epoch(s)",
+    )  # fmt: skip
+    axes[0].set_xticks(range(len(names)), labels)
+    axes[0].grid(axis="y", alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def draw_ranks(path: Path, rows: list[Row]) -> None:
+    """Draw forward, backward and whole time of a step over the cores."""
+    shape = rows[0]
+    title = (
+        f"a training step: {shape['steps']} steps x {shape['features']} features, batch "
+        f"{shape['batch']}, hidden {shape['hidden']}"
+    )
+    _draw(path, rows, title, lambda row: row["ranks"] * row["threads"], "cores (ranks x threads)")
+
+
+def draw_length(path: Path, rows: list[Row]) -> None:
+    """Draw forward, backward and whole time of a step over the length of the sequences."""
+    shape = rows[0]
+    title = (
+        f"a training step: batch {shape['batch']}, {shape['features']} features, hidden "
+        f"{shape['hidden']}"
+    )
+    _draw(path, rows, title, lambda row: row["steps"], "length of the sequences")
+
+
+def _draw(path: Path, rows: list[Row], title: str, at: Any, label: str) -> None:
+    """Draw one panel for each part of a step; a line for each method, measured or predicted."""
+    figure, axes = _new_figure(len(PARTS), (14, 5.5))
+    figure.suptitle(f"{title}\nmeasured on {shape_of_machine(rows)}")
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    over_ranks = len({row["steps"] for row in rows}) == 1
+    for panel, part in zip(axes, PARTS, strict=True):
+        for number, name in enumerate(methods):
+            for kind in ("measured", "predicted"):
+                own = [row for row in rows if row["method"] == name and row["kind"] == kind]
+                if own:
+                    text = _label(name, kind, own, over_ranks)
+                    own.sort(key=at)
+                    points = [at(row) for row in own], [1e3 * row[part] for row in own]
+                    panel.plot(*points, color=f"C{number}", label=text, **_style(kind))
+        title_of_part = {"seconds": "forward + backward"}.get(part, part)
+        panel.set(yscale="log", xlabel=label, title=title_of_part)
+        panel.set_xscale("log", base=2)
+        places = sorted({at(row) for row in rows})
+        panel.set_xticks(places, [str(place) for place in places], rotation=45)
+        for axis in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            axis(lambda value, _: f"{value:g}")
+        panel.grid(alpha=0.3, which="both")
+    axes[0].set_ylabel("milliseconds")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.savefig(path, dpi=120)
+
+
+def _label(name: str, kind: str, own: list[Row], over_ranks: bool) -> str:
+    """Return the text of the legend."""
+    where = ""
+    if not over_ranks:
+        row = own[0]
+        where = f", {row['ranks']} rank(s) x {row['threads']} thread(s)"
+    return f"{name}{where}" if kind == "measured" else f"PREDICTED: {name}{where}"
+
+
+def _style(kind: str) -> dict[str, Any]:
+    if kind == "measured":
+        return {"marker": "o", "linestyle": "-"}
+    return {"marker": "o", "linestyle": "--", "markerfacecolor": "none"}
+
+
+def shape_of_machine(rows: list[Row]) -> str:
+    """Return the machine of the measured rows."""
+    return next(str(row["machine"]) for row in rows if row["kind"] == "measured")
+
+
+def _new_figure(panels: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure without a display, and its panels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
