@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from benchmarks._experiments import NUM_CLASSES, Prepared, Training, mean_costs, training
+from benchmarks._experiments import (
+    NUM_CLASSES,
+    TURN,
+    Prepared,
+    Training,
+    mean_costs,
+    sleep_until_all_are_here,
+    training,
+)
 from benchmarks._measure import machine
 from pint.comm import as_communicator
 from pint.rnn.network import Network
@@ -220,20 +228,25 @@ def _timed(methods: list[Method], world: MPI.Comm, rounds: int) -> list[dict[str
     """Time all ways in turn; return rows of medians; those without work sleep meanwhile."""
     clocks = [_on_ranks(each, world) for each in methods]
     times: list[list[tuple[float, float]]] = [[] for _ in methods]
-    for _ in range(rounds + 1):
+    for _ in range(rounds):
         for clock, taken in zip(clocks, times, strict=True):
-            world.Barrier()
-            own = clock() if clock else (0.0, 0.0)
-            _sleep_until_all_are_here(world)
-            forward, total = world.allreduce(np.array([own[0], sum(own)]), _LATEST)
-            taken.append((forward, total))
+            taken += [_once(clock, world) for _ in range(TURN)][1:]
     rows = []
     for each, taken in zip(methods, times, strict=True):
-        forward, seconds = (statistics.median(column) for column in zip(*taken[1:], strict=True))
+        forward, seconds = (statistics.median(column) for column in zip(*taken, strict=True))
         rows.append(each.row("measured", min(forward, seconds), seconds))
         if each.name.startswith(PARALLEL):
             rows[-1]["gradient_error"] = _gradient_error(each, world)
     return rows
+
+
+def _once(clock: Clock | None, world: MPI.Comm) -> tuple[float, float]:
+    """Do a step; return when the last rank was half way, and done."""
+    world.Barrier()
+    own = clock() if clock else (0.0, 0.0)
+    sleep_until_all_are_here(world)
+    forward, total = world.allreduce(np.array([own[0], sum(own)]), _LATEST).tolist()
+    return forward, total
 
 
 def _latest(a: Any, b: Any, _: Any = None) -> Any:
@@ -248,7 +261,7 @@ def _on_ranks(method: Method, world: MPI.Comm) -> Clock | None:
     works = world.Get_rank() < method.ranks
     comm = world.Split(int(works))
     clock = method.clock(comm) if works else None
-    _sleep_until_all_are_here(world)
+    sleep_until_all_are_here(world)
     return clock
 
 
@@ -259,15 +272,8 @@ def _gradient_error(method: Method, world: MPI.Comm) -> float | None:
         one = method.experiment
         gradient = _parallel_solver(one, MPI.COMM_SELF).loss_and_gradient(*one.sequences()).gradient
         error = one.gradient_error(gradient)
-    _sleep_until_all_are_here(world)
+    sleep_until_all_are_here(world)
     return error
-
-
-def _sleep_until_all_are_here(world: MPI.Comm) -> None:
-    """Wait for all ranks; one that waits inside MPI would take the core of one that works."""
-    done = world.Ibarrier()
-    while not done.Test():
-        time.sleep(1e-4)
 
 
 def _predicted(
