@@ -57,16 +57,14 @@ def _draw(path: Path, rows: list[Row], title: str, at: Any, label: str) -> None:
     figure, axes = _new_figure(len(PARTS), (14, 5.5))
     figure.suptitle(f"{title}\nmeasured on {shape_of_machine(rows)}")
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    over_ranks = len({row["steps"] for row in rows}) == 1
+    lines = _lines(rows)
     for panel, part in zip(axes, PARTS, strict=True):
-        for number, name in enumerate(methods):
-            for kind in ("measured", "predicted"):
-                own = [row for row in rows if row["method"] == name and row["kind"] == kind]
-                if own:
-                    text = _label(name, kind, own, over_ranks)
-                    own.sort(key=at)
-                    points = [at(row) for row in own], [1e3 * row[part] for row in own]
-                    panel.plot(*points, color=f"C{number}", label=text, **_style(kind))
+        for text, own in lines.items():
+            own.sort(key=at)
+            points = [at(row) for row in own], [1e3 * row[part] for row in own]
+            panel.plot(
+                *points, color=f"C{methods.index(own[0]['method'])}", label=text, **_style(own)
+            )
         title_of_part = {"seconds": "forward + backward"}.get(part, part)
         panel.set(yscale="log", xlabel=label, title=title_of_part)
         panel.set_xscale("log", base=2)
@@ -80,19 +78,23 @@ def _draw(path: Path, rows: list[Row], title: str, at: Any, label: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _label(name: str, kind: str, own: list[Row], over_ranks: bool) -> str:
-    """Return the text of the legend."""
-    where = ""
-    if not over_ranks:
-        row = own[0]
-        where = f", {row['ranks']} rank(s) x {row['threads']} thread(s)"
-    return f"{name}{where}" if kind == "measured" else f"PREDICTED: {name}{where}"
+def _lines(rows: list[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each line by its text in the legend."""
+    are_ranks_told = len({row["steps"] for row in rows}) > 1  # else they are along the axis
+    lines: dict[str, list[Row]] = {}
+    for row in rows:
+        who = f", {row['ranks']} rank(s) x {row['threads']} thread(s)" if are_ranks_told else ""
+        kind = "PREDICTED: " if row["kind"] == "predicted" else ""
+        lines.setdefault(f"{kind}{row['method']}{who}", []).append(row)
+    return lines
 
 
-def _style(kind: str) -> dict[str, Any]:
-    if kind == "measured":
-        return {"marker": "o", "linestyle": "-"}
-    return {"marker": "o", "linestyle": "--", "markerfacecolor": "none"}
+def _style(own: list[Row]) -> dict[str, Any]:
+    """Predicted points are hollow, on dashed lines; diamonds are of several threads."""
+    marker = "D" if all(row["threads"] > 1 for row in own) else "o"
+    if own[0]["kind"] == "measured":
+        return {"marker": marker, "linestyle": "-"}
+    return {"marker": marker, "linestyle": "--", "markerfacecolor": "none"}
 
 
 def shape_of_machine(rows: list[Row]) -> str:

@@ -47,10 +47,11 @@ def main() -> int:
     """Time the figures; rank 0 tells its progress, and in the last line the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="+", choices=list(TIMED), help="what to measure")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[], help="of the sequences")
     parser.add_argument("--quick", action="store_true", help="tiny problems, to see that it works")
     args = parser.parse_args()
     world = MPI.COMM_WORLD
-    found = {name: TIMED[name](world, args.quick) for name in args.figures}
+    found = {name: TIMED[name](world, args) for name in args.figures}
     if world.Get_rank() == 0:
         print(json.dumps(found))
     return 0
@@ -59,7 +60,7 @@ def main() -> int:
 def batches(quick: bool) -> list[tuple[str, Training]]:
     """Return what is timed over ranks: the shape of HMDB51's features, by two choices of cycles."""
     num_steps, batch, hidden, features = (32, 4, 8, 8) if quick else (128, 100, 100, 1000)
-    options: dict[str, Any] = {"levels": 3, "coarsening": 4, "relax": (0, 1)}
+    options: dict[str, Any] = {"levels": 3, "coarsening": 4, "relax": (0, 1), "coarsest": "in_turn"}
     published = training(
         "published", num_steps, batch, hidden, coarse_step="implicit", iterations=(2, 1), **options
     )
@@ -83,30 +84,30 @@ def sequence(num_steps: int, quick: bool) -> Training:
     )  # fmt: skip
 
 
-def _over_ranks(world: MPI.Comm, quick: bool) -> list[dict[str, Any]]:
+def _over_ranks(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return rows for 1, 2, 4, ... ranks, measured, and predicted beyond."""
     counts = [1 << k for k in range(world.Get_size().bit_length())]
-    cases = batches(quick)
+    cases = batches(args.quick)
     methods = list(_alone(cases[0][1], counts))
     methods += [Method(name, one, n, 1) for name, one in cases for n in counts]
     _tell(world, f"time over ranks: {len(methods)} ways to train")
-    rows = _timed(methods, world, 2 if quick else 7)
+    rows = _timed(methods, world, 1 if args.quick else 4)
     for name, one in cases:
         _tell(world, f"calibrating {name}")
-        rows += _predicted(name, one, PREDICTED_RANKS, world, 1 if quick else 5)
+        rows += _predicted(name, one, PREDICTED_RANKS, world, 1 if args.quick else 5)
     return rows
 
 
-def _over_length(world: MPI.Comm, quick: bool) -> list[dict[str, Any]]:
+def _over_length(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return rows for sequences of 128 steps and more, on as many ranks as there are."""
     size = 1 << (world.Get_size().bit_length() - 1)
     rows: list[dict[str, Any]] = []
-    for num_steps in (32, 64) if quick else [128 << k for k in range(9)]:
+    for num_steps in args.lengths:
         _tell(world, f"time over the length: {num_steps} steps")
-        one = sequence(num_steps, quick)
-        methods = [*_alone(one, [size]), Method(PARALLEL, one, size, 1)]
-        rows += _timed(methods, world, 2 if quick else 7)
-        rows += _predicted(PARALLEL, one, (max(PREDICTED_RANKS),), world, 1 if quick else 3)
+        one = sequence(num_steps, args.quick)
+        methods = [*_alone(one, sorted({1, size})), Method(PARALLEL, one, size, 1)]
+        rows += _timed(methods, world, 1 if args.quick else 3)
+        rows += _predicted(PARALLEL, one, (max(PREDICTED_RANKS),), world, 1 if args.quick else 3)
     return rows
 
 

@@ -31,6 +31,8 @@ DATA = {
 }
 """Options of apps.train by data set; those of the paper are the last ones."""
 
+LENGTHS = [128 << k for k in range(9)]
+
 EPOCHS = {"digits": 15, "har": 25, "hmdb51": 25}
 
 
@@ -75,6 +77,7 @@ def _parse() -> argparse.Namespace:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the weights and the batches")
     add("--epochs", type=int, help="passes through the data; 15 for digits, else 25")
     add("--ranks", type=int, default=_default_ranks(), help="greatest number of ranks")
+    add("--lengths", type=int, nargs="+", default=LENGTHS, help="of sequences, at fixed ranks")
     add("--quick", action="store_true", help="one epoch, one seed, tiny problems: does it work?")
     args = parser.parse_args()
     if args.ranks < 1:
@@ -88,6 +91,7 @@ def _parse() -> argparse.Namespace:
     args.epochs = args.epochs or EPOCHS[args.data]
     if args.quick:
         args.data, args.epochs, args.seeds = "digits", 1, args.seeds[:1]
+        args.lengths = [32, 64]
     return args
 
 
@@ -146,6 +150,7 @@ def _times(figures: list[str], args: argparse.Namespace) -> dict[str, list[dict[
     command = [
         *_measure.on_ranks(args.ranks),
         *(sys.executable, "-u", "-m", "mpi4py", "-m", "benchmarks._paper_times", *figures),
+        *("--lengths", *map(str, args.lengths)),
         *(["--quick"] if args.quick else []),
     ]
     found: dict[str, list[dict[str, Any]]] = _measure.last_json(
