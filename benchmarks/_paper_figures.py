@@ -54,6 +54,8 @@ def draw_length(path: Path, rows: list[Row]) -> None:
 
 def _draw(path: Path, rows: list[Row], title: str, at: Any, label: str) -> None:
     """Draw one panel for each part of a step; a line for each method, measured or predicted."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _new_figure(len(PARTS), (14, 5.5))
     figure.suptitle(f"{title}\nmeasured on {shape_of_machine(rows)}")
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -70,9 +72,10 @@ def _draw(path: Path, rows: list[Row], title: str, at: Any, label: str) -> None:
         panel.set_xscale("log", base=2)
         places = sorted({at(row) for row in rows})
         panel.set_xticks(places, [str(place) for place in places], rotation=45)
-        for axis in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-            axis(lambda value, _: f"{value:g}")
-        panel.grid(alpha=0.3, which="both")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.grid(alpha=0.3)
     axes[0].set_ylabel("milliseconds")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=120)
