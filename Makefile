@@ -1,11 +1,12 @@
 # Each command makes .venv when it is missing; python3 (3.11 or later) and make are all it needs.
 #   make demo    train a GRU on 2 processes; the result is runs/demo.h5
+#   make paper   the figures of the paper on GRUs, in runs/paper; up to half an hour on 2 cores
 #   make test    all tests, those on many processes included
 #   make lint    ruff and mypy
 #   make docs    the manual, in docs/_build/html
 #   make bench   which benchmarks there are
 #   make clean   remove what the others made, .venv included; runs stays
-# Variables: PYTHON=python3.12, MPIEXEC=/path/to/mpiexec, RANKS=4 (demo), ARGS="..." (demo, test).
+# Variables: PYTHON=python3.12, MPIEXEC=/path/to/mpiexec, RANKS=4 (demo), ARGS="..." (demo, paper, test).
 
 PYTHON ?= python3
 RANKS ?= 2
@@ -33,7 +34,7 @@ SIDE_BY_SIDE := -p no:benchmark -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint docs bench clean mpi-check
+.PHONY: help demo paper test lint docs bench clean mpi-check
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +42,9 @@ help:
 demo: $(VENV)/demo.stamp mpi-check
 	mkdir -p runs
 	$(ONE_THREAD) $(MPIEXEC) -n $(RANKS) $(BIN)/python -m apps.train --output runs/demo.h5 $(ARGS)
+
+paper: $(VENV)/paper.stamp mpi-check
+	$(ONE_THREAD) $(BIN)/python -u -m benchmarks.paper --output runs/paper $(ARGS)
 
 test: $(VENV)/test.stamp mpi-check
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
@@ -68,6 +72,7 @@ clean:
 
 # What each command installs on top of the package.
 EXTRAS_demo := demo$(MPICH)
+EXTRAS_paper := demo,report$(MPICH)
 EXTRAS_test := demo,onnx,report,test,video,weights$(MPICH)
 EXTRAS_lint := demo,onnx,report,weights,lint
 EXTRAS_docs := demo,report,docs
@@ -93,7 +98,7 @@ mpi-check:
 	    exit 1; }
 
 # Open MPI refuses more ranks than cores, and root; other launchers do not read these.
-demo test: export OMPI_MCA_rmaps_base_oversubscribe := 1
-demo test: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+demo paper test: export OMPI_MCA_rmaps_base_oversubscribe := 1
+demo paper test: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 test: export OMPI_ALLOW_RUN_AS_ROOT := 1
 test: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +27,10 @@ from pint.train.optimizers import Adam
 
 NUM_CLASSES = 6
 STEPPING = MGRITOptions(levels=1)
+
+
+TURN = 3
+"""Calls of each way in a round; the first one is for free, since others were in the caches."""
 
 
 class Calibration(Protocol):
@@ -230,6 +235,13 @@ class Training:
 
 
 Experiment = Solving | Training
+
+
+def sleep_until_all_are_here(world: MPI.Comm) -> None:
+    """Wait for all ranks; one that waits inside MPI would take the core of one that works."""
+    done = world.Ibarrier()
+    while not done.Test():
+        time.sleep(1e-4)
 
 
 def _interval(options: MGRITOptions, num_steps: int) -> int:

@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -58,6 +60,60 @@ def in_new_process(module: str, *arguments: str) -> Any:
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def last_json(command: list[str], environment: dict[str, str], shown: str = "epoch") -> Any:
+    """Run a command; print its lines that begin so; return the JSON of its last line.
+
+    Raises
+    ------
+    SystemExit
+        If the command fails.
+    """
+    last = ""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            last = line
+            if line.startswith(shown):
+                print(line, end="", flush=True)
+    if process.returncode != 0:
+        raise SystemExit(f"{shlex.join(command)} failed")
+    return json.loads(last)
+
+
+def on_ranks(ranks: int) -> list[str]:
+    """Return the begin of a command that starts so many processes.
+
+    MPIEXEC names the launcher; else it is the one on the path, or the one beside this Python.
+
+    Raises
+    ------
+    SystemExit
+        If there is none.
+    """
+    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
+    known = os.environ.get("MPIEXEC") or shutil.which("mpiexec") or beside
+    if known is None:
+        raise SystemExit("no mpiexec: install an MPI, or pip install 'pint-mgrit[mpich]'")
+    return [*shlex.split(known), "-n", str(ranks)]
+
+
+def rank_environment() -> dict[str, str]:
+    """Return the environment of ranks: one thread each, anywhere, on more ranks than cores too."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {
+        **os.environ,
+        **dict.fromkeys(names, "1"),
+        # Open MPI refuses more ranks than cores, and keeps all threads of a rank on one core.
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        # glibc would return large arrays to the system after one way, and the next would pay.
+        "MALLOC_TRIM_THRESHOLD_": "4000000000",
+        "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    }
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:

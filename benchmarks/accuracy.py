@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks._measure import last_json
 
 COMMON = "--data har --hidden 100 --layers 2 --batch 100 --lr 1e-3"
 MGRIT = "--levels 3 --coarsening 4 --relax 0,1 --forward-iterations 2 --backward-iterations"
@@ -72,23 +73,8 @@ def _train(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             *("--schedule", args.schedule, "--json", "--output", str(Path(folder) / "run.h5")),
         ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        row = _last_json(command, environment)
+        row = last_json(command, environment)
     del row["output"], row["ranks"]
-    return row
-
-
-def _last_json(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Run a command; print its lines on epochs; return the JSON object in its last line."""
-    last = ""
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            last = line
-            if line.startswith("epoch"):
-                print(line, end="", flush=True)
-    if process.returncode != 0:
-        raise SystemExit(f"{shlex.join(command)} failed")
-    row: dict[str, Any] = json.loads(last)
     return row
 
 

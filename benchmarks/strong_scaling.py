@@ -14,11 +14,13 @@ from mpi4py import MPI
 
 from benchmarks._experiments import (
     EXPERIMENTS,
+    TURN,
     Experiment,
     Prepared,
     Training,
     gru_configurations,
     heats,
+    sleep_until_all_are_here,
 )
 from benchmarks._measure import print_table, save
 
@@ -133,7 +135,7 @@ def _measured(
     times: list[list[float]] = [[] for _ in entries]
     for _ in range(args.rounds):
         for mine, taken in zip(ready, times, strict=True):
-            taken.append(_seconds(mine, world))
+            taken += [_seconds(mine, world) for _ in range(TURN)][1:]
     return ready, [statistics.median(taken) for taken in times], errors
 
 
@@ -145,7 +147,7 @@ def _ready(entry: Entry, world: MPI.Comm, args: argparse.Namespace) -> Ready | N
     if works:
         prepared = entry.experiment.prepare(comm, args.driver, serial=entry.is_stepping)
         found = Ready(prepared, prepared.predict(comm, args.rounds).seconds)
-    _sleep_until_all_are_here(world)
+    sleep_until_all_are_here(world)
     return found
 
 
@@ -156,7 +158,7 @@ def _error(entry: Entry, mine: Ready | None, world: MPI.Comm) -> float | None:
         gradient = mine.prepared.gradient()
         if world.Get_rank() == 0 and isinstance(entry.experiment, Training):
             error = entry.experiment.gradient_error(gradient)
-    _sleep_until_all_are_here(world)
+    sleep_until_all_are_here(world)
     return error
 
 
@@ -166,15 +168,8 @@ def _seconds(mine: Ready | None, world: MPI.Comm) -> float:
     begin = time.perf_counter()
     if mine is not None:
         mine.prepared.action()
-    _sleep_until_all_are_here(world)
+    sleep_until_all_are_here(world)
     return time.perf_counter() - begin
-
-
-def _sleep_until_all_are_here(world: MPI.Comm) -> None:
-    """Wait for all ranks; one that waits inside MPI would take the core of one that works."""
-    done = world.Ibarrier()
-    while not done.Test():
-        time.sleep(1e-4)
 
 
 def _check(world: MPI.Comm, args: argparse.Namespace) -> int:

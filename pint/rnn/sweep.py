@@ -110,6 +110,7 @@ class Sweep:
         bound = sequences.backwards() if self.is_reverse else sequences
         with self.watch.phase("inputs"):
             self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
+            self.model.project()  # on all ranks at once, not while one waits for another's chain
         self._numbers = sequences.numbers
 
     def solve(self, start: Array, *, record: bool) -> Result:

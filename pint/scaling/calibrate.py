@@ -132,16 +132,11 @@ class _Step:
     def _watch(self) -> None:
         """Time what the solvers do, and what is done around them."""
         samples, sweep = self.samples, self.solver.sweep
-        adjoint, bind = sweep.backward, sweep.bind
+        adjoint = sweep.backward
         last = sweep.forward.options.max_iterations - 1
         samples.watch_driver(sweep.forward.hierarchy.driver, "forward", recording=last)
         samples.watch_driver(adjoint.solver.hierarchy.driver, "adjoint")
 
-        def bind_and_project(*given: Any, **more: Any) -> None:
-            bind(*given, **more)
-            sweep.model.project()  # else it would be part of the first step that needs it
-
-        sweep.bind = bind_and_project  # type: ignore[method-assign]
         model, length = adjoint.propagator, self.length
         samples.watch(sweep, "bind", lambda *_, **__: (("", "bind", 0), length + 1, 1))
         samples.watch(

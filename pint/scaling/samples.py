@@ -30,27 +30,34 @@ class Samples:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[Key, dict[int, list[float]]] = {}
+        self._seconds: dict[Key, dict[int, dict[int, list[float]]]] = {}
         self._is_inside = False
-        self.is_kept = True
+        self.is_kept, self._run = True, 0
         self.begin()
 
     def begin(self) -> None:
-        """Count and add up from now on."""
+        """Count and add up from now on, in a run of its own."""
+        self._run += 1
         self.total, self.count = 0.0, 0
         self.spent: dict[tuple[str, str], float] = {}
 
     def add(self, key: Key, size: int, seconds: float) -> None:
         """Take in one piece of work."""
         if self.is_kept and size > 0:
-            self._seconds.setdefault(key, {}).setdefault(size, []).append(seconds)
+            runs = self._seconds.setdefault(key, {}).setdefault(size, {})
+            runs.setdefault(self._run, []).append(seconds)
 
     def tables(self) -> dict[Key, Table]:
-        """Return the medians."""
+        """Return the medians, over all runs, of the mean in a run.
+
+        Sums of means are what a run takes; those of medians are less, since a piece of work is now
+        and then late, but never early.
+        """
         tables = {}
         for key, by_size in self._seconds.items():
             sizes = sorted(by_size)
-            medians = [statistics.median(by_size[size]) for size in sizes]
+            means = [list(map(statistics.fmean, by_size[size].values())) for size in sizes]
+            medians = list(map(statistics.median, means))
             tables[key] = Table(np.array(sizes, dtype=np.int64), np.array(medians))
         return tables
 
