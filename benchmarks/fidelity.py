@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import _measure
+from benchmarks._diagonal_delta import correct_by_diagonals
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
 from pint.mgrit.cycle import visits
@@ -38,6 +39,7 @@ class Setting(NamedTuple):
     relax: tuple[int, int]
     forward: int
     backward: int
+    correction: Literal["none", "diagonal"] = "none"
 
 
 def settings() -> Iterator[Setting]:
@@ -47,6 +49,10 @@ def settings() -> Iterator[Setting]:
     for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
         for forward, backward in ITERATIONS:
             yield Setting(coarse_step, substep, "V", relax, forward, backward)
+    steps = [("implicit", 8), ("matched", 8), ("midpoint", 8), ("averaged", 8), ("averaged", 4)]
+    for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
+        for forward, backward in ITERATIONS:
+            yield Setting(coarse_step, substep, "V", relax, forward, backward, "diagonal")
     for substep, relax in product((8, 4), ((0, 0), (0, 1), (1, 1))):
         for forward, backward in ((1, 1), *ITERATIONS[:2]):
             yield Setting("averaged", substep, "F", relax, forward, backward)
@@ -114,6 +120,8 @@ def _compare(
         solver = NetworkSolver(network, data.num_steps, forward, backward)
     finally:
         network.options = kept
+    if setting.correction == "diagonal":
+        correct_by_diagonals(solver.sweep)
     g, g_exact = (s.loss_and_gradient(x, y).gradient for s in (solver, exact))
     u, u_exact = (_last_state(s, x) for s in (solver, exact))
     return {
@@ -140,7 +148,8 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
 
     A sweep over the F-points of an interval is m - 1 steps in a row, a C-relaxation, a residual or
     a coarse right-hand side one, the coarsest level all of its steps; a step on level l counts the
-    cell evaluations of its coarse step. The parameter gradient at the end is the same for all.
+    cell evaluations of its coarse step. A correction by diagonals has none of its own. The
+    parameter gradient at the end is the same for all.
     """
     hierarchy = solver.sweep.forward.hierarchy
     levels = hierarchy.levels

@@ -145,7 +145,7 @@ class AdjointPropagator(Propagator):
         Parameters
         ----------
         w : array, shape (number of own reversed points + 1, ...state_shape)
-            Adjoint states, the ghost included.
+            Adjoint states, the ghost included; without it where there is none.
         level : Level
             The finest level of the reversed problem.
         """
@@ -328,7 +328,8 @@ class AdjointSolver:
         begin = in_library_of(states, self._at_first(terminal_gradient))
         solution = self.solver.solve(begin, guess, sources)
         with self.watch.phase("gradient"):
-            own = self._states = _with_ghost(solution.u, hierarchy.levels[0], self._states)
+            own = _with_ghost(solution.u, hierarchy.levels[0], self._states)
+            self._states = None if own is solution.u else own
             gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
         with self.watch.phase("messages"):
@@ -401,7 +402,12 @@ def _first_of_right(u: State, level: Level) -> State | None:
 
 
 def _with_ghost(u: State, level: Level, both: State | None) -> State:
-    """Return the own states behind the last one of the left neighbour, in `both` if that fits."""
+    """Return the own states behind the last one of the left neighbour, in `both` if that fits.
+
+    Without any neighbour these are the own states themselves: no step leads to the first.
+    """
+    if level.left is None and level.right is None:
+        return u
     shape, xp = (u.shape[0] + 1, *u.shape[1:]), array_api_compat.array_namespace(u)
     if both is None or tuple(both.shape) != shape or type(both) is not type(u):
         both = xp.empty(shape, dtype=u.dtype)

@@ -187,7 +187,8 @@ class Iteration:
         own = finest.u[1:]
         xp = array_api_compat.array_namespace(own)
         with np.errstate(over="ignore", invalid="ignore"):
-            is_clear = bool(xp.isfinite(xp.sum(own)))  # no sum is finite with an entry that is not
+            flat = xp.reshape(own, (-1,))
+            is_clear = bool(xp.isfinite(flat @ flat))  # no sum is finite with an entry that is not
         if not (is_clear or bool(xp.all(xp.isfinite(own)))):
             flat = xp.reshape(own, (len(finest.block), -1))
             first = finest.block.start + int(

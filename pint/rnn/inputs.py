@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,9 @@ class BoundInputs:
     Attributes
     ----------
     rows : ndarray, shape (k, B, F)
-        The inputs; those of finest steps first.
+        The inputs; those of finest steps first. A view of the following.
+    rows_and_one : ndarray, shape (k, B, F + 1)
+        The same with a one behind each: products with it have sums in them too.
     num_points : int
         Number of finest steps among them.
 
@@ -52,23 +54,32 @@ class BoundInputs:
         self.batch, self.num_steps, _ = x.shape
         if self.batch == 0:
             raise ValueError("inputs must have at least one sequence, got none")
-        if windows is None:
-            last = np.arange(1, self.num_steps + 1)
-            windows = np.stack([last, np.ones_like(last)], axis=1)
-        last, length = windows.T
-        if np.any((length < 1) | (last < length) | (last > self.num_steps)):
-            raise ValueError(f"windows must lie within 1..{self.num_steps}, got {windows}")
         self._counts = None if mask is None else _counts(mask, x.shape[:2])
         if mask is not None:
             x = _filled(x, mask)
         self._row_of: dict[int, Indices] = {}
+        if windows is None:
+            self._row_of[1] = np.arange(-1, self.num_steps)  # -1: there is no step 0
+            self.num_points = self.num_steps
+            self._keep(x.swapaxes(0, 1), dtype)
+            return
+        last, length = windows.T
+        if np.any((length < 1) | (last < length) | (last > self.num_steps)):
+            raise ValueError(f"windows must lie within 1..{self.num_steps}, got {windows}")
         blocks = [
             self._block(x, mask, windows, n) for n in np.bincount(length).nonzero()[0].tolist()
         ]
         none = np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
-        together = blocks[0] if len(blocks) == 1 else np.concatenate([none, *blocks])
-        self.rows = np.ascontiguousarray(together, dtype=dtype)
+        self._keep(blocks[0] if len(blocks) == 1 else np.concatenate([none, *blocks]), dtype)
         self.num_points = int((self._row_of[1] >= 0).sum()) if 1 in self._row_of else 0
+
+    def _keep(self, rows: Array, dtype: Any) -> None:
+        """Copy the inputs, shape (k, B, F)."""
+        count, batch, width = rows.shape
+        self.rows_and_one = np.empty((count, batch, width + 1), dtype=dtype)
+        self.rows_and_one[..., width] = 1
+        self.rows = self.rows_and_one[..., :width]
+        self.rows[...] = rows
 
     def _block(
         self, x: Array, mask: NDArray[np.bool_] | None, windows: Indices, length: int
@@ -126,17 +137,22 @@ class BoundInputs:
         raise ValueError(f"set_inputs left out {what} finest step {read.max()}")
 
     def steps_of(self, table: tuple[Phase, ...], step: Step) -> Indices:
-        """Return how many finest steps each gate evaluation goes over, shape (n, P, B)."""
+        """Return how many finest steps each gate evaluation goes over, (n, P, B); read only."""
         last = np.atleast_1d(step.last)
         shape = (last.size, len(table), self.batch)
         if self._counts is None:
-            spans = np.array([phase.span for phase in table], dtype=np.int64)
-            return np.ascontiguousarray(np.broadcast_to(spans[:, None], shape))
+            return _spans(tuple(phase.span for phase in table), *shape)
         steps = np.empty(shape, dtype=np.int64)
         for index, phase in enumerate(table):
             end = last - phase.end
             steps[:, index] = self._counts[end] - self._counts[end - phase.span]
         return steps
+
+
+@lru_cache(maxsize=8)
+def _spans(spans: tuple[int, ...], *shape: int) -> Indices:
+    """Return the same numbers for all steps and sequences, to be read only."""
+    return np.ascontiguousarray(np.broadcast_to(np.array(spans)[:, None], shape))
 
 
 def _counts(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> Indices:

@@ -680,14 +680,18 @@ def chain_backward(
     batch, width = w.shape
     num_gates, hidden = weight.shape
     d_seen = np.empty((batch, hidden), dtype=w.dtype)
-    v, d_u = w.copy(), np.empty_like(w)
+    v, above, d_u = w, np.empty_like(w), np.empty_like(w)
+    between = np.empty_like(w)  # adjoint of the state between two evaluations of a step
     start, has_start = np.empty_like(w), False  # adjoint of the state that a later one blended
     for i in range(num_points):
         for p in range(num_phases - 1, -1, -1):
             if d_above.shape[0] > 0:
                 for b in range(batch):
                     for j in range(hidden):
-                        v[b, j] += d_above[num_points - 1 - i, p, first + b, j]
+                        above[b, j] = v[b, j] + d_above[num_points - 1 - i, p, first + b, j]
+                    for j in range(hidden, width):
+                        above[b, j] = v[b, j]
+                v = above
             gates = d_gates[num_points - 1 - i, p, first:last]
             c, own_steps = coefficients[slots[i, p], first:last], steps[i, p, first:last]
             _transpose(cell, v, c, own_steps, gates, d_u)
@@ -697,14 +701,17 @@ def chain_backward(
                     for j in range(width):
                         d_u[b, j] += start[b, j]
             has_start = p > 0 and middles[p - 1]  # its gates saw the middle
+            v = out[i, first:last] if p == 0 else between
             if has_start:
                 start, d_u = d_u, start
-                v[:] = 0
+                for b in range(batch):
+                    v[b, :hidden] = d_seen[b]
+                    v[b, hidden:] = 0
             else:
-                v, d_u = d_u, v
-            for b in range(batch):
-                for j in range(hidden):
-                    v[b, j] += d_seen[b, j]
+                for b in range(batch):
+                    for j in range(hidden):
+                        v[b, j] = d_u[b, j] + d_seen[b, j]
+                    for j in range(hidden, width):
+                        v[b, j] = d_u[b, j]
         if g.shape[0] > 0:
             v += g[i, first:last]
-        out[i, first:last] = v

@@ -65,7 +65,7 @@ class Tape:
             [np.empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
         )
         self._starts: Array | None = None
-        self._copies: dict[str, Array] = {}
+        self._rooms: dict[str, Array] = {}
         self._start_shape = (num_slots, *model.state_shape)
         self.clear()
 
@@ -82,18 +82,17 @@ class Tape:
         self._starts[slots] = u
         self._is_noted[slots], self._is_chained[slots] = True, False
 
-    def note_chain(self, slots: Indices, u: Array, out: Array) -> None:
-        """Remember that consecutive steps were taken from u, and their states."""
-        self._chain = int(slots[0]), self.copied("start", u), self.copied("states", out)
+    def note_chain(self, slots: Indices, u: Array, states: Array) -> None:
+        """Remember that consecutive steps were taken from u, and their states, not copied."""
+        self._chain = int(slots[0]), u.copy(), states
         self._is_chained[:] = False
         self._is_chained[slots], self._is_noted[slots] = True, False
 
-    def copied(self, name: str, array: Array) -> Array:
-        """Return a copy of an array, in memory that is kept under a name."""
-        room = self._copies.get(name)
-        if room is None or room.shape != array.shape:
-            room = self._copies[name] = np.empty_like(array)
-        room[...] = array
+    def room(self, name: str, like: Array) -> Array:
+        """Return memory for the states of a chain, kept under a name, of the shape of `like`."""
+        room = self._rooms.get(name)
+        if room is None or room.shape != like.shape:
+            room = self._rooms[name] = np.empty_like(like)
         return room
 
     def holds(self, slots: Indices, u: Array) -> NDArray[np.bool_]:
@@ -116,7 +115,7 @@ def _equal(a: Array, held: Array, rows: Indices) -> NDArray[np.bool_]:
     b = take(held, rows)
     if a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides:
         return np.ones(rows.size, dtype=bool)  # in the same place
-    if np.array_equal(a, b):  # sooner found out than state by state
+    if np.array_equal(a[::-1], b[::-1]):  # sooner found out than state by state, and upwards
         return np.ones(rows.size, dtype=bool)
     same: NDArray[np.bool_] = np.all(a == b, axis=tuple(range(1, b.ndim)))
     return same
@@ -208,15 +207,17 @@ class RecurrenceLinearization(Linearization):
         If these are all finest steps, the parameter gradient is computed on the way.
         """
         steps = np.arange(*rows.indices(self.u.shape[0]))
-        first, gradient = w.copy(), None
+        first, gradient, noted = w.copy(), None, out
         if steps.size == self.slots.size and np.all(self.step.num_fine == 1):
-            gradient = self._no_gradient()
+            gradient, noted = self._no_gradient(), self.tape.room("adjoints", out)
         for part in parts(steps.size, self.model.batch * len(self.tape.table)):
             right = None if g is None else g[part]
             self._chain_part(w, right, steps[part], gradient, out[part])
             w = out[part.stop - 1]
+            if gradient is not None:
+                noted[part] = out[part]  # while they are in the cache
         if gradient is not None:
-            self._chained = self._in_torch_order(gradient), first, self.tape.copied("adjoints", out)
+            self._chained = self._in_torch_order(gradient), first, noted
 
     def _chain_part(
         self,
@@ -321,7 +322,7 @@ class RecurrenceLinearization(Linearization):
         num_phases, hidden = len(self.tape.table), self.model.options.hidden
         slots = self.slots[steps] * num_phases + index
         if layer == 0:
-            x = take(self._inputs, self.rows[steps, index])
+            x = take(self._inputs, self.rows[steps, index])  # a one behind each
         else:
             x = take(self.tape.news[layer - 1], slots)
         if index == 0:
@@ -330,10 +331,13 @@ class RecurrenceLinearization(Linearization):
             seen = take(self.tape.news[layer], slots - 1)
         flat = d_gates.reshape(-1, 4 * hidden)
         d_ih, d_hh = self.cell.input_gates(flat), self.cell.state_gates(flat)
-        sums = np.ones(flat.shape[0], dtype=flat.dtype) @ flat
-        gradient[f"weight_ih_l{layer}"] += _matmul(
-            x.reshape(-1, x.shape[-1]).T, d_ih, self.model.team
-        )
+        d_weight = _matmul(x.reshape(-1, x.shape[-1]).T, d_ih, self.model.team)
+        if layer == 0:
+            d_weight, sums = d_weight[:-1], d_weight[-1]
+        else:
+            sums = _sums(d_ih)
+        sums = np.concatenate([_sums(flat[:, : flat.shape[1] - sums.size]), sums])
+        gradient[f"weight_ih_l{layer}"] += d_weight
         gradient[f"weight_hh_l{layer}"] += _matmul(
             seen.reshape(-1, hidden).T, d_hh, self.model.team
         )
@@ -347,7 +351,13 @@ class RecurrenceLinearization(Linearization):
     @property
     def _inputs(self) -> Array:
         assert self.model.bound is not None  # bound since the steps were linearised
-        return self.model.bound.rows
+        return self.model.bound.rows_and_one
+
+
+def _sums(d_gates: Array) -> Array:
+    """Return the sums of the columns."""
+    sums: Array = np.ones(d_gates.shape[0], dtype=d_gates.dtype) @ d_gates
+    return sums
 
 
 def product(a: Array, b: Array, team: Team, out: Array | None = None) -> Array:

@@ -315,15 +315,18 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
-        tape, start = None, u
+        tape, noted, start = None, None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
+            noted = tape.room("states", out)
         for part in parts(out.shape[0], self.batch * len(table)):
             right = None if g is None else g[part]
             self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
+            if noted is not None:
+                noted[part] = out[part]  # while they are in the cache
             u = out[part.stop - 1]
-        if tape is not None:
-            tape.note_chain(rows[:, 0], start, out)
+        if tape is not None and noted is not None:
+            tape.note_chain(rows[:, 0], start, noted)
 
     def _chain_part(
         self,
