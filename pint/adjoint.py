@@ -56,6 +56,7 @@ class AdjointPropagator(Propagator):
         self.propagator = propagator
         self.dtype = propagator.dtype
         self.batched = propagator.batched
+        self.chains_fast = propagator.chains_fast
         self.times = times
         self.num_steps = times.size - 1
         self._linearized: list[_LinearizedLevel] = []
@@ -349,7 +350,9 @@ class AdjointSolver:
     def _misfit(self, result: Result) -> Exception | None:
         """Return what is wrong with a result that is not one of the forward solver's."""
         forward = self.forward
-        same = np.array_equal(result.times, forward.grid.times)
+        same = result.times is forward.grid.times or np.array_equal(
+            result.times, forward.grid.times
+        )
         if same and np.array_equal(result.layout.bounds, forward.layout.bounds):
             return None
         return ValueError(

@@ -123,6 +123,9 @@ class Propagator(ABC):
         False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
         (n, ...state_shape), and a `Step` of arrays, and treat all n at once.
+    chains_fast : bool
+        Whether `chain` is one call of compiled code: then few intervals are stepped through one
+        after another, and not side by side.
     parameters : ndarray, shape (num_parameters,), or None
         Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
         place calls `refresh`.
@@ -143,6 +146,7 @@ class Propagator(ABC):
     state_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     batched: bool = False
+    chains_fast: bool = False
     parameters: NDArray[Any] | None = None
     kernel: Any = None
     composes: Propagator | None = None  # the model whose space and norm a wrapper has

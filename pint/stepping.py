@@ -238,6 +238,10 @@ class SingleStackDriver(LoopDriver):
         return self.propagator.interpolate(u, level)
 
 
+FEW_INTERVALS = 16
+"""Up to so many intervals, fast chains one after another are sooner done than stacks."""
+
+
 class StackDriver(Driver):
     """Calls a batched propagator once for all points that can be done at once."""
 
@@ -247,9 +251,11 @@ class StackDriver(Driver):
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         which = slots_of(starts, level.num_slots)
-        if len(which) == 1:
-            begin = int(which[0])
-            self.chain(level, begin, min(length, level.num_slots - 1 - begin))
+        # A stack is a call for each step of an interval, a chain one for each interval.
+        few = min(length, FEW_INTERVALS) if self.propagator.chains_fast else 1
+        if len(which) <= few:
+            for begin in map(int, which):
+                self.chain(level, begin, min(length, level.num_slots - 1 - begin))
             return
         for k in range(1, length + 1):
             slots = _within(shifted(starts, k), level.num_slots)

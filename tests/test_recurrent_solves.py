@@ -152,3 +152,30 @@ def test_chosen_c_points_are_refused():
     step = Step(1, np.zeros(2), np.ones(2), np.array([1, 3]), np.array([2, 5]))
     with pytest.raises(ValueError, match="recurrent layers need coarsening factors"):
         model.step(np.zeros((2, 1, 1, 2)), step)
+
+
+def test_few_intervals_are_chained_and_their_derivatives_recorded(monkeypatch):
+    """Two intervals of 16 steps: chains in place of stacks, and nothing evaluated twice."""
+    calls = {"chain": 0, "run": 0}
+    chain, run = Recurrence.chain, Recurrence._run
+
+    def counted_chain(self, u, step, g, out):
+        calls["chain"] += step.level == 0
+        return chain(self, u, step, g, out)
+
+    def counted_run(self, u, table, *rest):
+        calls["run"] += u.shape[0] * (table[0].span == 1)
+        return run(self, u, table, *rest)
+
+    monkeypatch.setattr(Recurrence, "chain", counted_chain)
+    monkeypatch.setattr(Recurrence, "_run", counted_run)
+    options = MGRITOptions(levels=2, coarsening=16, relax=0, min_coarse=1, max_iterations=3)
+    model, exact = make(layers=2), make(layers=2)
+    x, u, w = normal(BATCH, 32, FEATURES), *states(model, 2)
+    actual = backpropagate(model, x, u, w, options, options, recording=True)[2]
+    # In each of three forward cycles two chains; the adjoint's are of a tape.
+    assert calls["chain"] == 6
+    # The residuals of two cycles, and the finest steps onto C-points, which no chain has taken.
+    assert calls["run"] <= 2 * 2 + 2
+    one_level = MGRITOptions(levels=1)
+    assert_same_gradients(actual, backpropagate(exact, x, u, w, one_level, one_level)[2], 1e-10)

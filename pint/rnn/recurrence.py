@@ -131,6 +131,7 @@ class Recurrence(Propagator):
     """
 
     batched = True
+    chains_fast = True
 
     def __init__(
         self, options: RecurrenceOptions, parameters: Array | None = None, seed: int = 0
@@ -318,7 +319,7 @@ class Recurrence(Propagator):
         tape, noted, start = None, None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
-            noted = tape.room("states", out)
+            noted = tape.room("states", out) if out.shape[0] == bound.num_points else None
         for part in parts(out.shape[0], self.batch * len(table)):
             right = None if g is None else g[part]
             self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
@@ -327,6 +328,9 @@ class Recurrence(Propagator):
             u = out[part.stop - 1]
         if tape is not None and noted is not None:
             tape.note_chain(rows[:, 0], start, noted)
+        elif tape is not None:  # one interval of several
+            tape.note(rows[:1, 0], start[None])
+            tape.note(rows[1:, 0], out[:-1])
 
     def _chain_part(
         self,

@@ -100,6 +100,11 @@ class Sweep:
         none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
         return np.unique(np.concatenate([none, *read]), axis=0)
 
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs, means among them, that this rank reads in both solves."""
+        return len(self._windows[True])
+
     def iterate(self, forward: int, backward: int) -> None:
         """Do so many cycles from now on, in either solve."""
         _change(self.forward, max_iterations=forward)
@@ -110,7 +115,8 @@ class Sweep:
         bound = sequences.backwards() if self.is_reverse else sequences
         with self.watch.phase("inputs"):
             self.model.set_inputs(bound.x, self._windows[backward], bound.mask)
-            self.model.project()  # on all ranks at once, not while one waits for another's chain
+            if len(self.forward.hierarchy.levels) > 1:
+                self.model.project()  # on all ranks at once, not while one waits for another
         self._numbers = sequences.numbers
 
     def solve(self, start: Array, *, record: bool) -> Result:

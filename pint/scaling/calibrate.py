@@ -138,7 +138,7 @@ class _Step:
         samples.watch_driver(adjoint.solver.hierarchy.driver, "adjoint")
 
         model, length = adjoint.propagator, self.length
-        samples.watch(sweep, "bind", lambda *_, **__: (("", "bind", 0), length + 1, 1))
+        samples.watch(sweep, "bind", lambda *_, **__: (("", "bind", 0), sweep.num_inputs, 1))
         samples.watch(
             model, "_linearize",
             lambda level, u: (

@@ -54,6 +54,10 @@ class Run:
         Of a network that is trained; 0: no training around the two solves.
     parameter_bytes : int, default 4
         Of a number among them, and in the scores.
+    evaluations : tuple of int
+        Gate evaluations of a step, by level; the last entry holds for all coarser levels.
+    averages : bool, default False
+        Each of them on coarse levels reads an input of its own, a mean; not one of a finest step.
     tape_bytes : tuple of int
         Bytes that the linearisation of a step takes, by level; the last entry holds for all coarser
         levels.
@@ -75,6 +79,8 @@ class Run:
     replays: bool = False
     num_parameters: int = 0
     parameter_bytes: int = 4
+    evaluations: tuple[int, ...] = (1,)
+    averages: bool = False
     tape_bytes: tuple[int, ...] = (0,)
     fixed_bytes: int = 0
     groups: int = 1
@@ -127,8 +133,9 @@ class Schedule:
         """
         at_least("size", size, 1)
         walk = _Walk(run, size)
-        rows = walk.signatures()
-        _, first, kinds = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        _, first, kinds = np.unique(
+            _hashed(walk.signatures()), return_index=True, return_inverse=True
+        )
         schedule = cls(run, size, kinds=np.asarray(kinds, dtype=np.int64).reshape(-1))
         schedule.programs = [walk.program(int(rank)) for rank in first]
         return schedule
@@ -205,8 +212,19 @@ class _Walk:
         """Note what `NetworkSolver.loss_and_gradient` does before the forward solve."""
         for _ in ("batch", "targets"):
             self._agree()
-        own = self.forward.hierarchy.levels[0]
-        self.notes.work("bind", 0, len(own.block))
+        self.notes.work("bind", 0, self._num_inputs())
+
+    def _num_inputs(self) -> int:
+        """Return how many inputs this rank multiplies with weights: of its steps on all levels."""
+        run, stacks = self.run, self.forward.hierarchy.own_steps()
+        counts = [int(np.size(stack.last)) for stack in stacks]
+        total, num_fine = counts[0], 1
+        for level, m in enumerate(self.forward.options.factors(run.num_steps), start=1):
+            num_fine *= int(np.max(m))
+            own = 0 if run.averages else counts[0] // num_fine  # these read finest inputs
+            evaluations = run.evaluations[min(level, len(run.evaluations) - 1)]
+            total += max(counts[level] - own, 0) * evaluations
+        return total
 
     def _head(self, result: Any) -> None:
         """Note the final state on every rank, the scores, and that all have them."""
@@ -238,6 +256,13 @@ class _Walk:
         """Note a message of the ranks of all groups."""
         if self.size * self.run.groups > 1:
             self.notes.message("collective", "all " + name, size)
+
+
+def _hashed(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return a number for each row, the same for equal rows and no others (in 64 bits)."""
+    factors = np.random.default_rng(0).integers(1, 1 << 63, rows.shape[1], dtype=np.uint64)
+    hashed: NDArray[np.uint64] = (rows.astype(np.uint64) * (2 * factors + 1)).sum(axis=1)
+    return hashed
 
 
 def _columns(solver: MGRIT) -> Iterator[NDArray[np.int64]]:

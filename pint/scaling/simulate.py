@@ -138,13 +138,18 @@ class _Flat:
     def of(cls, schedule: Schedule, costs: Costs) -> _Flat:
         size = schedule.size * schedule.run.groups
         names: dict[str, int] = {}
+        known: dict[tuple[object, ...], tuple[float, float]] = {}
         rows: list[tuple[int, ...]] = []
         seconds: list[tuple[float, float]] = []
         sends: list[int] = []
         bounds = [0]
         for program in schedule.programs:
             rows += _rows(program, names)
-            seconds += [costs.of(one, schedule.size, size) for one in program.operations]
+            for one in program.operations:
+                key = (one.kind, one.name, one.solve, one.level, one.size, one.length)
+                if key not in known:
+                    known[key] = costs.of(one, schedule.size, size)
+                seconds.append(known[key])
             count = 0
             for one in program.operations:
                 sends.append(count if one.kind == "send" else -1)

@@ -206,6 +206,8 @@ class GRUWorkload(Workload):
             state_bytes=(size,),
             num_parameters=self.network().parameters.size,
             groups=groups,
+            evaluations=tuple(self.evaluations()),
+            averages=self.coarse_step == "averaged",
             tape_bytes=tuple(tapes),
             fixed_bytes=fixed,
         )
