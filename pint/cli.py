@@ -220,7 +220,7 @@ def _first_line(*command: str) -> str:
 
 
 def _mpiexec(library: str) -> _Finding:
-    path = _mpiexec_path()
+    path = mpiexec_path()
     if not path:
         return _Finding(name="mpiexec", value="not found: start with your scheduler, e.g. srun")
     ours, theirs = _mpi_family(library), _mpi_family(_first_line(path, "--version"))
@@ -233,7 +233,7 @@ def _mpiexec(library: str) -> _Finding:
     )
 
 
-def _mpiexec_path() -> str:
+def mpiexec_path() -> str:
     """Return mpiexec on the PATH, or else beside this Python, where PyPI's mpich puts it."""
     beside = Path(sys.executable).parent
     return shutil.which("mpiexec") or shutil.which("mpiexec", path=beside) or ""

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Shown
 
+from pint.cli import mpiexec_path
 from pint.comm import Communicator, world
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table
@@ -61,7 +62,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--repeats", type=int, default=5, help="of which medians are taken")
         sub.add_argument("--longest", type=int, default=16384, help="longest problem that is run")
         sub.add_argument("--output", default="costs.toml", help="file to write")
-        sub.add_argument("--mpiexec", default="mpiexec", help="starts two ranks for messages")
+        found = "starts two ranks, to measure messages; the one that is found, if left out"
+        sub.add_argument("--mpiexec", help=found)
 
 
 def _add_fields(
@@ -94,7 +96,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
             tables.append(workload.measure([length], arguments.repeats))
         costs = replace(
             joined(tables),
-            machine=_network(comm, arguments.mpiexec),
+            machine=_network(comm, arguments.mpiexec or mpiexec_path() or "mpiexec"),
             baselines=workload.baselines(measured[0]),
             problem={**workload.described(), "measured_on_ranks": comm.size},
         )
