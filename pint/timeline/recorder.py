@@ -40,7 +40,7 @@ class Timeline:
     ...     result = solver.solve(1.0)
     >>> events = timeline.events()
     >>> sorted(set(events.phase[events.level == 1].tolist()))
-    ['coarsest level', 'relaxation']
+    ['coarsest level']
     """
 
     def __init__(self, comm: Any = None) -> None:
