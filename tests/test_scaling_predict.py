@@ -127,6 +127,8 @@ def test_candidates_come_in_order_and_exact_stepping_is_one(costs_file):
     assert seconds == sorted(seconds)
     assert {one.groups for one in found} == {1, 2, 4}
     assert any(one.workload.levels == 1 for one in found)
+    uneven = candidates(SMALL.changed(batch=5), Costs.load(costs_file), 2)  # 3 and 2 sequences
+    assert any(one.workload.levels == 1 and one.groups == 2 for one in uneven)
     assert any(one.workload.coarsest == "truncated" for one in found)
 
 

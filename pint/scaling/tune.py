@@ -108,7 +108,7 @@ def candidates(
     exact = workload.changed(levels=1, coarsest="gather", truncation=0)
     plans = [(way, groups) for groups in splits for way in _ways(workload, ranks // groups)]
     found = []
-    if ranks in splits:
+    if ranks <= workload.batch:
         found.append(Candidate(exact, ranks, _exact_seconds(exact, costs, ranks)))
     for index, (way, groups) in enumerate(plans):
         for cycles, seconds in _by_cycles(way, costs, ranks, groups):
@@ -123,7 +123,8 @@ def _exact_seconds(workload: GRUWorkload, costs: Costs, ranks: int) -> float:
     """Return the seconds of exact stepping, with the batch split over all ranks."""
     per_step = costs.baselines["serial stepping"] / costs.machine.speed
     gradient = workload.run().num_parameters * 4
-    return per_step * workload.steps / ranks + costs.machine.collective("sum", gradient, ranks)
+    share = -(-workload.batch // ranks) / workload.batch
+    return per_step * workload.steps * share + costs.machine.collective("sum", gradient, ranks)
 
 
 def _ways(workload: GRUWorkload, size: int) -> Iterator[GRUWorkload]:
