@@ -39,7 +39,7 @@ class Setting(NamedTuple):
     relax: tuple[int, int]
     forward: int
     backward: int
-    correction: Literal["none", "diagonal"] = "none"
+    correction: Literal["none", "diagonal", "diagonal alone"] = "none"
 
 
 def settings() -> Iterator[Setting]:
@@ -53,6 +53,8 @@ def settings() -> Iterator[Setting]:
     for (coarse_step, substep), relax in product(steps, ((0, 1), (1, 1))):
         for forward, backward in ITERATIONS:
             yield Setting(coarse_step, substep, "V", relax, forward, backward, "diagonal")
+    for cycles in (10, 14, 16, 18, 20):  # the first one has coarse steps
+        yield Setting("averaged", 16, "V", (0, 1), cycles, cycles, "diagonal alone")
     for substep, relax in product((8, 4), ((0, 0), (0, 1), (1, 1))):
         for forward, backward in ((1, 1), *ITERATIONS[:2]):
             yield Setting("averaged", substep, "F", relax, forward, backward)
@@ -109,6 +111,7 @@ def _compare(
         cycle=setting.cycle,
         relax=setting.relax,
         max_iterations=setting.forward,
+        delta="diagonal" if setting.correction == "diagonal alone" else None,
     )
     backward = dataclasses.replace(forward, max_iterations=setting.backward)
     network = exact.network
@@ -148,7 +151,8 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
 
     A sweep over the F-points of an interval is m - 1 steps in a row, a C-relaxation, a residual or
     a coarse right-hand side one, the coarsest level all of its steps; a step on level l counts the
-    cell evaluations of its coarse step. A correction by diagonals has none of its own. The
+    cell evaluations of its coarse step. A correction by diagonals has none of its own; where
+    diagonals take the place of coarse steps, the first cycle alone has any on coarse levels. The
     parameter gradient at the end is the same for all.
     """
     hierarchy = solver.sweep.forward.hierarchy
@@ -174,6 +178,8 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
         return evaluations
 
     first = visit(0, options.cycle, injects=True, is_relaxed=False)
+    if options.delta == "diagonal":
+        cost[1:] = [0] * (len(levels) - 1)
     later = visit(0, options.cycle, injects=False, is_relaxed=True)
     return first + (options.max_iterations - 1) * later
 

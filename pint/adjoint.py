@@ -24,7 +24,14 @@ from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
 from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
-from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.propagator import (
+    Linearization,
+    Propagator,
+    State,
+    Step,
+    changes_space,
+    has_diagonal,
+)
 from pint.slots import shifted
 
 _PLAIN: dict[str, Any] = {
@@ -140,6 +147,14 @@ class AdjointPropagator(Propagator):
         else:
             here.tape.adjoint_chain(u, here.rows(step), g, out)
 
+    def diagonal(self, u: State, step: Step) -> State:
+        """Return the diagonal of (dPhi/du)^T, which is that of dPhi/du, for a step or a stack."""
+        here = self._linearized[step.level]
+        rows = here.rows(step)
+        if here.tape is not None:
+            return here.tape.diagonal(rows)
+        return self.propagator.diagonal(here.u[rows, ...], self.forward_step(step))
+
     def gradient(self, w: State, level: Level) -> NDArray[Any]:
         """Return the sum of (dPhi/dtheta)^T w over this rank's finest steps.
 
@@ -233,7 +248,7 @@ class AdjointSolver:
     options : MGRITOptions, optional
         How to iterate backwards; those of the forward solver if left out, with driver "auto" in
         place of "compiled" and without a Delta correction, because the adjoint has no kernel and no
-        tangent, and without error estimates.
+        tangent (diagonals it has), and without error estimates.
 
     Raises
     ------
@@ -271,7 +286,15 @@ class AdjointSolver:
         if options is None:
             compiled = forward.options.driver == "compiled"
             changes = _PLAIN | ({"driver": "auto"} if compiled else {})
+            if forward.options.delta == "diagonal":
+                changes = {name: v for name, v in changes.items() if not name.startswith("delta")}
             options = replace(forward.options, **changes)
+        if options.delta == "diagonal" and not has_diagonal(forward.propagator):
+            name = type(forward.propagator).__name__
+            raise ValueError(
+                f"delta='diagonal' needs the diagonals of derivatives, and {name} has none: write "
+                "diagonal, or leave delta out"
+            )
         self.solver = MGRIT(
             self.propagator,
             forward.grid.reversed(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import array_api_compat
 import numpy as np
+from numpy.typing import NDArray
 
 from pint.options import at_least
 from pint.propagator import Linearization, Propagator, State, Step, changes_space, kernel_of
@@ -159,6 +161,8 @@ class _Check:
             self.kernel(u, step)
         if type(self.p).tangent_step is not Propagator.tangent_step:
             self.tangent(u, step)
+        if step.level == 0 and type(self.p).diagonal is not Propagator.diagonal:
+            self.diagonal(u, step)
         if type(self.p).adjoint_step is not Propagator.adjoint_step:
             self.adjoint(u, step)
         if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
@@ -272,6 +276,33 @@ class _Check:
         self.close(what, "is not linear in v", doubled, 2 * np.asarray(new), 1e3)
         slopes = _slopes(lambda h: _inner(w, self.p.step(u + h * v, step)), self.eps)
         self.derivative(what, "differs from central differences", _inner(w, new), slopes)
+
+    def diagonal(self, u: State, step: Step) -> None:
+        """Check some entries against those of J e_j, the same j for all states of a stack."""
+        what = f"diagonal on level {step.level}"
+        if not self.call(what, lambda x: self.p.diagonal(x, step), u, u):
+            return
+        xp, size = array_api_compat.array_namespace(u), math.prod(self.p.state_shape)
+        own = np.asarray(self.p.diagonal(u, step)).reshape(-1, size)
+        for j in self.rng.choice(size, min(3, size), replace=False):
+            unit = np.zeros_like(own)
+            unit[:, j] = 1
+            v = xp.asarray(unit.reshape(u.shape))
+            error = min(
+                float(np.abs(column[:, j] - own[:, j]).max() / max(np.abs(column).max(), 1e-300))
+                for column in self._columns(u, v, step, own.shape)
+            )
+            differs = f"{what} differs from central differences in entry {j}"
+            self.fail_unless(error <= 30 * self.eps**0.5, f"{differs}: relative error {error:.2g}")
+
+    def _columns(
+        self, u: State, v: State, step: Step, shape: tuple[int, int]
+    ) -> Iterator[NDArray[Any]]:
+        """Yield central difference quotients of a step in the direction v, for several widths."""
+        for exponent in (0.25, 1 / 3, 0.4):
+            h = self.eps**exponent
+            ahead, behind = (np.asarray(self.p.step(u + s * v, step)) for s in (h, -h))
+            yield ((ahead - behind) / (2 * h)).reshape(shape)
 
     def adjoint(self, u: State, step: Step) -> None:
         """Check <w, J v> = <adjoint_step(w), v>."""

@@ -95,9 +95,10 @@ class MGRITOptions:
         sequences and points; those of the compiled driver, which work on intervals
         side by side, or those of the BLAS library inside a step. If left out, sweeps take one
         thread and the library keeps its own setting.
-    delta : int or "full", optional
+    delta : int, "full" or "diagonal", optional
         Correct coarse steps by the derivatives of the fine ones, in all directions or in so many
-        that grow fastest (`docs/delta.md`). Drivers "loop" and "stack"; "auto" chooses of these.
+        that grow fastest; or put the diagonals of these derivatives in the place of coarse steps
+        (`docs/delta.md`). Drivers "loop" and "stack"; "auto" chooses of these.
     delta_level : int, default 1
         The finest level whose steps are corrected.
     delta_iteration : int, default 0
@@ -163,7 +164,7 @@ class MGRITOptions:
     storage: Literal["all", "c_points"] = "all"
     driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
     threads: int | None = None
-    delta: int | Literal["full"] | None = None
+    delta: int | Literal["full", "diagonal"] | None = None
     delta_level: int = 1
     delta_iteration: int = 0
     order: int | None = None
@@ -255,10 +256,15 @@ class MGRITOptions:
 
     def _check_delta(self) -> None:
         if isinstance(self.delta, str):
-            one_of("delta", self.delta, ("full",))
+            one_of("delta", self.delta, ("full", "diagonal"))
         elif self.delta is not None:
             at_least("delta", self.delta, 1)
         at_least("delta_level", self.delta_level, 1)
+        if self.delta == "diagonal" and self.delta_level != 1:
+            raise ValueError(
+                "delta='diagonal' takes derivatives of finest steps: leave delta_level at 1, got "
+                f"{self.delta_level}"
+            )
         at_least("delta_iteration", self.delta_iteration, 0)
         if self.delta is None and (self.delta_level, self.delta_iteration) != (1, 0):
             raise ValueError(

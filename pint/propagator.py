@@ -98,6 +98,10 @@ class Linearization:
             new = self.adjoint(w[None, ...], slice(row, row + 1, 1))
             out[j, ...] = w = new[0, ...] if g is None else new[0, ...] + g[j, ...]
 
+    def diagonal(self, rows: slice) -> State:
+        """Return the diagonals of dPhi/du of the steps `rows`, (n, ...state_shape); new."""
+        return self.propagator.diagonal(self.u[rows], self.step.at(rows))
+
     def gradient(self, w: State) -> NDArray[Any]:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
         return self.propagator.adjoint_gradient(w, self.u, self.step)
@@ -227,6 +231,21 @@ class Propagator(ABC):
         """
         raise NotImplementedError(
             f"{type(self).__name__} has no tangent_step: write it to use the Delta correction"
+        )
+
+    def diagonal(self, u: State, step: Step) -> State:
+        """Return the diagonal of dPhi/du at `u` of a finest step, an array like `u`; new.
+
+        Its entries are the derivatives of those of Phi(u), each by the same entry of `u`. Where
+        `batched`, `u` is a stack of n states and `step` is one of n steps.
+
+        Raises
+        ------
+        NotImplementedError
+            If the model does not know it.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no diagonal: write it to use delta='diagonal'"
         )
 
     def defect(self, new: State, u: State, step: Step) -> State:
@@ -379,6 +398,11 @@ def has_own_norm(propagator: Propagator) -> bool:
 def has_own_equation(propagator: Propagator) -> bool:
     """Tell whether the propagator gives A(u_i, u_{i-1}) itself."""
     return type(propagator).defect is not Propagator.defect
+
+
+def has_diagonal(propagator: Propagator) -> bool:
+    """Tell whether the propagator knows the diagonals of its derivatives."""
+    return _kind_of(propagator).diagonal is not Propagator.diagonal
 
 
 def refines_time(propagator: Propagator) -> bool:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from pint.mgrit.norms import integer_digits, squared_norms
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, State, Step, has_own_equation, has_own_norm
+from pint.propagator import (
+    Propagator,
+    State,
+    Step,
+    has_diagonal,
+    has_own_equation,
+    has_own_norm,
+)
 from pint.slots import Slots, shifted, slots_of
 
 if TYPE_CHECKING:
@@ -356,10 +363,16 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
 
 def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     """Return a driver of steps with the Delta correction."""
-    from pint.mgrit.delta import CorrectedPropagator, Delta  # it knows levels, and they drivers
+    from pint.mgrit.delta import CorrectedPropagator, Delta  # they know levels, which know drivers
+    from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
 
-    name = type(propagator).__name__
-    if type(propagator).tangent_step is Propagator.tangent_step:
+    name, is_diagonal = type(propagator).__name__, options.delta == "diagonal"
+    if is_diagonal and not has_diagonal(propagator):
+        raise ValueError(
+            f"delta='diagonal' needs the diagonals of derivatives, and {name} has none: write "
+            "diagonal, or leave delta out"
+        )
+    if not is_diagonal and type(propagator).tangent_step is Propagator.tangent_step:
         raise ValueError(
             f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
             "write it, or leave delta out"
@@ -370,10 +383,13 @@ def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
         )
     if np.issubdtype(propagator.dtype, np.complexfloating):
         raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
-    corrected = CorrectedPropagator(propagator)
+    wrapper, finder = (
+        (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, Delta)
+    )
+    corrected = wrapper(propagator)
     driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
     driver.model = propagator
-    driver.delta = Delta(corrected, options, stacked=isinstance(driver, StackDriver))
+    driver.delta = finder(corrected, options, stacked=isinstance(driver, StackDriver))
     return driver
 
 

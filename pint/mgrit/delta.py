@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import array_api_compat
 import numpy as np
@@ -134,6 +134,7 @@ class CorrectedPropagator(Propagator):
         self.state_shape = model.state_shape
         self.dtype = model.dtype
         self.batched = model.batched
+        self.chains_fast = model.chains_fast
         self.corrections: dict[int, Correction] = {}
 
     def step(self, u: State, step: Step) -> State:
@@ -190,6 +191,7 @@ class Delta:
     stacked: bool
     bases: dict[int, State] = field(default_factory=dict)
     products: State = None
+    kind: ClassVar[type[Correction]] = Correction
 
     def bind(self, hierarchy: Hierarchy) -> None:
         """Begin a solve: without corrections, and with unit vectors as bases."""
@@ -257,7 +259,7 @@ class Delta:
                 None if x is None else in_library_of(x, gather(np.ascontiguousarray(x)))
                 for x in (left, right)
             )
-        self.propagator.corrections[coarse.index] = Correction(lasts, left, right)
+        self.propagator.corrections[coarse.index] = self.kind(lasts, left, right)
 
     # --- Bases ------------------------------------------------------------------------------------
 
@@ -280,7 +282,7 @@ class Delta:
         begin = self._up(level, self.bases[below.index][below.owned])
         if changes_space(self.propagator.model):
             begin = _every(orthonormal, begin)
-        c_slots = _slots(level)
+        c_slots = c_slots_of(level)
         basis[xp.asarray(c_slots, dtype=xp.int64), ...] = begin
 
         def move(vectors: State, slots: list[int]) -> State:
@@ -371,7 +373,7 @@ class Delta:
         array, shape (number of own C-points that a step leads to, k, ...)
             What arrives there.
         """
-        xp, c_slots = array_api_compat.array_namespace(begin), _slots(level)
+        xp, c_slots = array_api_compat.array_namespace(begin), c_slots_of(level)
         moved, ends = begin + 0, [*c_slots[1:], level.num_slots - 1]
         lengths = [end - slot for slot, end in zip(c_slots, ends, strict=False)]
         for j in range(1, max(lengths, default=0) + 1):
@@ -470,7 +472,7 @@ def _every(function: Callable[[State], tuple[State, Any]], stacks: State) -> Sta
     return out
 
 
-def _slots(level: Level) -> list[int]:
+def c_slots_of(level: Level) -> list[int]:
     """Return the slots of the own C-points."""
     return [int(slot) for slot in slots_of(level.c_points, level.num_slots)]
 

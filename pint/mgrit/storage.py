@@ -71,6 +71,13 @@ class Composed(Propagator):
             u = self.composes.step(u, one)
         return v
 
+    def diagonal(self, u: State, step: Step) -> State:
+        """Return the product of the diagonals of the steps."""
+        product = 1
+        for one, before in self._path(u, step):
+            product = product * self.composes.diagonal(before, one)
+        return product
+
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return its transpose; the states in between are computed again."""
         for one, before in reversed(self._path(u, step)):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Linearization, Step
+from pint.rnn.diagonal import own_weights, step_diagonals
 from pint.rnn.kernels import chain_backward, gates_backward, multiply
 from pint.rnn.parameters import views
 from pint.rnn.schedule import Phase
@@ -171,6 +172,17 @@ class RecurrenceLinearization(Linearization):
             for layer, d_u in enumerate(self._backward(w[part], steps[part], None)):
                 out[part, layer] = d_u
         return out
+
+    def diagonal(self, rows: slice) -> Array:
+        """Return the diagonals of dPhi/du of the finest steps `rows`, (n, layers, B, W); new."""
+        steps = np.arange(*rows.indices(self.u.shape[0]))
+        num_steps = np.ascontiguousarray(self.num_steps[steps, 0])
+        out = np.empty((self.u.shape[1], steps.size, *self.u.shape[2:]), dtype=self.u.dtype)
+        for layer, entries in enumerate(out):
+            own = own_weights(self.cell, self.model.weights[f"weight_hh_l{layer}"])
+            coefficients, slots = self.tape.coefficients[layer], self.slots[steps]
+            step_diagonals(self.cell.code, coefficients, slots, own, num_steps, entries)
+        return out.swapaxes(0, 1)
 
     def gradient(self, w: Array) -> Array:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""

@@ -426,6 +426,16 @@ class Recurrence(Propagator):
         """Return the transposed derivative times a stack of adjoint states; new."""
         return self.linearize(u, step).adjoint(w, slice(0, u.shape[0], 1))
 
+    def diagonal(self, u: Array, step: Step) -> Array:
+        """Return the diagonals of dPhi/du of finest steps at a stack of states; new.
+
+        Steps that were taken from the same states while `recording` are not evaluated again.
+        """
+        linearization = self.linearize(u, step)
+        own = linearization.diagonal(slice(0, u.shape[0], 1))
+        linearization.release()
+        return own
+
     def adjoint_gradient(self, w: Array, u: Array, step: Step) -> Array:
         """Return the gradient with respect to all parameters, summed over the stack."""
         return self.linearize(u, step).gradient(w)

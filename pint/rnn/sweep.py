@@ -136,11 +136,13 @@ class Sweep:
             guess = None if self._numbers is None else self.memory.guess(self._numbers)
             _change(self.forward, skip_first_down=self._skips and guess is None)
         last = self.forward.options.max_iterations - 1
+        every = self.forward.options.delta == "diagonal"  # each cycle needs its derivatives
 
         def before_last(iteration: int, residual: float) -> None:
-            self.model.recording = record and iteration == last - 1
+            self.model.recording = every or (record and iteration == last - 1)
 
-        self.model.recording = record and (last == 0 or len(self.forward.hierarchy.levels) == 1)
+        at_once = last == 0 or len(self.forward.hierarchy.levels) == 1
+        self.model.recording = every or (record and at_once)
         try:
             result = self.forward.solve(start, guess, on_iteration=before_last)
         finally:
