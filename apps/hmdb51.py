@@ -18,7 +18,8 @@ from pint.video.backbone import KNOWN_MODELS, file_hash, locate_model
 from pint.video.clips import TEST, TRAIN, Clips, draw_parts, find_clips, official_parts
 from pint.video.extra import import_video
 from pint.video.extraction import Extraction, Outcome, extract
-from pint.video.feature_file import FeatureFile, FeatureOptions
+from pint.video.feature_file import FeatureFile
+from pint.video.feature_layout import FeatureOptions
 from pint.video.frames import UnreadableClipError, count_packets
 from pint.video.progress import ClipProgress
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pint.video.clips import TEST, TRAIN, Clips
-from pint.video.feature_file import FeatureFile, FeatureOptions, open_features
+from pint.video.feature_file import FeatureFile
+from pint.video.feature_layout import FeatureOptions, open_features
 
 OPTIONS = FeatureOptions(model_sha256="00ff", split="drawn, seed 0", frames=4, size=8)
 
@@ -152,7 +153,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_features(path)
     path.write_text("text")
-    with pytest.raises(ValueError, match="is no HDF5 file"):
+    with pytest.raises(ValueError, match=r"cannot be opened as HDF5: .*signature not found"):
         FeatureFile(path, some_clips(), OPTIONS)
     assert path.read_text() == "text"
     with h5py.File(path, "w") as file:
@@ -163,6 +164,88 @@ def test_other_files_are_refused(tmp_path):
         file.attrs.update({"kind": "clip features", "format_version": 2})
     with pytest.raises(ValueError, match="format version 2, this pint reads up to 1"):
         open_features(path)
+
+
+def removed(name):
+    def damage(file):
+        del file[name]
+
+    return damage
+
+
+def without_attribute(name):
+    return lambda file: file.attrs.__delitem__(name)
+
+
+def replaced(name, values):
+    def damage(file):
+        del file[name]
+        file[name] = values
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (removed("finished"), "no dataset finished"),
+        (removed("clip"), "no dataset clip"),
+        (removed("features"), "no dataset features"),
+        (without_attribute("size"), "no attribute size"),
+        (without_attribute("format_version"), "no attribute format_version"),
+        (replaced("label", [0, 1, 1]), r"label has the shape \(3,\), expected \(5,\)"),
+        (replaced("label", [0, 1, 1, 2, 1]), r"label must lie in 0\.\.1, got 2"),
+        (replaced("num_frames", [5] * 5), r"num_frames must lie in 0\.\.4, got 5"),
+        (replaced("class_names", [1.0, 2.0]), "class_names has the type float64"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_damaged_files(tmp_path, damage, message):
+    path = tmp_path / "f.h5"
+    FeatureFile(path, some_clips(), OPTIONS).__exit__(None, None, None)
+    with h5py.File(path, "r+") as file:
+        damage(file)
+    for use in (open_features, lambda path: FeatureFile(path, some_clips(), OPTIONS)):
+        with pytest.raises(ValueError, match=rf"f\.h5: damaged: {message}"):
+            use(path)
+    h5py.File(path, "r+").close()  # nobody has it open
+
+
+def test_damaged_bytes(tmp_path):
+    path = tmp_path / "f.h5"
+    FeatureFile(path, some_clips(), OPTIONS).__exit__(None, None, None)
+    path.write_bytes(path.read_bytes().replace("3 é".encode(), b"3 \xff\xff"))
+    with pytest.raises(ValueError, match=r"f\.h5: damaged: 'utf-8' codec can't decode"):
+        open_features(path)
+
+
+def test_half_a_file(tmp_path):
+    path = tmp_path / "f.h5"
+    FeatureFile(path, some_clips(), OPTIONS).__exit__(None, None, None)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"f\.h5: cannot be opened as HDF5: .*truncated"):
+        open_features(path)
+
+
+def test_a_file_that_may_not_be_read_or_written(tmp_path, monkeypatch):
+    path = tmp_path / "f.h5"
+    FeatureFile(path, some_clips(), OPTIONS).__exit__(None, None, None)
+    whole = h5py.File
+
+    def refuse(mode):
+        def opened(path, asked):
+            if asked == mode:
+                raise PermissionError(13, "Unable to synchronously open file (unable to ...)")
+            return whole(path, asked)
+
+        return opened
+
+    monkeypatch.setattr(h5py, "File", refuse("r"))
+    with pytest.raises(PermissionError, match=r"f\.h5: no permission to read it$"):
+        open_features(path)
+    monkeypatch.setattr(h5py, "File", refuse("r+"))
+    with pytest.raises(PermissionError, match=r"f\.h5: no permission to write it$"):
+        FeatureFile(path, some_clips(), OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """Features as training data: parts, masks, batches read when they are asked for, and bad files."""
 
 import fcntl
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
+from pint.train import features
 from pint.train.features import load_features
 from pint.train.stored import StoredSequences
 from pint.video.clips import TEST, TRAIN, Clips
-from pint.video.feature_file import FeatureFile, FeatureOptions
+from pint.video.feature_file import FeatureFile
+from pint.video.feature_layout import FeatureOptions
 
 PARTS = np.array([TRAIN, TEST, TRAIN, TRAIN, TEST], np.uint8)
 LENGTHS = (4, 1, 2, 3, 4)
@@ -101,3 +104,35 @@ def test_files_that_are_not_ready(tmp_path):
             load_features(path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_features(tmp_path / "no.h5")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_named_when_they_are_read(tmp_path, value):
+    path = write_features(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file["features"][3, 1, 7] = value
+    data = load_features(path)
+    assert np.isfinite(data.train(slice(0, 2)).x).all()
+    with pytest.raises(ValueError, match=r"f\.h5: walk/3\.avi holds values that are not finite"):
+        data.train(np.array([0, 2]))
+
+
+def test_sequences_that_cannot_be_read_are_named():
+    class Broken:
+        shape = (9, 2, 3)
+        file = SimpleNamespace(filename="f.h5")
+
+        def __getitem__(self, row):
+            raise OSError("Can't read data")
+
+    with pytest.raises(ValueError, match=r"f\.h5: sequence 4 cannot be read: Can't read data"):
+        StoredSequences(Broken(), np.array([1, 4]))[1:]
+
+
+def test_a_file_is_closed_whatever_happens(tmp_path, monkeypatch):
+    path = write_features(tmp_path / "f.h5")
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "StoredSequences", {}.__getitem__)
+        with pytest.raises(TypeError):
+            load_features(path)
+    h5py.File(path, "r+").close()
