@@ -29,15 +29,14 @@ def write_features(path, parts=PARTS, skip=()):
         class_names=("sit", "walk"),
         parts=parts,
     )
-    options = FeatureOptions(model_sha256="00", split="official 1", frames=4, size=8)
+    options = FeatureOptions(model_sha256="00", frames=4, size=8)
     with FeatureFile(path, clips, options) as file:
         for clip in range(5):
             if clip in skip:
                 file.skip(clip, "broken")
             else:
                 file.store(clip, features_of(clip))
-        if parts is not None:
-            file.finish(parts)
+        file.finish(parts, "official 1")
     return path
 
 
@@ -90,13 +89,15 @@ def test_only_what_is_asked_for_is_read():
 
 
 def test_files_that_are_not_ready(tmp_path):
-    path = write_features(tmp_path / "f.h5", np.full(5, TRAIN, np.uint8))
+    path = write_features(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file["part"][:] = TRAIN
     with pytest.raises(ValueError, match="has 5 clips for training and 0 for the test"):
         load_features(path)
     with h5py.File(path, "r+") as file:
         file["finished"][...] = False
         file["num_frames"][3] = 0
-    with pytest.raises(ValueError, match="is not finished, 4 of 5 clips: give the command"):
+    with pytest.raises(ValueError, match="is not finished, 4 clips so far: give the command"):
         load_features(path)
     with open(path, "rb+") as elsewhere:
         fcntl.flock(elsewhere, fcntl.LOCK_EX)  # as HDF5 does
@@ -133,6 +134,7 @@ def test_a_file_is_closed_whatever_happens(tmp_path, monkeypatch):
     path = write_features(tmp_path / "f.h5")
     with monkeypatch.context() as patched:
         patched.setattr(features, "StoredSequences", {}.__getitem__)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError) as caught:
             load_features(path)
     h5py.File(path, "r+").close()
+    assert caught.tb  # which keeps alive what the call has left open

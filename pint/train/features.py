@@ -11,7 +11,7 @@ import numpy as np
 from pint.train.data import SequenceData
 from pint.train.stored import StoredSequences
 from pint.video.clips import TEST, TRAIN
-from pint.video.feature_layout import open_features
+from pint.video.feature_layout import check_parts, open_features
 
 __all__ = ["load_features"]
 
@@ -58,18 +58,17 @@ def load_features(path: str | os.PathLike[str]) -> SequenceData:
 
 def _as_data(file: h5py.File) -> SequenceData:
     """Return the two parts of a file that stays open."""
-    path = file.filename
+    path = Path(file.filename)
     if not file["finished"][()]:
-        stored, count = int((file["num_frames"][:] > 0).sum()), len(file["clip"])
+        stored = np.count_nonzero(file["num_frames"][:])
         raise ValueError(
-            f"{path} is not finished, {stored} of {count} clips: give the command of apps.hmdb51 "
-            "again that began it"
+            f"{path} is not finished, {stored} clips so far: give the command of apps.hmdb51 again "
+            "that was to fill it"
         )
     part, label, num_frames = (file[name][:] for name in ("part", "label", "num_frames"))
+    check_parts(path, part)
     train, test = (np.flatnonzero(part == each) for each in (TRAIN, TEST))
     names = file["clip"].asstr()[:].tolist()
-    if not (train.size and test.size):
-        raise ValueError(f"{path} has {train.size} clips for training and {test.size} for the test")
     mask = np.arange(file["features"].shape[1]) < num_frames[:, None]
     return SequenceData(
         name="hmdb51",

@@ -19,9 +19,11 @@ from pint.video.feature_layout import (
     SKIPPED,
     STORED,
     FeatureOptions,
+    check_parts,
     lay_out,
     open_features,
     open_hdf5,
+    split_attribute,
 )
 
 __all__ = ["FeatureFile"]
@@ -33,14 +35,15 @@ class FeatureFile:
     All its space is laid out when it is made, under a temporary name. From then on values are
     only written where they belong and the structure of the file stays as it is, so that a process
     that is killed at any time leaves a file that can be read, and gone on with. A clip is marked
-    as stored after its features are.
+    as stored after its features are. Which clips are for what is decided at the end, and can be
+    decided anew: another split needs the features of those clips alone that no split before used.
 
     Parameters
     ----------
     path : Path
         The file. If there is one it is gone on with.
     clips : Clips
-        The clips whose features it is to hold.
+        The clips that it has room for; those that are used are to have features.
     options : FeatureOptions
         How they are made.
     notes : mapping of str to str or int, optional
@@ -72,6 +75,8 @@ class FeatureFile:
         self._file = open_hdf5(path, "r+")
         self.path = path
         self.dtype = np.dtype(options.dtype)
+        self._used = clips.used
+        self._was_finished = bool(self._file["finished"][()])
 
     def __enter__(self) -> FeatureFile:
         return self
@@ -85,8 +90,8 @@ class FeatureFile:
         self._file.close()
 
     def pending(self) -> NDArray[np.int64]:
-        """Return which clips have no features yet, those skipped before included; new."""
-        return np.flatnonzero(self._file["state"][:] != STORED)
+        """Return which used clips have no features yet, those skipped before included; new."""
+        return np.flatnonzero(self._used & (self._file["state"][:] != STORED))
 
     def store(self, clip: int, features: NDArray[Any]) -> None:
         """Keep the features of a clip.
@@ -116,27 +121,48 @@ class FeatureFile:
         self._file.flush()
 
     def skipped(self) -> dict[str, str]:
-        """Return the clips that were skipped, with the reasons."""
-        chosen = np.flatnonzero(self._file["state"][:] == SKIPPED)
+        """Return the used clips that were skipped, with the reasons."""
+        chosen = np.flatnonzero(self._used & (self._file["state"][:] == SKIPPED))
         names, reasons = self._file["clip"].asstr()[:], self._file["reason"].asstr()[:]
         return {str(names[clip]): str(reasons[clip]) for clip in chosen}
 
     def stored(self) -> NDArray[np.int64]:
-        """Return which clips have features; new."""
-        return np.flatnonzero(self._file["state"][:] == STORED)
+        """Return which used clips have features; new."""
+        return np.flatnonzero(self._used & (self._file["state"][:] == STORED))
 
-    def finish(self, parts: NDArray[np.uint8]) -> None:
+    def finish(self, parts: NDArray[np.uint8], split: str) -> int:
         """Note the part of each clip, and that no clip is left.
 
         Parameters
         ----------
         parts : ndarray of uint8, shape (clips,)
-            `TRAIN` or `TEST` for those that are stored; the others become `UNUSED`.
+            `TRAIN` or `TEST` for those that are stored and used; the others become `UNUSED`.
+        split : str
+            How the parts were found, in words.
+
+        Returns
+        -------
+        int
+            How many clips the file had in another part when it was opened; 0 if it was not
+            finished then.
+
+        Raises
+        ------
+        ValueError
+            If there is no clip in one of the parts; the file stays as it is.
         """
-        self._file["part"][:] = np.where(self._file["state"][:] == STORED, parts, UNUSED)
+        stored = self._used & (self._file["state"][:] == STORED)
+        new = np.where(stored, parts, UNUSED).astype(np.uint8)
+        check_parts(self.path, new)
+        changed = int((self._file["part"][:] != new).sum()) if self._was_finished else 0
+        self._file["finished"][...] = False
+        self._file.flush()
+        self._file["part"][:] = new
+        self._file.attrs.modify("split", split_attribute(split))
         self._file.flush()
         self._file["finished"][...] = True
         self._file.flush()
+        return changed
 
 
 def _check_same(path: Path, file: h5py.File, clips: Clips, options: FeatureOptions) -> None:
@@ -147,8 +173,8 @@ def _check_same(path: Path, file: h5py.File, clips: Clips, options: FeatureOptio
             raise ValueError(
                 f"{path} was begun with {name} {file.attrs[name]}, now it is {value}: {remedy}"
             )
-    before = dict(zip(file["clip"].asstr()[:], file["part"][:], strict=True))
-    for name in sorted(before.keys() ^ set(clips.names)):
+    before = file["clip"].asstr()[:].tolist()
+    for name in sorted(set(before) ^ set(clips.names)):
         what = "has gone since" if name in before else "is new"
         raise ValueError(
             f"{path} was begun with {len(before)} clips, now there are {len(clips.names)}: "

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from pint.options import at_least
 from pint.results.provenance import provenance
 from pint.video.backbone import NUM_FEATURES
-from pint.video.clips import Clips
+from pint.video.clips import TEST, TRAIN, Clips
 
 __all__ = [
     "FORMAT_VERSION",
@@ -21,9 +22,11 @@ __all__ = [
     "SKIPPED",
     "STORED",
     "FeatureOptions",
+    "check_parts",
     "lay_out",
     "open_features",
     "open_hdf5",
+    "split_attribute",
 ]
 
 FORMAT_VERSION = 1
@@ -31,19 +34,18 @@ FORMAT_VERSION = 1
 
 PENDING, STORED, SKIPPED = 0, 1, 2
 REASON_BYTES = 200
+_SPLIT_BYTES = 100
 _KIND = "clip features"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """What decides the features and the parts; a file cannot go on with other ones.
+    """What decides the features; a file cannot go on with other ones.
 
     Parameters
     ----------
     model_sha256 : str
         SHA-256 of the ONNX file.
-    split : str
-        Which clips are for training and for the test, in words.
     frames : int, default 128
         Frames of a clip that are kept; shorter clips are filled up with zeros.
     size : int, default 240
@@ -58,7 +60,6 @@ class FeatureOptions:
     """
 
     model_sha256: str
-    split: str
     frames: int = 128
     size: int = 240
     dtype: Literal["float16", "float32"] = "float16"
@@ -107,6 +108,7 @@ def lay_out(
     with h5py.File(path, "w") as file:
         file.attrs.update({"kind": _KIND, "format_version": FORMAT_VERSION})
         file.attrs.update({**provenance(), **notes, **asdict(options)})
+        file.attrs["split"] = split_attribute("")
         for name, column in columns.items():
             dataset = file.create_dataset(name, data=column.values, dtype=column.dtype)
             dataset.attrs["description"] = column.description
@@ -118,6 +120,14 @@ def lay_out(
             dcpl=_with_room(),
         )
         features.attrs["description"] = "features of each frame (clip, frame, feature)"
+
+
+def split_attribute(split: str) -> NDArray[np.bytes_]:
+    """Return the attribute that tells in words how clips are split; its length is always the same.
+
+    So that it can be rewritten where it stands, and the structure of the file stays as it is.
+    """
+    return np.array(split.encode("ascii", "replace"), dtype=f"S{_SPLIT_BYTES}")
 
 
 def _with_room() -> Any:
@@ -187,7 +197,7 @@ def _what_is_wrong(file: h5py.File) -> str:
 
 def _damage(file: h5py.File) -> str:
     """Say what of `lay_out` is missing or contradicts itself; nothing if the file is whole."""
-    for name in ("format_version", *(each.name for each in fields(FeatureOptions))):
+    for name in ("format_version", "split", *(each.name for each in fields(FeatureOptions))):
         if name not in file.attrs:
             return f"no attribute {name}"
     count, num_classes = (getattr(file.get(name), "size", 0) for name in ("clip", "class_names"))
@@ -216,3 +226,10 @@ def _damage(file: h5py.File) -> str:
         if outside.size:
             return f"{name} must lie in 0..{last}, got {outside[0]}"
     return ""
+
+
+def check_parts(path: Path, part: NDArray[np.uint8]) -> None:
+    """Raise `ValueError` unless there are clips for training and for the test."""
+    train, test = (np.count_nonzero(part == each) for each in (TRAIN, TEST))
+    if not (train and test):
+        raise ValueError(f"{path} has {train} clips for training and {test} for the test")
