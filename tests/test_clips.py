@@ -1,5 +1,7 @@
 """Clips of a folder and their parts: names alone, no video is read."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,12 @@ def test_wrong_folders(tmp_path):
     (tmp_path / "wave.rar").touch()
     with pytest.raises(FileNotFoundError, match=r"unpack the \.rar archives first"):
         find_clips(tmp_path)
+
+
+def test_a_name_that_is_no_utf_8(folder):
+    (folder / "sit" / os.fsdecode(b"caf\xe9.avi")).touch()
+    with pytest.raises(ValueError, match=r"sit: rename the clip 'caf\\udce9\.avi'"):
+        find_clips(folder)
 
 
 def write_splits(folder, lines, number=2):

@@ -68,7 +68,7 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
     NotADirectoryError
         If `folder` is a file.
     ValueError
-        If there are fewer than two classes.
+        If there are fewer than two classes, or the name of a clip is no UTF-8.
     """
     if not folder.is_dir():
         kind = NotADirectoryError if folder.exists() else FileNotFoundError
@@ -94,7 +94,13 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
 
 def _videos(folder: Path) -> list[str]:
     """Return the names of the clips in a class's folder."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".avi")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".avi")
+    for name in names:
+        try:
+            name.encode()  # as the file of features will
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{folder}: rename the clip {name!r}, which is no UTF-8") from error
+    return names
 
 
 def _listed(files: Mapping[str, Mapping[str, int]], empty_folders: tuple[str, ...] = ()) -> Clips:
