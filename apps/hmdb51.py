@@ -18,7 +18,8 @@ from pint.video.backbone import KNOWN_MODELS, file_hash, locate_model
 from pint.video.clips import TEST, TRAIN, Clips, draw_parts, find_clips, official_parts
 from pint.video.extra import import_video
 from pint.video.extraction import Extraction, Outcome, extract
-from pint.video.feature_file import FeatureFile, FeatureOptions
+from pint.video.feature_file import FeatureFile
+from pint.video.feature_layout import FeatureOptions
 from pint.video.frames import UnreadableClipError, count_packets
 from pint.video.progress import ClipProgress
 
@@ -55,7 +56,6 @@ def _run(args: argparse.Namespace, command: str) -> int:
     _refuse_short(args.folder, clips, how.min_frames)
     options = FeatureOptions(
         model_sha256=file_hash(how.model),
-        split=split,
         frames=how.frames,
         size=how.size,
         dtype=args.dtype,
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     console = Console()
     with FeatureFile(args.output, clips, options, _notes(args, command)) as file:
         _fill(file, clips, how, args, console)
-        _finish(file, clips, args)
+        _finish(file, clips, split, args)
     return 0
 
 
@@ -73,11 +73,13 @@ def _find(args: argparse.Namespace) -> tuple[Clips, str]:
     if args.splits is None:
         if args.split is not None:
             raise ValueError("--split is for --splits FOLDER: add it, or leave --split out")
+        if clips.empty_folders and args.classes is None:
+            print(f"no clips in: {', '.join(clips.empty_folders)}", file=sys.stderr)
         return clips, f"drawn, seed {args.seed or 0}"
     if args.seed is not None:
         raise ValueError("--seed is for a drawn split: leave it out beside --splits")
     number = args.split or 1
-    return official_parts(clips, args.splits, number), f"official {number}"
+    return official_parts(clips, args.splits, number, args.classes), f"official {number}"
 
 
 def _extraction(args: argparse.Namespace) -> Extraction:
@@ -97,7 +99,7 @@ def _refuse_short(folder: Path, clips: Clips, min_frames: int) -> None:
     if min_frames == 1:
         return
     short = []
-    for name in clips.names:
+    for name in np.array(clips.names)[clips.used].tolist():
         try:
             num_frames = count_packets(folder / name, min_frames)
         except UnreadableClipError:
@@ -123,9 +125,9 @@ def _fill(
     file: FeatureFile, clips: Clips, how: Extraction, args: argparse.Namespace, console: Console
 ) -> None:
     """Make the features that are missing."""
-    pending = file.pending()
+    pending, num_used = file.pending(), int(clips.used.sum())
     console.print(
-        f"{len(clips.names)} clips of {len(clips.class_names)} classes, {pending.size} to do; "
+        f"{num_used} clips of {len(clips.class_names)} classes, {pending.size} to do; "
         f"{how.frames} frames of {how.size} x {how.size} by {how.model.name}; "
         f"{args.workers} process(es)",
         highlight=False,
@@ -133,7 +135,7 @@ def _fill(
     )
     paths = [args.folder / name for name in clips.names]
     begin = time.perf_counter()
-    with ClipProgress(len(clips.names), pending.size, console) as progress:
+    with ClipProgress(num_used, pending.size, console) as progress:
         for outcome in extract(paths, pending, how, args.workers):
             _keep(file, outcome)
             progress.clip(outcome)
@@ -153,23 +155,25 @@ def _keep(file: FeatureFile, outcome: Outcome) -> None:
         file.store(outcome.clip, outcome.features)
 
 
-def _finish(file: FeatureFile, clips: Clips, args: argparse.Namespace) -> None:
+def _finish(file: FeatureFile, clips: Clips, split: str, args: argparse.Namespace) -> None:
     """Split what could be read, and report."""
-    stored = file.stored()
+    stored, num_used = file.stored(), int(clips.used.sum())
     for name, reason in file.skipped().items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
     if stored.size == 0:
-        raise ValueError(f"none of the {len(clips.names)} clips in {args.folder} can be read")
+        raise ValueError(f"none of the {num_used} clips in {args.folder} can be read")
     parts = clips.parts.copy()
     if args.splits is None:
         parts[stored] = draw_parts(clips.labels[stored], args.seed or 0)
-    file.finish(parts)
+    num_changed = file.finish(parts, split)
     counts = np.bincount(parts[stored], minlength=TEST + 1)
     megabytes = args.output.stat().st_size / 1e6
     print(
         f"{counts[TRAIN]} clips for training and {counts[TEST]} for the test, "
-        f"{len(clips.names) - stored.size} skipped"
+        f"{num_used - stored.size} skipped"
     )
+    if num_changed:
+        print(f"{num_changed} clips are in another part than before")
     print(f"{args.output}, {megabytes:.1f} MB")
 
 

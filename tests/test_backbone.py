@@ -56,9 +56,9 @@ def test_each_frame_by_itself(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"features": 10}, r"gives \(4, 10\) for 4 frames, must give \(4, 1000\)"),
+        ({"features": 10}, r"gives \(1, 10\) for 1 frames, must give \(1, 1000\)"),
         ({"channels": 1}, r"must take frames \(N, 3, height, width\) in float32, takes tensor"),
-        ({"size": 32, "pooling": "grid"}, "does not work on 4 frames of 48 x 48, the file says"),
+        ({"size": 32, "pooling": "grid"}, "does not work on 1 frames of 48 x 48, the file says"),
     ],
     ids=["output", "input", "size"],
 )
@@ -67,6 +67,54 @@ def test_wrong_models(tmp_path, wrong, message):
     with pytest.raises(ValueError, match=message) as caught:
         Backbone(tmp_path / "m.onnx", 48, 4)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (4, "does not work on 1 frames of 32 x 32"),
+        (1, r"does not work on 4 frames of .*; one frame works: take a batch of 1 \(--batch 1\)$"),
+    ],
+    ids=["a batch alone", "one alone"],
+)
+def test_a_model_for_one_number_of_frames(tmp_path, count, message):
+    """The number stands within the graph, where what the file declares does not tell of it."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Constant", [], ["shape"], value_ints=[count, 1]),
+        node("Conv", ["frames", "W"], ["c"]),
+        node("Reshape", ["c", "shape"], ["f"]),
+        node("MatMul", ["f", "head"], ["scores"]),
+    ]
+    tensors = {"W": np.ones((1, 3, 32, 32)), "head": np.ones((1, 1000))}
+    save_model(tmp_path / "m.onnx", nodes, tensors, ("N", 3, 32, 32), ("N", 1000))
+    with pytest.raises(ValueError, match=message):
+        Backbone(tmp_path / "m.onnx", 32, 4)
+    if count == 1:
+        assert Backbone(tmp_path / "m.onnx", 32, 1).features(some_frames(1, 32)).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("kind", ["list", "text"])
+def test_outputs_that_are_no_numbers(tmp_path, kind):
+    helper, tensor = onnx.helper, onnx.TensorProto
+    node, gives = {
+        "list": (
+            helper.make_node("SequenceConstruct", ["scores"], ["got"]),
+            helper.make_tensor_sequence_value_info("got", tensor.FLOAT, None),
+        ),
+        "text": (
+            helper.make_node("Cast", ["scores"], ["got"], to=tensor.STRING),
+            helper.make_tensor_value_info("got", tensor.STRING, ("N", 1000)),
+        ),
+    }[kind]
+    write_model(tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    model.graph.node.append(node)
+    del model.graph.output[:]
+    model.graph.output.append(gives)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"gives no array of numbers for 1 frames, must give"):
+        Backbone(tmp_path / "m.onnx", 32, 4)
 
 
 def test_values_that_are_not_finite(tmp_path):

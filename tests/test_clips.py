@@ -1,9 +1,11 @@
 """Clips of a folder and their parts: names alone, no video is read."""
 
+import os
+
 import numpy as np
 import pytest
 
-from pint.video.clips import TEST, TRAIN, draw_parts, find_clips, official_parts
+from pint.video.clips import TEST, TRAIN, UNUSED, draw_parts, find_clips, official_parts
 
 
 def make_folder(folder, files):
@@ -25,6 +27,8 @@ def test_clips_are_in_order_and_folders_without_clips_are_no_classes(folder):
     assert clips.class_names == ("eat", "sit", "wave")
     assert clips.names == ("eat/c.avi", "sit/d.avi", "wave/a.AVI", "wave/b.avi")
     assert clips.labels.tolist() == [0, 1, 2, 2]
+    assert clips.parts.tolist() == [TRAIN] * 4
+    assert clips.empty_folders == ("no",)
 
 
 def test_a_subset_of_the_classes(folder):
@@ -35,8 +39,12 @@ def test_a_subset_of_the_classes(folder):
 
 @pytest.mark.parametrize(
     ("classes", "message"),
-    [(("eat", "fly"), "no clips of class 'fly'; there are eat, sit, wave"), (("eat",), "alone")],
-    ids=["unknown", "one"],
+    [
+        (("eat", "fly"), "no clips of class 'fly'; there are eat, sit, wave"),
+        (("eat",), "'eat' alone"),
+        ((), "got none"),
+    ],
+    ids=["unknown", "one", "none"],
 )
 def test_wrong_classes(folder, classes, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
@@ -56,6 +64,12 @@ def test_wrong_folders(tmp_path):
         find_clips(tmp_path)
 
 
+def test_a_name_that_is_no_utf_8(folder):
+    (folder / "sit" / os.fsdecode(b"caf\xe9.avi")).touch()
+    with pytest.raises(ValueError, match=r"sit: rename the clip 'caf\\udce9\.avi'"):
+        find_clips(folder)
+
+
 def write_splits(folder, lines, number=2):
     folder.mkdir()
     for name, text in lines.items():
@@ -64,7 +78,7 @@ def write_splits(folder, lines, number=2):
 
 
 def test_official_split(folder, tmp_path):
-    """Unused clips and those it does not name are out; one that is missing is to be reported."""
+    """Clips that it does not name are not used; one that is missing is to be reported."""
     lines = {
         "eat": "c.avi 2 \nwith a space.avi 1\n",
         "sit": "d.avi 0 \n\n",
@@ -72,10 +86,28 @@ def test_official_split(folder, tmp_path):
     }
     splits = write_splits(tmp_path / "splits", lines)
     clips = official_parts(find_clips(folder), splits, 2)
-    assert clips.names == ("eat/c.avi", "eat/with a space.avi", "wave/a.AVI")
-    assert clips.parts.tolist() == [TEST, TRAIN, TRAIN]
-    assert clips.labels.tolist() == [0, 0, 2]
+    assert clips.names == (
+        "eat/c.avi",
+        "eat/with a space.avi",
+        "sit/d.avi",
+        "wave/a.AVI",
+        "wave/b.avi",
+    )
+    assert clips.parts.tolist() == [TEST, TRAIN, UNUSED, TRAIN, UNUSED]
+    assert clips.used.tolist() == [True, True, False, True, False]
+    assert clips.labels.tolist() == [0, 0, 1, 2, 2]
     assert clips.class_names == ("eat", "sit", "wave")
+
+
+def test_classes_of_an_official_split_without_clips(folder, tmp_path):
+    """Their clips are listed, to be reported, in an empty folder as in one that is not there."""
+    files = dict.fromkeys(("eat", "fly", "no", "sit", "wave"), "x.avi 1\ny.avi 2\n")
+    splits = write_splits(tmp_path / "splits", files)
+    clips = official_parts(find_clips(folder), splits, 2)
+    assert clips.class_names == ("eat", "fly", "no", "sit", "wave")
+    assert clips.names[3:7] == ("fly/x.avi", "fly/y.avi", "no/x.avi", "no/y.avi")
+    chosen = ("eat", "wave")
+    assert official_parts(find_clips(folder, chosen), splits, 2, chosen).class_names == chosen
 
 
 @pytest.mark.parametrize(
@@ -98,7 +130,7 @@ def test_wrong_split_files(folder, tmp_path, eat, message):
 
 @pytest.mark.parametrize(
     ("clips", "classes", "train", "test"),
-    [(6726, 51, 6053, 673), (1286, 6, 1157, 129), (60, 6, 54, 6), (7, 3, 6, 1)],
+    [(6726, 51, 6053, 673), (1286, 6, 1157, 129), (60, 6, 54, 6), (7, 3, 6, 1), (2, 1, 1, 1)],
 )
 def test_a_tenth_is_drawn_from_each_class_alike(clips, classes, train, test):
     """The published sizes of HMDB51 and of its six classes, whatever the sizes of the classes."""
@@ -111,6 +143,10 @@ def test_a_tenth_is_drawn_from_each_class_alike(clips, classes, train, test):
     tenths = np.bincount(labels) * test / clips
     drawn = np.bincount(labels[parts == TEST], minlength=classes)
     assert (abs(drawn - tenths) < 1).all()
+
+
+def test_a_clip_is_left_for_training():
+    assert draw_parts(np.zeros(1, np.int64), seed=0).tolist() == [TRAIN]
 
 
 def test_the_draw_follows_its_seed():

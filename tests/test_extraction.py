@@ -57,6 +57,14 @@ def test_features_too_large_for_half_precision(folder):
         clip_features(folder / "0.avi", network, how)
 
 
+def test_an_error_of_the_network_names_the_clip(folder):
+    how = settings(folder)
+    network = how.backbone()
+    network.size = 7  # the words of the error alone; the model takes no such frames either
+    with pytest.raises(ValueError, match=r"0\.avi: .*m\.onnx does not work on 5 frames"):
+        clip_features(folder / "0.avi", network, settings(folder, size=7))
+
+
 def test_too_few_frames_in_a_damaged_clip(folder):
     how = settings(folder, min_frames=4)
     with pytest.raises(UnreadableClipError, match="3 frames can be decoded, 4 are the least"):

@@ -1,15 +1,18 @@
 """Features as training data: parts, masks, batches read when they are asked for, and bad files."""
 
 import fcntl
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
+from pint.train import features
 from pint.train.features import load_features
 from pint.train.stored import StoredSequences
 from pint.video.clips import TEST, TRAIN, Clips
-from pint.video.feature_file import FeatureFile, FeatureOptions
+from pint.video.feature_file import FeatureFile
+from pint.video.feature_layout import FeatureOptions
 
 PARTS = np.array([TRAIN, TEST, TRAIN, TRAIN, TEST], np.uint8)
 LENGTHS = (4, 1, 2, 3, 4)
@@ -26,15 +29,14 @@ def write_features(path, parts=PARTS, skip=()):
         class_names=("sit", "walk"),
         parts=parts,
     )
-    options = FeatureOptions(model_sha256="00", split="official 1", frames=4, size=8)
+    options = FeatureOptions(model_sha256="00", frames=4, size=8)
     with FeatureFile(path, clips, options) as file:
         for clip in range(5):
             if clip in skip:
                 file.skip(clip, "broken")
             else:
                 file.store(clip, features_of(clip))
-        if parts is not None:
-            file.finish(parts)
+        file.finish(parts, "official 1")
     return path
 
 
@@ -87,13 +89,15 @@ def test_only_what_is_asked_for_is_read():
 
 
 def test_files_that_are_not_ready(tmp_path):
-    path = write_features(tmp_path / "f.h5", np.full(5, TRAIN, np.uint8))
+    path = write_features(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file["part"][:] = TRAIN
     with pytest.raises(ValueError, match="has 5 clips for training and 0 for the test"):
         load_features(path)
     with h5py.File(path, "r+") as file:
         file["finished"][...] = False
         file["num_frames"][3] = 0
-    with pytest.raises(ValueError, match="is not finished, 4 of 5 clips: give the command"):
+    with pytest.raises(ValueError, match="is not finished, 4 clips so far: give the command"):
         load_features(path)
     with open(path, "rb+") as elsewhere:
         fcntl.flock(elsewhere, fcntl.LOCK_EX)  # as HDF5 does
@@ -101,3 +105,36 @@ def test_files_that_are_not_ready(tmp_path):
             load_features(path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_features(tmp_path / "no.h5")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_named_when_they_are_read(tmp_path, value):
+    path = write_features(tmp_path / "f.h5")
+    with h5py.File(path, "r+") as file:
+        file["features"][3, 1, 7] = value
+    data = load_features(path)
+    assert np.isfinite(data.train(slice(0, 2)).x).all()
+    with pytest.raises(ValueError, match=r"f\.h5: walk/3\.avi holds values that are not finite"):
+        data.train(np.array([0, 2]))
+
+
+def test_sequences_that_cannot_be_read_are_named():
+    class Broken:
+        shape = (9, 2, 3)
+        file = SimpleNamespace(filename="f.h5")
+
+        def __getitem__(self, row):
+            raise OSError("Can't read data")
+
+    with pytest.raises(ValueError, match=r"f\.h5: sequence 4 cannot be read: Can't read data"):
+        StoredSequences(Broken(), np.array([1, 4]))[1:]
+
+
+def test_a_file_is_closed_whatever_happens(tmp_path, monkeypatch):
+    path = write_features(tmp_path / "f.h5")
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "StoredSequences", {}.__getitem__)
+        with pytest.raises(TypeError) as caught:
+            load_features(path)
+    h5py.File(path, "r+").close()
+    assert caught.tb  # which keeps alive what the call has left open

@@ -55,6 +55,43 @@ def test_unreadable_clips(tmp_path, clip, defect):
     assert "\n" not in str(caught.value)
 
 
+def test_a_title_in_latin_1_does_no_harm(tmp_path, clip):
+    """The title that is put into the file is of as many bytes as the one it replaces."""
+    path = tmp_path / "titled.avi"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        container.metadata["title"] = "Cafe"
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    content = path.read_bytes()
+    assert content.count(b"Cafe") == 1
+    path.write_bytes(content.replace(b"Cafe", b"Caf\xe9"))
+    assert len(list(read_frames(path, 24, 128))) == count_packets(path, 128) == 10
+
+
+def test_errors_of_the_decoder_that_are_not_its_own(clip, monkeypatch):
+    """Whatever value of a file PyAV stumbles over, the clip alone is lost."""
+
+    def stumble(path, metadata_errors):
+        raise UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid byte")
+
+    monkeypatch.setattr(av, "open", stumble)
+    with pytest.raises(UnreadableClipError, match="UnicodeDecodeError: 'utf-8' codec"):
+        list(read_frames(clip, 24, 128))
+    with pytest.raises(UnreadableClipError, match="UnicodeDecodeError: 'utf-8' codec"):
+        count_packets(clip, 128)
+
+
+def test_a_codec_that_nobody_knows(tmp_path, clip):
+    content = clip.read_bytes()
+    assert b"FMP4" in content
+    (tmp_path / "odd.avi").write_bytes(content.replace(b"FMP4", b"ZZ9Q"))
+    with pytest.raises(UnreadableClipError, match="its codec is unknown"):
+        list(read_frames(tmp_path / "odd.avi", 24, 128))
+
+
 def write_sound(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)

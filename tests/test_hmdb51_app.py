@@ -184,6 +184,7 @@ def test_wrong_use_of_the_features(arguments, message, capsys, tmp_path):
         (["--split", "1"], "down_test_split1.txt: missing"),
         (["--seed", "1"], "--seed is for a drawn split"),
         (["--classes", "up,fly"], "no clips of class 'fly'"),
+        (["--classes=,"], "two classes are the least, got none"),
         (["--min-frames", "17"], "min_frames 17 is more than the 16 frames"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
         (["--model", "resnet19"], "resnet19: no such file, and no model of that name"),
@@ -227,18 +228,77 @@ def test_nothing_readable_is_an_error(root, tmp_path, capsys):
     assert "none of the 2 clips" in capsys.readouterr().err
 
 
+def small_folder(root, folder, clips=6):
+    """Copy some clips of two motions, the first of them broken; return the app's arguments."""
+    for name in ("up", "down"):
+        (folder / "clips" / name).mkdir(parents=True)
+        for clip in range(clips):
+            shutil.copy(root / "clips" / name / f"{name}_1{clip}.avi", folder / "clips" / name)
+    (folder / "clips" / "up" / "up_10.avi").write_bytes(b"")
+    model = ["--model", str(root / "m.onnx"), "--workers", "1"]
+    return [str(folder / "clips"), *SMALL, *model, "--output", str(folder / "f.h5")]
+
+
+def parts(path):
+    """Return what a finished file tells of its split, and the part of each clip."""
+    with h5py.File(path) as file:
+        assert file["finished"][()]
+        names = file["clip"].asstr()[:].tolist()
+        return file.attrs["split"], dict(zip(names, file["part"][:].tolist(), strict=True))
+
+
 def test_a_split_is_drawn_where_none_is_given(root, tmp_path, capsys):
     """A class in four clips, one of them broken: the split is drawn from those that are left."""
-    for name in ("up", "down"):
-        (tmp_path / "clips" / name).mkdir(parents=True)
-        for clip in range(6):
-            shutil.copy(root / "clips" / name / f"{name}_1{clip}.avi", tmp_path / "clips" / name)
-    (tmp_path / "clips" / "up" / "up_10.avi").write_bytes(b"")
-    model = ["--model", str(root / "m.onnx"), "--workers", "1", "--seed", "5"]
-    output = ["--output", str(tmp_path / "f.h5")]
-    assert main([str(tmp_path / "clips"), *SMALL, *model, *output]) == 0
+    assert main([*small_folder(root, tmp_path), "--seed", "5"]) == 0
     assert "9 clips for training and 2 for the test, 1 skipped" in capsys.readouterr().out
+    split, part = parts(tmp_path / "f.h5")
+    assert split == b"drawn, seed 5"
+    assert np.bincount(list(part.values())).tolist() == [1, 9, 2]
+    assert [name[:2] for name, each in part.items() if each == 2] == ["do", "up"]
+
+
+def test_a_file_is_split_anew_without_reading_a_clip(root, tmp_path, capsys):
+    """By another seed, by an official split, and by its files once they are edited."""
+    arguments, file = small_folder(root, tmp_path), tmp_path / "f.h5"
+    for name in ("up", "down"):
+        lines = [f"{name}_1{clip}.avi {part}" for clip, part in enumerate([1, 1, 1, 2, 2, 0])]
+        (tmp_path / f"{name}_test_split1.txt").write_text("\n".join(lines))
+    official = [*arguments, "--splits", str(tmp_path)]
+    assert main([*official]) == 0
+    assert "10 clips of 2 classes, 10 to do" in capsys.readouterr().out
+    assert main([*arguments]) == 0
+    said = capsys.readouterr().out
+    assert "12 clips of 2 classes, 3 to do" in said  # two that the split left out, and one broken
+    assert main([*arguments, "--seed", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "12 clips of 2 classes, 1 to do" in said
+    assert parts(file)[0] == b"drawn, seed 1"
+    assert main([*official]) == 0
+    capsys.readouterr()
+    with (tmp_path / "down_test_split1.txt").open("a") as edited:
+        edited.write("\ndown_15.avi 2\ndown_10.avi 2\n")
+    assert main([*official]) == 0
+    said = capsys.readouterr().out
+    assert "11 clips of 2 classes, 1 to do" in said
+    assert "4 clips for training and 6 for the test, 1 skipped" in said
+    assert "\n2 clips are in another part than before" in said
+    split, part = parts(file)
+    assert split == b"official 1"
+    assert [part[f"down/down_1{clip}.avi"] for clip in range(6)] == [2, 1, 1, 2, 2, 2]
+
+
+def test_folders_without_clips_are_told(root, tmp_path, capsys):
+    arguments = small_folder(root, tmp_path)
+    (tmp_path / "clips" / "left").mkdir()
+    assert main(arguments) == 0
+    assert "no clips in: left\n" in capsys.readouterr().err
+    assert main([*arguments, "--classes", "up,down"]) == 0
+    assert "no clips in" not in capsys.readouterr().err
+
+
+def test_a_file_that_nobody_could_train_on_is_not_finished(root, tmp_path, capsys):
+    """One clip of each class, one of them broken: none is left for the test."""
+    assert main(small_folder(root, tmp_path, clips=1)) == 2
+    assert "f.h5 has 1 clips for training and 0 for the test\n" in capsys.readouterr().err
     with h5py.File(tmp_path / "f.h5") as file:
-        assert file.attrs["split"] == "drawn, seed 5"
-        assert np.bincount(file["part"][:]).tolist() == [1, 9, 2]
-        assert file["label"][:][file["part"][:] == 2].tolist() == [0, 1]
+        assert not file["finished"][()]

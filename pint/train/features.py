@@ -11,7 +11,7 @@ import numpy as np
 from pint.train.data import SequenceData
 from pint.train.stored import StoredSequences
 from pint.video.clips import TEST, TRAIN
-from pint.video.feature_file import open_features
+from pint.video.feature_layout import check_parts, open_features
 
 __all__ = ["load_features"]
 
@@ -38,9 +38,10 @@ def load_features(path: str | os.PathLike[str]) -> SequenceData:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is another file, not finished, or has no clip in one of the parts.
+        If it is another file, damaged, not finished, or has no clip in one of the parts; later,
+        when a batch is read, if a clip of it cannot be read or holds values that are not finite.
     OSError
-        If `apps.hmdb51` is at work on it.
+        If `apps.hmdb51` is at work on it, or it may not be read.
 
     Examples
     --------
@@ -50,31 +51,31 @@ def load_features(path: str | os.PathLike[str]) -> SequenceData:
     file = open_features(Path(path))
     try:
         return _as_data(file)
-    except ValueError:
+    except BaseException:
         file.close()
         raise
 
 
 def _as_data(file: h5py.File) -> SequenceData:
     """Return the two parts of a file that stays open."""
-    path = file.filename
+    path = Path(file.filename)
     if not file["finished"][()]:
-        stored, count = int((file["num_frames"][:] > 0).sum()), len(file["clip"])
+        stored = np.count_nonzero(file["num_frames"][:])
         raise ValueError(
-            f"{path} is not finished, {stored} of {count} clips: give the command of apps.hmdb51 "
-            "again that began it"
+            f"{path} is not finished, {stored} clips so far: give the command of apps.hmdb51 again "
+            "that was to fill it"
         )
     part, label, num_frames = (file[name][:] for name in ("part", "label", "num_frames"))
+    check_parts(path, part)
     train, test = (np.flatnonzero(part == each) for each in (TRAIN, TEST))
-    if not (train.size and test.size):
-        raise ValueError(f"{path} has {train.size} clips for training and {test.size} for the test")
+    names = file["clip"].asstr()[:].tolist()
     mask = np.arange(file["features"].shape[1]) < num_frames[:, None]
     return SequenceData(
         name="hmdb51",
-        x_train=StoredSequences(file["features"], train),
+        x_train=StoredSequences(file["features"], train, names),
         y_train=label[train],
         mask_train=mask[train],
-        x_test=StoredSequences(file["features"], test),
+        x_test=StoredSequences(file["features"], test, names),
         y_test=label[test],
         mask_test=mask[test],
         class_names=tuple(file["class_names"].asstr()[:].tolist()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,8 @@ class StoredSequences:
         All sequences, finite, chunked by sequence.
     rows : ndarray of int64, shape (samples,)
         Which of them these are, in this order.
+    names : sequence of str, optional
+        What the dataset's sequences are called in errors; their numbers if left out.
 
     Examples
     --------
@@ -36,8 +38,10 @@ class StoredSequences:
     (2, 3, 2) [18. 19. 20. 21. 22. 23.]
     """
 
-    def __init__(self, dataset: h5py.Dataset, rows: NDArray[np.int64]) -> None:
-        self._dataset, self._rows = dataset, rows
+    def __init__(
+        self, dataset: h5py.Dataset, rows: NDArray[np.int64], names: Sequence[str] | None = None
+    ) -> None:
+        self._dataset, self._rows, self._names = dataset, rows, names
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,9 +68,24 @@ class StoredSequences:
         -------
         ndarray of float32, shape (chosen, time, features)
             New.
+
+        Raises
+        ------
+        ValueError
+            If a sequence cannot be read, or holds a value that is not finite.
         """
         rows = self._rows[chosen]
         read = np.empty((rows.size, *self.shape[1:]), dtype=np.float32)
         for sequence, row in zip(read, rows, strict=True):
-            sequence[...] = self._dataset[row]
+            try:
+                sequence[...] = self._dataset[row]
+            except OSError as error:
+                raise ValueError(f"{self._name(row)} cannot be read: {error}") from error
+            if not np.isfinite(sequence).all():
+                raise ValueError(f"{self._name(row)} holds values that are not finite")
         return read
+
+    def _name(self, row: int) -> str:
+        """Return the file and the name of a sequence, for an error."""
+        name = f"sequence {row}" if self._names is None else self._names[row]
+        return f"{self._dataset.file.filename}: {name}"

@@ -113,7 +113,7 @@ class _Input:
 
 
 class Backbone:
-    """A network of frames, on the processor; tried on black frames when it is made.
+    """A network of frames, on the processor; tried on one black frame and on a batch when made.
 
     A file that fixes the number or the size of its frames, as those of the model zoo do (224 x
     224), is changed in memory so that they may vary, which networks that pool over the whole frame
@@ -123,7 +123,7 @@ class Backbone:
     ----------
     path : Path
         ONNX file with one input, frames (N, 3, height, width) in float32, whose first output is
-        (N, 1000).
+        (N, 1000), for every N from 1 to `batch`.
     size : int
         Height and width of the frames.
     batch : int
@@ -145,7 +145,7 @@ class Backbone:
         self._input = self._checked_input()
         if any(fixed not in (None, want) for fixed, want in self._sizes()):
             self._session = self._start(_with_free_sizes(path, self._input.name))
-        self.features(np.zeros((batch, size, size, 3), dtype=np.uint8))
+        self._try()
 
     def _start(self, model: str | bytes) -> Any:
         runtime = import_video("onnxruntime")
@@ -176,6 +176,15 @@ class Backbone:
         number, _, height, width = self._input.shape
         return [(number, 1 if self.batch == 1 else None), (height, self.size), (width, self.size)]
 
+    def _try(self) -> None:
+        """Raise unless one frame works, which the end of a clip may be, and a whole batch."""
+        black = np.zeros((self.batch, self.size, self.size, 3), dtype=np.uint8)
+        self.features(black[:1])
+        try:
+            self.features(black)
+        except ValueError as error:
+            raise ValueError(f"{error}; one frame works: take a batch of 1 (--batch 1)") from error
+
     def features(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of frames.
 
@@ -192,7 +201,7 @@ class Backbone:
         Raises
         ------
         ValueError
-            If the model fails, or gives another shape or values that are not finite.
+            If the model fails, or gives no numbers, another shape or values that are not finite.
         """
         scaled = (frames.astype(np.float32) / 255 - _MEAN) / _DEVIATION
         pixels = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
@@ -203,6 +212,11 @@ class Backbone:
                 f"{self.path} does not work on {len(frames)} frames of {self.size} x {self.size}, "
                 f"the file says {self._input.shape}: {_first_line(error)}"
             ) from error
+        if not isinstance(got, np.ndarray) or got.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{self.path} gives no array of numbers for {len(frames)} frames, must give "
+                f"({len(frames)}, {NUM_FEATURES})"
+            )
         if got.shape != (len(frames), NUM_FEATURES):
             raise ValueError(
                 f"{self.path} gives {got.shape} for {len(frames)} frames, must give "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,22 @@ class Clips:
     class_names : tuple of str
         Names of the classes, in order.
     parts : ndarray of uint8, shape (clips,)
-        `TRAIN` or `TEST`; `UNUSED` as long as that is not decided.
+        `UNUSED`, `TRAIN` or `TEST`; all of them `TRAIN` as long as that is not decided.
+    empty_folders : tuple of str
+        Names of the folders without clips.
     """
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     parts: NDArray[np.uint8]
+    empty_folders: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Which clips are in a part, shape (clips,); new."""
+        used: NDArray[np.bool_] = self.parts != UNUSED
+        return used
 
 
 def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
@@ -50,7 +59,7 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
     Returns
     -------
     Clips
-        In the order of their names, all of them `UNUSED`.
+        In the order of their names, all of them `TRAIN`.
 
     Raises
     ------
@@ -59,7 +68,7 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
     NotADirectoryError
         If `folder` is a file.
     ValueError
-        If there are fewer than two classes.
+        If there are fewer than two classes, or the name of a clip is no UTF-8.
     """
     if not folder.is_dir():
         kind = NotADirectoryError if folder.exists() else FileNotFoundError
@@ -77,32 +86,43 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
                 f"{folder / name}: no clips of class {name!r}; there are {', '.join(with_clips)}"
             )
     if len(chosen) < 2:
-        raise ValueError(f"{folder}: two classes are the least, got {chosen[0]!r} alone")
-    return _listed({name: found[name] for name in chosen})
+        got = f"{chosen[0]!r} alone" if chosen else "none"
+        raise ValueError(f"{folder}: two classes are the least, got {got}")
+    empty = tuple(name for name, videos in found.items() if not videos)
+    return _listed({name: dict.fromkeys(found[name], TRAIN) for name in chosen}, empty)
 
 
 def _videos(folder: Path) -> list[str]:
     """Return the names of the clips in a class's folder."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".avi")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".avi")
+    for name in names:
+        try:
+            name.encode()  # as the file of features will
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{folder}: rename the clip {name!r}, which is no UTF-8") from error
+    return names
 
 
-def _listed(files: dict[str, list[str]]) -> Clips:
-    """Return clips, all of them unused, from the file names of each class."""
-    names = tuple(f"{name}/{file}" for name, videos in files.items() for file in videos)
-    labels = np.repeat(np.arange(len(files)), [len(videos) for videos in files.values()])
+def _listed(files: Mapping[str, Mapping[str, int]], empty_folders: tuple[str, ...] = ()) -> Clips:
+    """Return clips in their order from the parts of the files of each class."""
+    in_order = [(name, file) for name in sorted(files) for file in sorted(files[name])]
+    class_names = tuple(dict.fromkeys(name for name, _ in in_order))
     return Clips(
-        names=names,
-        labels=labels.astype(np.int64),
-        class_names=tuple(files),
-        parts=np.full(len(names), UNUSED, dtype=np.uint8),
+        names=tuple(f"{name}/{file}" for name, file in in_order),
+        labels=np.array([class_names.index(name) for name, _ in in_order], dtype=np.int64),
+        class_names=class_names,
+        parts=np.array([files[name][file] for name, file in in_order], dtype=np.uint8),
+        empty_folders=empty_folders,
     )
 
 
-def official_parts(clips: Clips, folder: Path, number: int) -> Clips:
-    """Return the clips that a split of HMDB51 uses, with their parts.
+def official_parts(
+    clips: Clips, folder: Path, number: int, classes: Sequence[str] | None = None
+) -> Clips:
+    """Return clips with their parts in a split of HMDB51.
 
-    Clips that the split leaves out are left out. Those that it names and the folder has not are
-    in the list: they are among the unreadable ones later.
+    Those that it names and the folder has not are in the list, with all clips of a class that has
+    none: they are among the unreadable ones later. Those that it does not name are `UNUSED`.
 
     Parameters
     ----------
@@ -113,6 +133,8 @@ def official_parts(clips: Clips, folder: Path, number: int) -> Clips:
         or 2 for each clip: not used, training, test.
     number : int
         1, 2 or 3.
+    classes : sequence of str, optional
+        Those that `find_clips` was to take; if left out, all that have clips or such a file.
 
     Raises
     ------
@@ -126,16 +148,20 @@ def official_parts(clips: Clips, folder: Path, number: int) -> Clips:
     H. Kuehne, H. Jhuang, E. Garrote, T. Poggio and T. Serre, "HMDB: A Large Video Database for
     Human Motion Recognition", ICCV 2011, https://doi.org/10.1109/ICCV.2011.6126543.
     """
-    chosen: dict[str, dict[str, int]] = {}
-    for name in clips.class_names:
-        parts = _read_split(folder / f"{name}_test_split{number}.txt")
-        chosen[name] = {file: part for file, part in sorted(parts.items()) if part != UNUSED}
-    listed = _listed({name: list(files) for name, files in chosen.items()})
-    parts_in_order = [part for files in chosen.values() for part in files.values()]
+    ending = f"_test_split{number}.txt"
+    found: dict[str, dict[str, int]] = {name: {} for name in clips.class_names}
+    for path in folder.glob(f"*{ending}") if classes is None else ():
+        found.setdefault(path.name.removesuffix(ending), {})
+    for clip in clips.names:
+        name, file = clip.split("/", maxsplit=1)
+        found[name][file] = UNUSED
+    for name, parts in found.items():
+        parts.update(_read_split(folder / f"{name}{ending}"))
+    listed = _listed(found)
     for part, what in ((TRAIN, "training"), (TEST, "test")):
-        if part not in parts_in_order:
+        if part not in listed.parts:
             raise ValueError(f"{folder}: split {number} has no clip for {what}")
-    return replace(listed, parts=np.array(parts_in_order, dtype=np.uint8))
+    return listed
 
 
 def _read_split(path: Path) -> dict[str, int]:
@@ -158,7 +184,8 @@ def _read_split(path: Path) -> dict[str, int]:
 def draw_parts(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
     """Draw nine tenths for training and one for the test, from each class alike.
 
-    The test part has a tenth of all clips, rounded up: 673 of 6726, and 129 of 1286. A class gives
+    The test part has a tenth of all clips, rounded up: 673 of 6726, and 129 of 1286. At least one
+    is left for training. A class gives
     a tenth of its own, rounded down, or one more: those with the greatest remainders, so that the
     sum is right.
 
@@ -181,7 +208,7 @@ def draw_parts(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
     >>> np.bincount(parts[:16]), np.bincount(parts[16:])
     (array([ 0, 14,  2]), array([ 0, 22,  2]))
     """
-    num_test = -(-labels.size // 10)
+    num_test = min(-(-labels.size // 10), labels.size - 1)
     classes, counts = np.unique(labels, return_counts=True)
     shares, remainders = np.divmod(num_test * counts, labels.size)
     most = np.argsort(-remainders, kind="stable")[: num_test - int(shares.sum())]

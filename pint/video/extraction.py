@@ -105,10 +105,14 @@ def clip_features(path: Path, backbone: Backbone, how: Extraction) -> NDArray[An
     UnreadableClipError
         If the clip cannot be decoded, or gives fewer than ``how.min_frames`` frames.
     ValueError
-        If the network fails, or the features are too large for the dtype.
+        If the network fails, or the features are too large for the dtype; the message names the
+        clip.
     """
     batches = _batches(read_frames(path, how.size, how.frames), backbone.batch)
-    rows = [backbone.features(frames) for frames in batches]
+    try:
+        rows = [backbone.features(frames) for frames in batches]
+    except ValueError as error:  # of the network: those of the clip are unreadable clips by now
+        raise ValueError(f"{path}: {error}") from error
     count = sum(map(len, rows))
     if count < how.min_frames:
         raise UnreadableClipError(f"{count} frames can be decoded, {how.min_frames} are the least")

@@ -68,14 +68,19 @@ def count_packets(path: Path, limit: int) -> int:
 
 @contextmanager
 def _video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open a file and its first video stream; errors of PyAV become `UnreadableClipError`."""
+    """Open a file and its first video stream; errors over it become `UnreadableClipError`."""
     av = import_video("av")
     try:
-        with av.open(str(path)) as container:
+        # Titles and the like are in whatever encoding their writer had.
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UnreadableClipError("it holds no video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UnreadableClipError("its codec is unknown")
             stream.codec_context.thread_count = 1  # the workers share the cores already
             yield container, stream
     except av.FFmpegError as error:
         raise UnreadableClipError(error.strerror or type(error).__name__) from error
+    except ValueError as error:
+        raise UnreadableClipError(f"{type(error).__name__}: {error}") from error
