@@ -4,8 +4,10 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,6 +41,10 @@ def test_help(name):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")
+    _, options = done.stdout.split("\noptions:\n")
+    for line, following in pairwise([*options.splitlines(), ""]):
+        is_explained = len(re.split(" {2,}", line.strip())) > 1 or following.startswith(" " * 20)
+        assert is_explained or not line.startswith("  -"), line
 
 
 @pytest.mark.parametrize("cell", ["implicit", "classic"])
