@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -99,6 +100,23 @@ def on_ranks(ranks: int) -> list[str]:
     return [*shlex.split(known), "-n", str(ranks)]
 
 
+def rank_counts(size: int) -> list[int]:
+    """Return 1, 2, 4, ... and the full number of ranks."""
+    return sorted({size, *(1 << k for k in range(size.bit_length()))})
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a type of argparse: a whole number that is so great or greater."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return number
+
+
 def rank_environment() -> dict[str, str]:
     """Return the environment of ranks: one thread each, anywhere, on more ranks than cores too."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -129,8 +147,13 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
 def save(name: str, result: dict[str, Any]) -> None:
     """Write a result with the machine and the versions to benchmarks/results."""
     RESULTS.mkdir(exist_ok=True)
-    record = {"machine": machine(), "versions": versions(PACKAGES), **result}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write(RESULTS / f"{name}.json", result)
+
+
+def write(path: Path, result: dict[str, Any], packages: Iterable[str] = PACKAGES) -> None:
+    """Write a result with the machine and the versions as JSON."""
+    record = {"machine": machine(), "versions": versions(packages), **result}
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Times of training steps for the paper's figures: started by benchmarks.paper under mpiexec."""
+"""Times of training steps for the paper's figures: started by benchmarks.paper under mpiexec.
+
+At least two processes are needed, which measure messages; --ranks of them work."""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,17 +20,16 @@ from mpi4py import MPI
 from benchmarks._experiments import (
     NUM_CLASSES,
     TURN,
-    Prepared,
     Training,
     mean_costs,
     sleep_until_all_are_here,
     training,
 )
-from benchmarks._measure import machine
+from benchmarks._measure import machine, rank_counts
 from pint.comm import as_communicator
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
-from pint.scaling import Costs, Schedule, Timing, simulate
+from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import lengths
 from pint.scaling.network import measure_network
 from pint.train.accuracy import exact_solver
@@ -44,16 +45,17 @@ Clock = Callable[[], tuple[float, float]]
 
 
 def main() -> int:
-    """Time the figures; rank 0 tells its progress, and in the last line the rows as JSON."""
+    """Time a figure; rank 0 tells its progress, and in the last line the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", nargs="+", choices=list(TIMED), help="what to measure")
+    parser.add_argument("figure", choices=list(TIMED), help="what to measure")
+    parser.add_argument("--ranks", type=int, required=True, help="that work")
     parser.add_argument("--lengths", type=int, nargs="+", default=[], help="of the sequences")
     parser.add_argument("--quick", action="store_true", help="tiny problems, to see that it works")
     args = parser.parse_args()
     world = MPI.COMM_WORLD
-    found = {name: TIMED[name](world, args) for name in args.figures}
+    rows = TIMED[args.figure](world, args)
     if world.Get_rank() == 0:
-        print(json.dumps(found))
+        print(json.dumps(rows))
     return 0
 
 
@@ -85,29 +87,32 @@ def sequence(num_steps: int, quick: bool) -> Training:
 
 
 def _over_ranks(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return rows for 1, 2, 4, ... ranks, measured, and predicted beyond."""
-    counts = [1 << k for k in range(world.Get_size().bit_length())]
+    """Return rows for 1, 2, 4, ... and all ranks, measured, and predicted beyond."""
+    counts = rank_counts(args.ranks)
     cases = batches(args.quick)
     methods = list(_alone(cases[0][1], counts))
     methods += [Method(name, one, n, 1) for name, one in cases for n in counts]
-    _tell(world, f"time over ranks: {len(methods)} ways to train")
+    _tell(world, f"{len(methods)} ways to train, on {', '.join(map(str, counts))} rank(s)")
     rows = _timed(methods, world, 1 if args.quick else 4)
     for name, one in cases:
-        _tell(world, f"calibrating {name}")
-        rows += _predicted(name, one, PREDICTED_RANKS, world, 1 if args.quick else 5)
+        _tell(world, f"calibrating the prediction: {name}")
+        goals = sorted({*counts, *PREDICTED_RANKS})
+        rows += _predicted(name, one, goals, world, args.ranks, 1 if args.quick else 5)
     return rows
 
 
 def _over_length(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return rows for sequences of 128 steps and more, on as many ranks as there are."""
-    size = 1 << (world.Get_size().bit_length() - 1)
+    """Return rows for sequences of all lengths, on as many ranks as there are."""
+    size = args.ranks
     rows: list[dict[str, Any]] = []
-    for num_steps in args.lengths:
-        _tell(world, f"time over the length: {num_steps} steps")
+    for count, num_steps in enumerate(args.lengths, 1):
+        _tell(world, f"length {count} of {len(args.lengths)}: {num_steps} steps")
         one = sequence(num_steps, args.quick)
         methods = [*_alone(one, sorted({1, size})), Method(PARALLEL, one, size, 1)]
         rows += _timed(methods, world, 1 if args.quick else 3)
-        rows += _predicted(PARALLEL, one, (max(PREDICTED_RANKS),), world, 1 if args.quick else 3)
+        _tell(world, "  calibrating the prediction")
+        goals = (max(PREDICTED_RANKS),)
+        rows += _predicted(PARALLEL, one, goals, world, size, 1 if args.quick else 3)
     return rows
 
 
@@ -167,8 +172,8 @@ class Method:
             "batch": one.batch,
             "features": one.cell.num_features,
             "hidden": one.cell.hidden,
-            "forward": forward,
-            "backward": seconds - forward,
+            "forward_seconds": forward,
+            "backward_seconds": seconds - forward,
             "seconds": seconds,
             "gradient_error": None,
         }
@@ -229,7 +234,8 @@ def _timed(methods: list[Method], world: MPI.Comm, rounds: int) -> list[dict[str
     """Time all ways in turn; return rows of medians; those without work sleep meanwhile."""
     clocks = [_on_ranks(each, world) for each in methods]
     times: list[list[tuple[float, float]]] = [[] for _ in methods]
-    for _ in range(rounds):
+    for turn in range(rounds):
+        _tell(world, f"  round {turn + 1} of {rounds}")
         for clock, taken in zip(clocks, times, strict=True):
             taken += [_once(clock, world) for _ in range(TURN)][1:]
     rows = []
@@ -278,26 +284,31 @@ def _gradient_error(method: Method, world: MPI.Comm) -> float | None:
 
 
 def _predicted(
-    name: str, one: Training, counts: tuple[int, ...], world: MPI.Comm, repeats: int
+    name: str, one: Training, counts: Iterable[int], world: MPI.Comm, ranks: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """Calibrate on all ranks at the same time; return rows of predicted times; collective."""
-    prepared = one.prepare(MPI.COMM_SELF, "auto")
-    costs = _costs(one, prepared, world, repeats)
+    """Calibrate on the ranks that work; return rows of predicted times, on rank 0; collective."""
+    works = world.Get_rank() < ranks
+    comm = world.Split(int(works))
+    calibrated = _calibrated(one, comm, repeats) if works else None
+    sleep_until_all_are_here(world)
+    network = measure_network(as_communicator(world))
     rows = []
-    for count in counts:
-        timing = simulate(Schedule.of(prepared.run, count), costs, events=True)
-        method = Method(name, one, count, 1)
-        rows.append(method.row("predicted", _forward(timing), timing.seconds))
+    if calibrated is not None and world.Get_rank() == 0:
+        run, costs = calibrated
+        for count in counts:
+            timing = simulate(Schedule.of(run, count), replace(costs, machine=network), events=True)
+            method = Method(name, one, count, 1)
+            rows.append(method.row("predicted", _forward(timing), timing.seconds))
+    sleep_until_all_are_here(world)
     return rows
 
 
-def _costs(one: Training, prepared: Prepared, world: MPI.Comm, repeats: int) -> Costs:
+def _calibrated(one: Training, comm: MPI.Comm, repeats: int) -> tuple[Run, Costs]:
+    """Return the schedule, and what work costs on all ranks at the same time; collective."""
+    prepared = one.prepare(MPI.COMM_SELF, "auto")
     m = one.forward.factors(one.num_steps)[0]
     costs = prepared.calibration.measure(lengths(one.num_steps, int(m)), repeats)
-    costs = mean_costs(costs, world)
-    if world.Get_size() > 1:
-        costs = replace(costs, machine=measure_network(as_communicator(world)))
-    return costs
+    return prepared.run, mean_costs(costs, comm)
 
 
 def _forward(timing: Timing) -> float:

@@ -55,9 +55,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data-dir", required=True, help="folder of UCI-HAR")
     parser.add_argument("--epochs", type=int, default=25, help="passes through the data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of all choices")
-    parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), help="all if left out")
-    parser.add_argument("--mpiexec", default=os.environ.get("MPIEXEC", "mpiexec"))
+    rates = "of learning rates"
+    parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help=rates)
+    cases = f"all if left out; quote them: {', '.join(map(repr, CASES))}"
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), metavar="CASE", help=cases)
+    launcher = os.environ.get("MPIEXEC", "mpiexec")
+    parser.add_argument("--mpiexec", default=launcher, help="what starts ranks")
     return parser.parse_args()
 
 

@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
+    parser.add_argument("--ranks", type=int, nargs="+", default=RANKS, help="4 8 16 32 if left out")
     args = parser.parse_args()
     rows = [_row(name, ranks) for name in WAYS for ranks in args.ranks]
     _measure.print_table("Upper bounds of the speedup over stepping on one rank", rows)

@@ -41,7 +41,9 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="no table")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of the compiled driver")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="of the quick ways, in turn; %(default)s if left out"
+    )
     parser.add_argument("--fast", action="store_true", help="leave out the loop driver")
     parser.add_argument("--memory", nargs=2, metavar=("CASE", "DRIVER"), help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -44,7 +44,9 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each, in turn")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="runs of each, in turn; %(default)s if left out"
+    )
     parser.add_argument("--ours", nargs=2, metavar=("CASE", "CYCLES"), help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -68,7 +68,13 @@ def main() -> int:
     parser.add_argument("--data-dir", required=True, help="folder of UCI-HAR")
     parser.add_argument("--hidden", type=int, default=100, help="width of the state")
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 2], help="numbers of layers")
-    parser.add_argument("--epochs", type=int, nargs="+", default=list(EPOCHS))
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        nargs="+",
+        default=list(EPOCHS),
+        help="after which errors are measured",
+    )
     args = parser.parse_args()
     data = load_har(args.data_dir)
     rows: list[dict[str, Any]] = []

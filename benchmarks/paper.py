@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 from benchmarks import _measure
 from benchmarks._paper_figures import draw_accuracy, draw_length, draw_ranks
+from pint.train.datasets import load_digits, load_har
+from pint.train.features import load_features
 
 MGRIT = "--levels 3 --coarsening 4 --relax 0,1 --forward-iterations 2 --backward-iterations 2"
 METHODS = {
@@ -31,10 +34,11 @@ DATA = {
 }
 """Options of apps.train by data set; those of the paper are the last ones."""
 
-LENGTHS = [128 << k for k in range(9)]
-
 EPOCHS = {"digits": 15, "har": 25, "hmdb51": 25}
-
+SEEDS = [0, 1, 2]
+LENGTHS = [128 << k for k in range(9)]
+SHORTEST = 7
+"""Steps that have a second level."""
 
 DRAW = {"accuracy": draw_accuracy, "ranks": draw_ranks, "length": draw_length}
 """The figures by name."""
@@ -43,16 +47,18 @@ DRAW = {"accuracy": draw_accuracy, "ranks": draw_ranks, "length": draw_length}
 def main() -> int:
     """Measure, write tables and draw figures; the last line is JSON."""
     args = _parse()
-    args.output.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    timed = [name for name in args.figures if name != "accuracy"]
-    if "accuracy" in args.figures:
-        print(f"accuracy on {args.data}: {len(args.seeds)} seed(s), {args.epochs} epoch(s) each")
-        _finish("accuracy", _accuracy(args), args)
-    if timed:
-        print(f"times on up to {args.ranks} rank(s), {_minutes(begin)} so far", flush=True)
-        for name, rows in _times(timed, args).items():
+    try:
+        for count, name in enumerate(args.figures, 1):
+            print(
+                f"figure {count} of {len(args.figures)}: {name}, {_minutes(begin)} so far",
+                flush=True,
+            )
+            rows = _accuracy(args) if name == "accuracy" else _times(name, args)
             _finish(name, rows, args)
+    except KeyboardInterrupt:
+        print(f"interrupted: figures that were done are in {args.output}", file=sys.stderr)
+        return 130
     print(f"done in {_minutes(begin)}")
     print(json.dumps({"output": str(args.output), "figures": args.figures}))
     return 0
@@ -61,67 +67,121 @@ def main() -> int:
 def _finish(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Print, write and draw what was measured."""
     _measure.print_table(name, [_shown(row) for row in rows])
-    _write(args.output / name, rows, args)
-    DRAW[name](args.output / f"{name}.png", rows)
+    stem = args.output / name
+    kept = [stem.with_suffix(".json")]
+    if args.is_full:
+        kept.append(_measure.RESULTS / f"paper_{_result(name, args.data)}.json")
+    command = " ".join(["python -m benchmarks.paper", *sys.argv[1:]])
+    for path in kept:
+        packages = (*_measure.PACKAGES, "torch")
+        _measure.write(path, {"command": command, "rows": rows}, packages)
+    _write_csv(stem.with_suffix(".csv"), rows)
+    DRAW[name](stem.with_suffix(".png"), rows)
+    print(f"{stem}.png and .csv; {', '.join(map(str, kept))}", flush=True)
+
+
+def _result(name: str, data: str) -> str:
+    """Return how a table is told from others that are kept: accuracies by their data."""
+    return f"{name}_{data}" if name == "accuracy" else name
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add = parser.add_argument
-    add("--figures", nargs="+", choices=list(DRAW), default=list(DRAW), help="which of them")
-    add("--output", type=Path, default=Path("runs/paper"), help="folder of tables and figures")
+    """Return the arguments, all checked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add, at_least = parser.add_argument, _measure.at_least
+    add("--figures", nargs="+", choices=list(DRAW), default=list(DRAW), help="all if left out")
+    add("--output", type=Path, default=Path("runs/paper"),
+        help="folder of tables and figures; %(default)s if left out. Runs on all cores without "
+        "the last four options also write tables to benchmarks/results")  # fmt: skip
     add("--data-dir", help="folder of UCI-HAR; PINT_DATA_DIR if left out, and else the digits")
     add("--features", type=Path, help="file of apps.hmdb51: HMDB51 in place of the digits")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the weights and the batches")
-    add("--epochs", type=int, help="passes through the data; 15 for digits, else 25")
-    add("--ranks", type=int, default=_default_ranks(), help="greatest number of ranks")
-    add("--lengths", type=int, nargs="+", default=LENGTHS, help="of sequences, at fixed ranks")
-    add("--quick", action="store_true", help="one epoch, one seed, tiny problems: does it work?")
+    add("--ranks", type=at_least(1), default=os.cpu_count() or 1, metavar="N",
+        help="greatest number of ranks; as many as cores, %(default)s, if left out")  # fmt: skip
+    add("--seeds", type=at_least(0), nargs="+", metavar="N",
+        help=f"of the weights and the batches; {_listed(SEEDS)} if left out")  # fmt: skip
+    add("--epochs", type=at_least(1), metavar="N",
+        help="passes through the data; 15 for digits, else 25, if left out")  # fmt: skip
+    add("--lengths", type=at_least(SHORTEST), nargs="+", metavar="N",
+        help=f"of sequences; {_listed(LENGTHS)} if left out")  # fmt: skip
+    add("--quick", action="store_true",
+        help="tiny problems, one epoch, one seed, no PINT_DATA_DIR: does it work?")  # fmt: skip
     args = parser.parse_args()
-    if args.ranks < 1:
-        parser.error(f"--ranks must be at least 1, got {args.ranks}")
     if args.data_dir is not None and args.features is not None:
         parser.error("--data-dir is for UCI-HAR and --features for HMDB51: give one of them")
-    if importlib.util.find_spec("matplotlib") is None:
-        parser.error("figures need matplotlib: pip install 'pint-mgrit[report]'")
-    args.data_dir = args.data_dir or os.environ.get("PINT_DATA_DIR")
-    args.data = "hmdb51" if args.features else "har" if args.data_dir else "digits"
-    args.epochs = args.epochs or EPOCHS[args.data]
-    if args.quick:
-        args.data, args.epochs, args.seeds = "digits", 1, args.seeds[:1]
-        args.lengths = [32, 64]
+    _complete(args)
+    try:
+        _check(args)
+    except (ImportError, OSError, ValueError, SystemExit) as error:
+        parser.error(str(error))
     return args
 
 
-def _default_ranks() -> int:
-    """Return the greatest power of two that is no more than the cores."""
-    return 1 << ((os.cpu_count() or 1).bit_length() - 1)
+def _listed(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def _complete(args: argparse.Namespace) -> None:
+    """Put in what was left out."""
+    is_part = args.quick or args.seeds or args.epochs or args.lengths
+    args.is_full = not is_part and args.ranks >= (os.cpu_count() or 1)
+    if not args.quick and args.features is None:
+        args.data_dir = args.data_dir or os.environ.get("PINT_DATA_DIR")
+    args.data = "hmdb51" if args.features else "har" if args.data_dir else "digits"
+    args.epochs = args.epochs or (1 if args.quick else EPOCHS[args.data])
+    args.seeds = list(dict.fromkeys(args.seeds or (SEEDS[:1] if args.quick else SEEDS)))
+    args.lengths = sorted(set(args.lengths or ([32, 64] if args.quick else LENGTHS)))
+    args.figures = list(dict.fromkeys(args.figures))
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Find out now what would stop the run later.
+
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        If a package is missing, a folder cannot be made, or data cannot be read.
+    """
+    needed = [("matplotlib", "report")]
+    if args.ranks > 1 or args.figures != ["accuracy"]:
+        needed.append(("mpi4py", "mpi"))
+        launcher = _measure.on_ranks(2)[0]
+        if shutil.which(launcher) is None:
+            raise FileNotFoundError(f"{launcher}: not found; MPIEXEC names what starts ranks")
+    for module, extra in needed:
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f"{module} is missing: pip install 'pint-mgrit[{extra}]'")
+    args.output.mkdir(parents=True, exist_ok=True)
+    if "accuracy" in args.figures:
+        load = {"digits": load_digits, "har": load_har, "hmdb51": load_features}[args.data]
+        load(*filter(None, (args.data_dir, args.features)))
 
 
 def _accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Train each method with each seed; return a row for each."""
     told, rows = _measure.machine(), []
-    for seed in args.seeds:
-        for method, options in METHODS.items():
-            print(f"--- {method}, seed {seed}", flush=True)
-            ranks = args.ranks if "--serial" not in options else 1
-            result = _train(options.split(), ranks, seed, args)
-            row = {
-                "method": method,
-                "kind": "measured",
-                "machine": f"{told['processor']}, {told['cores']} cores",
-                "ranks": ranks,
-                "threads": 1,
-                "data": args.data,
-                "seed": seed,
-                "epochs": args.epochs,
-                "exact_test_accuracy": result["exact_test_accuracy"],
-                "parallel_test_accuracy": result["parallel_test_accuracy"],
-                "seconds_per_epoch": result["seconds_per_epoch"],
-            }
-            rows.append(row)
+    runs = [(seed, *method) for seed in args.seeds for method in METHODS.items()]
+    for count, (seed, method, options) in enumerate(runs, 1):
+        ranks = args.ranks if "--serial" not in options else 1
+        print(
+            f"training {count} of {len(runs)}: {method}, {args.data}, seed {seed}, "
+            f"{args.epochs} epoch(s), {ranks} rank(s)",
+            flush=True,
+        )
+        result = _train(options.split(), ranks, seed, args)
+        row = {
+            "method": method,
+            "kind": "measured",
+            "machine": f"{told['processor']}, {told['cores']} cores",
+            "ranks": ranks,
+            "threads": 1,
+            "data": args.data,
+            "seed": seed,
+            "epochs": args.epochs,
+            "exact_test_accuracy": result["exact_test_accuracy"],
+            "parallel_test_accuracy": result["parallel_test_accuracy"],
+            "seconds_per_epoch": result["seconds_per_epoch"],
+        }
+        rows.append(row)
     return rows
 
 
@@ -145,30 +205,25 @@ def _train(options: list[str], ranks: int, seed: int, args: argparse.Namespace) 
         return _measure.last_json(command, _measure.rank_environment())
 
 
-def _times(figures: list[str], args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Time training steps on all ranks; return rows over ranks, and over the length."""
+def _times(figure: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time training steps; return the rows of a figure.
+
+    Two processes at least, since one cannot measure messages.
+    """
     command = [
-        *_measure.on_ranks(args.ranks),
-        *(sys.executable, "-u", "-m", "mpi4py", "-m", "benchmarks._paper_times", *figures),
-        *("--lengths", *map(str, args.lengths)),
+        *_measure.on_ranks(max(args.ranks, 2)),
+        *(sys.executable, "-u", "-m", "mpi4py", "-m", "benchmarks._paper_times", figure),
+        *("--ranks", str(args.ranks), "--lengths", *map(str, args.lengths)),
         *(["--quick"] if args.quick else []),
     ]
-    found: dict[str, list[dict[str, Any]]] = _measure.last_json(
+    rows: list[dict[str, Any]] = _measure.last_json(
         command, _measure.rank_environment(), shown="..."
     )
-    return found
+    return rows
 
 
-def _write(stem: Path, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Write a table as JSON, with machine, versions and command, and as CSV."""
-    record = {
-        "machine": _measure.machine(),
-        "versions": _measure.versions((*_measure.PACKAGES, "torch")),
-        "command": " ".join(["python -m benchmarks.paper", *sys.argv[1:]]),
-        "rows": rows,
-    }
-    stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    with stem.with_suffix(".csv").open("w", newline="") as file:
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,4 +1,4 @@
-"""One problem on 1, 2, 4, ... ranks: mpiexec -n P python -m benchmarks.strong_scaling."""
+"""One problem on 1, 2, 4, ..., P ranks: mpiexec -n P python -m benchmarks.strong_scaling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mpi4py import MPI
@@ -22,9 +23,11 @@ from benchmarks._experiments import (
     heats,
     sleep_until_all_are_here,
 )
-from benchmarks._measure import print_table, save
+from benchmarks._measure import RESULTS, at_least, print_table, rank_counts, write
 
 DEFAULT_CASES = ["heat129", "heat1025", "gru_har", "gru_long"]
+FULL_ROUNDS = 5
+"""So many at least has a run whose results are kept without being asked."""
 
 
 class Entry(NamedTuple):
@@ -54,8 +57,8 @@ class Ready(NamedTuple):
 
 def main() -> int:
     """Measure all numbers of ranks in turn; rank 0 prints a table and, as the last line, JSON."""
-    args = _parse()
     world = MPI.COMM_WORLD
+    args = _agreed(world)
     if args.accuracy_check:
         return _check(world, args)
     rows = [row for name in args.cases for row in _rows(EXPERIMENTS[name](), world, args)]
@@ -67,24 +70,70 @@ def main() -> int:
             for row in rows
             if row["how"] == "parallel"
         }
-        name = "weak_scaling" if args.weak else "strong_scaling"
-        save(name, {"command": _command(world), "ratios": ratios, "rows": rows})
+        _keep({"ratios": ratios, "rows": rows}, world, args)
         print(json.dumps(ratios))
     return 0
 
 
-def _parse() -> argparse.Namespace:
+def _agreed(world: MPI.Comm) -> argparse.Namespace:
+    """Return what rank 0 was told; all ranks exit if that is wrong, or help; collective."""
+    args, status = None, None
+    if world.Get_rank() == 0:
+        try:
+            args = _parse(world.Get_size())
+        except SystemExit as exit_:
+            status = exit_.code
+    args, status = world.bcast((args, status))
+    if args is None:
+        sys.exit(status)
+    return args
+
+
+def _parse(size: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=list(EXPERIMENTS), default=DEFAULT_CASES)
-    parser.add_argument("--driver", default="auto", help="driver of the propagator")
-    parser.add_argument("--rounds", type=int, default=7, help="solves on each number of ranks")
-    parser.add_argument("--weak", action="store_true", help="so many times more steps as ranks")
-    parser.add_argument(
-        "--accuracy-check",
-        action="store_true",
-        help="compare predictions of five ways to solve heat and five to train GRUs",
-    )
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--cases", nargs="+", choices=list(EXPERIMENTS), metavar="CASE",
+        help=f"of {', '.join(EXPERIMENTS)}; {' '.join(DEFAULT_CASES)} if left out")  # fmt: skip
+    add("--driver", choices=("auto", "loop", "stack", "compiled"), default="auto",
+        help="of the propagator")  # fmt: skip
+    add("--rounds", type=at_least(1), default=7,
+        help="turns of each number of ranks; %(default)s if left out")  # fmt: skip
+    add("--weak", action="store_true", help="as many times more steps as ranks")
+    add("--accuracy-check", action="store_true",
+        help="compare predictions of five ways to solve heat and five to train GRUs")  # fmt: skip
+    add("--output", type=Path,
+        help="file of results; if left out, benchmarks/results/NAME.json is written by full runs "
+        f"only: at least {FULL_ROUNDS} rounds and 2 ranks, no --cases, no --driver")  # fmt: skip
+    args = parser.parse_args()
+    if args.accuracy_check and (args.cases or args.weak):
+        parser.error("--accuracy-check has cases of its own: leave out --cases and --weak")
+    if args.output is None and _is_full(args, size):
+        args.output = RESULTS / f"{_name(args)}.json"
+    if args.output is not None and not args.output.parent.is_dir():
+        parser.error(f"--output: there is no folder {args.output.parent}")
+    args.cases = list(dict.fromkeys(args.cases or DEFAULT_CASES))
+    return args
+
+
+def _is_full(args: argparse.Namespace, size: int) -> bool:
+    """Return whether results stand for the benchmark, and not for a part of it."""
+    return not args.cases and args.driver == "auto" and args.rounds >= FULL_ROUNDS and size > 1
+
+
+def _name(args: argparse.Namespace) -> str:
+    """Return the name of what is measured."""
+    if args.accuracy_check:
+        return "prediction"
+    return "weak_scaling" if args.weak else "strong_scaling"
+
+
+def _keep(result: dict[str, Any], world: MPI.Comm, args: argparse.Namespace) -> None:
+    """Write the results, or say that they are not kept."""
+    if args.output is None:
+        print("not a full run: results are not kept; --output FILE keeps them")
+    else:
+        write(args.output, {"command": _command(world), **result})
+        print(f"results are in {args.output}")
 
 
 def _command(world: MPI.Comm) -> str:
@@ -96,7 +145,8 @@ def _rows(
     experiment: Experiment, world: MPI.Comm, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Measure one case; the rows are complete on rank 0."""
-    counts = [1 << k for k in range(world.Get_size().bit_length())]
+    _tell(world, experiment.name)
+    counts = rank_counts(world.Get_size())
     entries = []
     for count in counts:
         grown = experiment.grown(count if args.weak else 1)
@@ -130,13 +180,24 @@ def _measured(
     entries: list[Entry], world: MPI.Comm, args: argparse.Namespace
 ) -> tuple[list[Ready | None], list[float], list[float | None]]:
     """Calibrate, predict and measure; return medians of seconds, and errors of gradients."""
-    ready = [_ready(entry, world, args) for entry in entries]
+    ready = []
+    for entry in entries:
+        how = "stepping" if entry.is_stepping else "in parallel"
+        _tell(world, f"  calibrating, {how} on {entry.ranks} rank(s)")
+        ready.append(_ready(entry, world, args))
     errors = [_error(entry, mine, world) for entry, mine in zip(entries, ready, strict=True)]
     times: list[list[float]] = [[] for _ in entries]
-    for _ in range(args.rounds):
+    for turn in range(args.rounds):
+        _tell(world, f"  round {turn + 1} of {args.rounds}")
         for mine, taken in zip(ready, times, strict=True):
             taken += [_seconds(mine, world) for _ in range(TURN)][1:]
     return ready, [statistics.median(taken) for taken in times], errors
+
+
+def _tell(world: MPI.Comm, text: str) -> None:
+    """Say on rank 0 how far it is."""
+    if world.Get_rank() == 0:
+        print(text, flush=True)
 
 
 def _ready(entry: Entry, world: MPI.Comm, args: argparse.Namespace) -> Ready | None:
@@ -175,10 +236,11 @@ def _seconds(mine: Ready | None, world: MPI.Comm) -> float:
 def _check(world: MPI.Comm, args: argparse.Namespace) -> int:
     """Print predicted over measured seconds of ten problems, and medians of their errors."""
     rows, errors = [], {}
-    counts = [1 << k for k in range(world.Get_size().bit_length())]
+    counts = rank_counts(world.Get_size())
     for kind, experiments in (("heat", heats()), ("gru", gru_configurations())):
         by_count: dict[int, list[float]] = {count: [] for count in counts}
         for experiment in experiments:
+            _tell(world, experiment.name)
             entries = [Entry(count, False, experiment) for count in counts]
             ready, seconds, _ = _measured(entries, world, args)
             for count, mine, taken in zip(counts, ready, seconds, strict=True):
@@ -189,7 +251,7 @@ def _check(world: MPI.Comm, args: argparse.Namespace) -> int:
         errors |= {f"{kind}_{n}": statistics.median(each) for n, each in by_count.items()}
     if world.Get_rank() == 0:
         print_table("Predicted beside measured", rows)
-        save("prediction", {"command": _command(world), "median_errors": errors, "rows": rows})
+        _keep({"median_errors": errors, "rows": rows}, world, args)
         print(json.dumps(errors))
     return 0
 

@@ -1,6 +1,6 @@
-"""Two ranks in parallel over time: gradient errors, and times beside torch on as many threads.
+"""Training in parallel beside torch's threads: mpiexec -n 2 python -m benchmarks.time_parallel.
 
-Run it with mpiexec -n 2. Both sides take their turn in one run; while torch or exact stepping
+Gradient errors, and times. Both sides take their turn in one run; while torch or exact stepping
 works on one rank, the others sleep.
 """
 
@@ -80,9 +80,12 @@ def _parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", required=True, help="folder of UCI-HAR")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 6, 12], help="when to compare")
-    parser.add_argument("--cell", choices=("implicit", "classic"), default="implicit")
-    parser.add_argument("--repeats", type=int, default=15, help="turns of each side")
+    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 6, 12],
+        help="after which gradients are compared; 1 6 12 if left out")  # fmt: skip
+    parser.add_argument("--cell", choices=("implicit", "classic"), default="implicit",
+        help="of the network; %(default)s if left out")  # fmt: skip
+    parser.add_argument("--repeats", type=int, default=15,
+        help="turns of each side; %(default)s if left out")  # fmt: skip
     return parser.parse_args()
 
 

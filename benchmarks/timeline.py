@@ -26,8 +26,12 @@ from pint.timeline import Timeline
 def main() -> int:
     """Measure the cases; rank 0 prints a table and, as the last line, JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--seconds", type=float, default=5.0, help="how long to measure each case")
+    cases = f"all if left out; quote them: {', '.join(map(repr, CASES))}"
+    parser.add_argument(
+        "--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="CASE", help=cases
+    )
+    seconds = "how long to measure each case; %(default)s if left out"
+    parser.add_argument("--seconds", type=float, default=5.0, help=seconds)
     args = parser.parse_args()
     comm, cost = world(), seconds_per_event()
     rows = [measured(name, CASES[name](comm), comm, args.seconds, cost) for name in args.cases]

@@ -1,21 +1,26 @@
-"""Benchmarks are not run here; but that they can be imported, and tell their options."""
+"""What benchmarks say of themselves and refuse; of those that take minutes, only a part is run."""
 
+import importlib
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from benchmarks._diagonal_delta import correct_by_diagonals, diagonals
+from benchmarks._measure import RESULTS, rank_counts
 from pint import MGRITOptions, TimeGrid
 from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
+from tests.launcher import ROOT, environment, mpiexec
 
-ROOT = Path(__file__).resolve().parents[1]
+STRONG_SCALING = ["-m", "benchmarks.strong_scaling"]
 NEEDS = {"gru_vs_torch": "torch", "time_parallel": "torch"}
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
 
@@ -36,6 +41,10 @@ def test_help(name):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("usage:")
+    _, options = done.stdout.split("\noptions:\n")
+    for line, following in pairwise([*options.splitlines(), ""]):
+        is_explained = len(re.split(" {2,}", line.strip())) > 1 or following.startswith(" " * 20)
+        assert is_explained or not line.startswith("  -"), line
 
 
 @pytest.mark.parametrize("cell", ["implicit", "classic"])
@@ -75,3 +84,83 @@ def test_corrected_steps_converge_to_exact_gradients():
         errors.append(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
     assert errors[2] < 1e-12
     assert errors[1] < 0.5 * errors[0]
+
+
+def test_rank_counts():
+    counts = {size: rank_counts(size) for size in (1, 2, 3, 8, 12)}
+    assert counts == {
+        1: [1], 2: [1, 2], 3: [1, 2, 3], 8: [1, 2, 4, 8], 12: [1, 2, 4, 8, 12]
+    }  # fmt: skip
+
+
+def strong_scaling(launcher, *arguments):
+    return subprocess.run(
+        [*launcher, sys.executable, *STRONG_SCALING, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.xdist_group("mpi")
+def test_strong_scaling_of_one_case(tmp_path):
+    """All ranks are measured, and the results are where they were wanted, and only there."""
+    kept = {path: path.read_bytes() for path in RESULTS.iterdir()}
+    output = tmp_path / "scaling.json"
+    arguments = ("--cases", "gru_har", "--rounds", "1", "--output", str(output))
+    done = strong_scaling(mpiexec(3), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads(output.read_text())
+    assert [row["ranks"] for row in record["rows"]] == [1, 1, 2, 3]
+    assert record["command"].startswith("mpiexec -n 3 python -m benchmarks.strong_scaling --cases")
+    assert json.loads(done.stdout.splitlines()[-1]) == record["ratios"]
+    assert {path: path.read_bytes() for path in RESULTS.iterdir()} == kept
+
+
+@pytest.mark.xdist_group("mpi")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
+        (["--driver", "fast"], "--driver: invalid choice: 'fast'"),
+        (["--accuracy-check", "--cases", "gru_har"], "--accuracy-check has cases of its own"),
+        (["--output", "nowhere/results.json"], "--output: there is no folder nowhere"),
+    ],
+)
+def test_strong_scaling_refuses(arguments, message):
+    done = strong_scaling(mpiexec(2), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count(message) == 1
+
+
+@pytest.mark.xdist_group("mpi")
+def test_arguments_that_are_wrong_on_one_rank():
+    *launcher, _, _ = mpiexec(2)
+    right = ["-n", "1", sys.executable, *STRONG_SCALING, "--rounds", "1"]
+    wrong = ["-n", "1", sys.executable, *STRONG_SCALING, "--rounds", "0", ":"]
+    done = strong_scaling([*launcher, *wrong, *right[:2]], *right[4:])
+    assert done.returncode == 2, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "kept"),
+    [
+        ("", 2, "strong_scaling.json"),
+        ("--weak --rounds 5", 3, "weak_scaling.json"),
+        ("--accuracy-check", 2, "prediction.json"),
+        ("", 1, None),
+        ("--rounds 4", 2, None),
+        ("--cases gru_har", 2, None),
+        ("--driver stack", 2, None),
+        ("--rounds 1 --output mine.json", 2, "mine.json"),
+    ],
+)
+def test_only_full_runs_are_kept(monkeypatch, arguments, size, kept):
+    pytest.importorskip("mpi4py")
+    benchmark = importlib.import_module("benchmarks.strong_scaling")
+    monkeypatch.setattr(sys, "argv", ["strong_scaling", *arguments.split()])
+    output = benchmark._parse(size).output
+    assert (output.name if output else None) == kept
