@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from apps.arguments import count
 from apps.tracing import add_argument
 from apps.train_data import SETS
 
@@ -92,13 +93,6 @@ def _value(action: argparse.Action, value: Any) -> Any:
     if action.choices is not None and found not in action.choices:
         raise ValueError(f"must be one of {', '.join(map(str, action.choices))}")
     return found
-
-
-def count(text: str) -> int:
-    """Read an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
 
 
 def per_level_list(text: str) -> int | tuple[int, ...]:
