@@ -59,13 +59,14 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
     """Load, build, train, write, report."""
     console = Console(quiet=comm.rank > 0)
     try:
+        train_options.settle(args)
         data = prepare(args, comm)
         solver = _build(args, data, comm)
         options = TrainingOptions(
             epochs=args.epochs,
             batch=args.batch,
             optimizer=_optimizer(args),
-            schedule=Schedule(kind=args.schedule, warm_up=args.warm_up),
+            schedule=_schedule(args),
             clip=args.clip,
             seed=args.seed,
             accuracy=_accuracy(args),
@@ -111,7 +112,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         layers=args.layers,
         cell=args.cell,
         coarse_step=args.coarse_step,
-        substep=args.substep,
+        substep=RecurrenceOptions.substep if args.substep is None else args.substep,
         dtype=args.dtype,
     )
     pooling: Pooling = "every" if data.is_per_step else "last"
@@ -139,11 +140,8 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
 
 
 def _accuracy(args: argparse.Namespace) -> AccuracyOptions:
-    if args.bound is None:
-        return AccuracyOptions(mode=args.accuracy, check_every=args.check_every)
-    if args.accuracy != "adaptive":
-        raise ValueError("--bound belongs to --accuracy adaptive: add it, or leave --bound out")
-    return AccuracyOptions(mode=args.accuracy, bound=args.bound, check_every=args.check_every)
+    bound = AccuracyOptions.bound if args.bound is None else args.bound
+    return AccuracyOptions(mode=args.accuracy, bound=bound, check_every=args.check_every)
 
 
 def _timeline(args: argparse.Namespace, comm: Communicator) -> Timeline | None:
@@ -152,13 +150,17 @@ def _timeline(args: argparse.Namespace, comm: Communicator) -> Timeline | None:
     return None if args.trace is None else Timeline(comm)
 
 
+def _schedule(args: argparse.Namespace) -> Schedule:
+    if args.schedule != "step":
+        return Schedule(kind=args.schedule, warm_up=args.warm_up)
+    return Schedule(kind="step", warm_up=args.warm_up, period=args.period, decay=args.decay)
+
+
 def _optimizer(args: argparse.Namespace) -> Optimizer:
     if args.optimizer == "sgd":
         return SGD(learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
     if args.optimizer == "adamw":
         return AdamW(learning_rate=args.lr, weight_decay=args.weight_decay)
-    if args.weight_decay:
-        raise ValueError("--weight-decay is for --optimizer adamw or sgd, got adam")
     return Adam(learning_rate=args.lr)
 
 

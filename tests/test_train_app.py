@@ -22,6 +22,10 @@ from pint.train.tasks import BASELINES, TASKS
 from tests.launcher import environment, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
+ADDING = [
+    *("--data", "adding", "--length", "9", "--samples", "4", "--hidden", "3"),
+    *("--serial", "--epochs", "4", "--json"),
+]
 KEYS = {
     "exact_test_accuracy",
     "parallel_test_accuracy",
@@ -99,6 +103,15 @@ def test_weight_decay_shrinks_by_its_part(tmp_path, optimizer):
     assert abs(before).max() > 0.1
 
 
+def test_the_learning_rate_falls_in_steps(tmp_path):
+    output = tmp_path / "run.h5"
+    schedule = ["--schedule", "step", "--period", "2", "--decay", "0.1", "--lr", "0.5"]
+    assert main([*ADDING, *schedule, "--output", str(output)]) == 0  # an update in each epoch
+    run = open_run(output)
+    np.testing.assert_allclose(run.training["learning_rate"], [0.5, 0.5, 0.05, 0.05])
+    assert (run.options["period"], run.options["substep"]) == (2, 4)
+
+
 def test_help_gives_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -131,7 +144,15 @@ def test_help_gives_every_option_with_its_default(capsys):
             "--data-dir is for --data har; lorenz needs none",
         ),
         (["--data", "oscillator", "--length", "9"], "length must be at least 50, got 9"),
-        (["--bound", "0.1"], "--bound belongs to --accuracy adaptive"),
+        (["--bound", "0.1"], "--bound is for --accuracy adaptive, got fixed"),
+        (["--momentum", "0.5"], "--momentum is for --optimizer sgd, got adam"),
+        (
+            ["--coarse-step", "matched", "--substep", "2"],
+            "--substep is for --coarse-step averaged or midpoint, got matched",
+        ),
+        (["--period", "9"], "--period is for --schedule step, got cosine"),
+        (["--decay", "0.1"], "--decay is for --schedule step, got cosine"),
+        (["--schedule", "step", "--decay", "2"], "decay must be in (0, 1], got 2.0"),
         (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
     ],
 )
@@ -248,12 +269,6 @@ def writes_that_fail(monkeypatch, *epochs):
 
     monkeypatch.setattr(train_results, "write_run", write)
     return tried
-
-
-ADDING = [
-    *("--data", "adding", "--length", "9", "--samples", "4", "--hidden", "3"),
-    *("--serial", "--epochs", "4", "--json"),
-]
 
 
 def test_a_file_that_cannot_be_written_after_an_epoch_is_told_once(tmp_path, monkeypatch, capsys):
