@@ -319,8 +319,30 @@ class Trainer:
 
 
 @dataclass(eq=False)
+class MeasuredMean:
+    """A mean over the batches that have measured something; NaN if none has."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Take in the value of a batch; NaN is none."""
+        if not np.isnan(value):
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float:
+        """The mean so far."""
+        return self.total / self.count if self.count else np.nan
+
+
+@dataclass(eq=False)
 class EpochMeans:
-    """Means over an epoch: over its elements, or its batches; the learning rate is the last one."""
+    """Means over an epoch: over its elements, or its batches; the learning rate is the last one.
+
+    Residuals are means over the batches that have one: exactly stepped ones have none.
+    """
 
     classifies: bool = True
     num_batches: int = 0
@@ -330,8 +352,8 @@ class EpochMeans:
     seconds: float = 0.0
     gradient_norm: float = 0.0
     learning_rate: float = 0.0
-    forward_residual: float = 0.0
-    backward_residual: float = 0.0
+    forward_residual: MeasuredMean = field(default_factory=MeasuredMean)
+    backward_residual: MeasuredMean = field(default_factory=MeasuredMean)
 
     def add(self, got: LossAndGradient, norm: float, seconds: float) -> None:
         """Take in one batch."""
@@ -341,8 +363,8 @@ class EpochMeans:
         self.correct += got.num_correct
         self.seconds += seconds
         self.gradient_norm += norm
-        self.forward_residual += last_residual(got.forward_residuals)
-        self.backward_residual += last_residual(got.backward_residuals)
+        self.forward_residual.add(last_residual(got.forward_residuals))
+        self.backward_residual.add(last_residual(got.backward_residuals))
 
     def columns(self) -> dict[str, float]:
         """Return the means under the names of a log's columns."""
@@ -351,8 +373,8 @@ class EpochMeans:
             "train_loss": self.loss / self.num_seen,
             **accuracy,
             "seconds": self.seconds,
-            "forward_residual": self.forward_residual / self.num_batches,
-            "backward_residual": self.backward_residual / self.num_batches,
+            "forward_residual": self.forward_residual.value,
+            "backward_residual": self.backward_residual.value,
             "gradient_norm": self.gradient_norm / self.num_batches,
             "learning_rate": self.learning_rate,
         }
