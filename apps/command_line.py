@@ -11,12 +11,13 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.arguments import count, quiet_unless
 from apps.figures import Draw, check_figure, draw_figure
 from apps.tracing import add_argument, check_trace, recorded, save_trace
 from pint import MGRIT, MGRITOptions, Result, Status
@@ -49,7 +50,7 @@ def run_app(app: App, argv: Sequence[str] | None = None, work: Work | None = Non
     """
     comm = world()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with _quiet_unless(comm.rank == 0):
+    with quiet_unless(comm.rank == 0):
         args = parser_of(app).parse_args(arguments)
     return run(lambda: _run(app, args, arguments, work or solve, comm), comm)
 
@@ -187,13 +188,6 @@ def options_of(args: argparse.Namespace) -> MGRITOptions:
     return MGRITOptions(**{name: getattr(args, name) for name in _fields()})
 
 
-def count(text: str) -> int:
-    """Read an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 def _fields() -> dict[str, Any]:
     """Return name and type of each option that has a form on the command line."""
     hints = typing.get_type_hints(MGRITOptions)
@@ -259,17 +253,3 @@ def _expected(hint: Any) -> str:
     if origin is tuple:
         return "several of them with commas"
     return {int: "an integer", float: "a number", types.NoneType: "none"}[hint]
-
-
-@contextlib.contextmanager
-def _quiet_unless(speaks: bool) -> Iterator[None]:
-    """Let only one rank print usage errors and help."""
-    if speaks:
-        yield
-        return
-    with (
-        open("/dev/null", "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),
-        contextlib.redirect_stderr(nowhere),
-    ):
-        yield

@@ -7,10 +7,35 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from apps.arguments import count
 from apps.tracing import add_argument
 from apps.train_data import SETS
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.train.accuracy import AccuracyOptions
+from pint.train.schedules import Schedule
+
+PROGRAM = "apps.train"
+
+
+class Belongs(NamedTuple):
+    """An option that only counts with some choices of another one, and is left out by default."""
+
+    name: str
+    to: str
+    choices: tuple[str, ...]
+    default: Any
+
+
+BELONGING = (
+    Belongs("substep", "coarse_step", ("averaged", "midpoint"), RecurrenceOptions.substep),
+    Belongs("weight_decay", "optimizer", ("adamw", "sgd"), 0.0),
+    Belongs("momentum", "optimizer", ("sgd",), 0.9),
+    Belongs("period", "schedule", ("step",), Schedule.period),
+    Belongs("decay", "schedule", ("step",), Schedule.decay),
+    Belongs("bound", "accuracy", ("adaptive",), AccuracyOptions.bound),
+)
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
@@ -25,13 +50,35 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
     SystemExit
         If the command line is wrong.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(prog=PROGRAM, add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     config = first.parse_known_args(arguments)[0].config
     parser = build_parser()
     if config is not None:
         parser.set_defaults(**from_file(parser, config))
     return parser.parse_args(arguments)
+
+
+def settle(args: argparse.Namespace) -> None:
+    """Give options that were left out their values, where they count.
+
+    Raises
+    ------
+    ValueError
+        If one is given that does not count.
+    """
+    for name, to, choices, default in BELONGING:
+        given, chosen = getattr(args, name), getattr(args, to)
+        if chosen in choices:
+            setattr(args, name, default if given is None else given)
+        elif given is not None:
+            raise ValueError(
+                f"{_flag(name)} is for {_flag(to)} {' or '.join(choices)}, got {chosen}"
+            )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def from_file(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
@@ -94,13 +141,6 @@ def _value(action: argparse.Action, value: Any) -> Any:
     return found
 
 
-def count(text: str) -> int:
-    """Read an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 def per_level_list(text: str) -> int | tuple[int, ...]:
     """Read "4" or "4,2"."""
     entries = tuple(int(entry) for entry in text.split(","))
@@ -115,7 +155,7 @@ def number_or_none(text: str) -> float | None:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="apps.train",
+        prog=PROGRAM,
         description="Train a recurrent network in parallel over time. Start it plainly for one "
         "process, or under mpiexec -n P for P.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -167,10 +207,12 @@ def _add_training(group: Group) -> None:
     add("--epochs", type=int, default=30, help="passes through the training data")
     add("--lr", type=float, default=1e-2, help="learning rate")
     add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam", help="update rule")
-    add("--weight-decay", type=float, default=0.0, help="weight decay of adamw and sgd")
-    add("--momentum", type=float, default=0.9, help="momentum of sgd")
-    schedules = ("constant", "cosine")
+    add("--weight-decay", type=float, help="weight decay of adamw and sgd; 0 if left out")
+    add("--momentum", type=float, help="momentum of sgd; 0.9 if left out")
+    schedules = ("constant", "step", "cosine")
     add("--schedule", choices=schedules, default="cosine", help="learning rate over the run")
+    add("--period", type=int, help="updates between decays, if step; 1000 if left out")
+    add("--decay", type=float, help="factor of each decay, if step; 0.5 if left out")
     add("--warm-up", type=int, default=0, help="updates over which the learning rate rises")
     add("--clip", type=number_or_none, default=1.0, help="greatest norm of a gradient, or none")
 
@@ -191,8 +233,8 @@ def _add_solver(group: Group) -> None:
         default="averaged",
         help="what a coarse step does; implicit is that of Moon & Cyr",
     )
-    parts = "finest steps per part of an averaged or midpoint step"
-    add("--substep", type=per_level, default=4, help=parts)
+    parts = "finest steps per part of an averaged or midpoint step; 4 if left out"
+    add("--substep", type=per_level, help=parts)
     add(
         "--coarsest",
         choices=("in_turn", "gather", "relaxation", "truncated"),

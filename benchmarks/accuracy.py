@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks._measure import last_json
+from benchmarks._measure import last_json, on_ranks, rank_environment, save
 
 COMMON = "--data har --hidden 100 --layers 2 --batch 100 --lr 1e-3"
 MGRIT = "--levels 3 --coarsening 4 --relax 0,1 --forward-iterations 2 --backward-iterations"
@@ -34,17 +32,21 @@ REFERENCE = "implicit, serial"
 
 
 def main() -> int:
-    """Train each case with each seed; print a table and, as the last line, JSON."""
+    """Train each case with each seed; print a table and, as the last line, JSON.
+
+    What is known is saved after every run, so that a later one that fails takes nothing with it.
+    """
     args = _parse()
-    names = args.cases or list(CASES)
-    rows = [
-        {"case": name, "seed": seed, "epochs": args.epochs, **_train(name, seed, args)}
-        for seed in args.seeds
-        for name in names
-    ]
-    summary = [_summary(name, rows) for name in names]
-    _print_table(summary, args)
-    print(json.dumps({"cases": summary, "runs": rows}))
+    rows: list[dict[str, Any]] = []
+    result: dict[str, Any] = {}
+    for seed in args.seeds:
+        for name in args.cases:
+            row = {"case": name, "seed": seed, "epochs": args.epochs, **_train(name, seed, args)}
+            rows.append(row)
+            result = {"cases": _summaries(rows), "runs": rows}
+            save("accuracy", result)
+    _print_table(result["cases"], args)
+    print(json.dumps(result))
     return 0
 
 
@@ -52,15 +54,18 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--data-dir", required=True, help="folder of UCI-HAR")
+    known = os.environ.get("PINT_DATA_DIR")
+    text = "folder of UCI-HAR; PINT_DATA_DIR if left out"
+    parser.add_argument("--data-dir", default=known, required=known is None, help=text)
     parser.add_argument("--epochs", type=int, default=25, help="passes through the data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of all choices")
     rates = "of learning rates"
     parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine", help=rates)
-    cases = f"all if left out; quote them: {', '.join(map(repr, CASES))}"
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), metavar="CASE", help=cases)
-    launcher = os.environ.get("MPIEXEC", "mpiexec")
-    parser.add_argument("--mpiexec", default=launcher, help="what starts ranks")
+    names = list(CASES)
+    cases = f"quote them: {', '.join(map(repr, names))}"
+    parser.add_argument(
+        "--cases", nargs="+", choices=names, default=names, metavar="CASE", help=cases
+    )
     return parser.parse_args()
 
 
@@ -70,20 +75,23 @@ def _train(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     print(f"--- {name}, seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            *([] if ranks == 1 else [*shlex.split(args.mpiexec), "-n", str(ranks)]),
+            *([] if ranks == 1 else on_ranks(ranks)),
             *(sys.executable, "-u", "-m", "apps.train", *COMMON.split(), *options.split()),
             *("--data-dir", args.data_dir, "--epochs", str(args.epochs), "--seed", str(seed)),
             *("--schedule", args.schedule, "--json", "--output", str(Path(folder) / "run.h5")),
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        row = last_json(command, environment)
+        row = last_json(command, rank_environment())
     del row["output"], row["ranks"]
     return row
 
 
-def _summary(name: str, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def _summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row for each case that has been trained."""
+    return [_summary(name, rows) for name in dict.fromkeys(row["case"] for row in rows)]
+
+
+def _summary(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return means over the seeds, and differences to exact serial training with the same seed."""
-    rows = list(rows)
     own = [row for row in rows if row["case"] == name]
     serial = {row["seed"]: row["exact_test_accuracy"] for row in rows if row["case"] == REFERENCE}
     exact = [row["exact_test_accuracy"] for row in own]

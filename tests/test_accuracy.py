@@ -68,6 +68,15 @@ def test_comparisons_are_what_one_computes_by_hand():
             assert cosine[index] == pytest.approx(angle, rel=1e-12)
 
 
+def test_without_a_residual_comparisons_are_as_rare():
+    """One cycle of both solves measures none, so that no factor is ever known."""
+    control = make(1, 1, check_every=3)
+    run(control, 7)
+    compared = ~np.isnan(control.log.measured_error)
+    assert compared.tolist() == [True, False, False, True, False, False, True]
+    assert np.isnan(control.log.estimated_error).all()
+
+
 def test_a_comparison_does_not_change_fixed_training():
     plain, compared = run(make(), 4), run(make(check_every=1), 4)
     for a, b in zip(plain, compared, strict=True):
@@ -126,6 +135,16 @@ def test_falls_back_to_stepping_where_iterations_take_longer():
     assert control.log.estimated_error[1:] == [0.0, 0.0]
     control.start_epoch()
     assert control.iterations == Iterations(2, 2)
+    run(control, 2)
+    assert control.log.forward_iterations[3:] == [2, 0]  # one batch tells that they take longer
+
+
+def test_an_epoch_begins_with_the_given_iterations_if_only_exact_ones_would_do():
+    control = make(6, 6, mode="adaptive", bound=1e-300)
+    run(control, 1)
+    assert control.iterations == EXACT
+    control.start_epoch()
+    assert control.iterations == Iterations(6, 6)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from benchmarks import _measure, accuracy
 from benchmarks._diagonal_delta import correct_by_diagonals, diagonals
 from benchmarks._measure import RESULTS, rank_counts
 from pint import MGRITOptions, TimeGrid
@@ -164,3 +165,62 @@ def test_only_full_runs_are_kept(monkeypatch, arguments, size, kept):
     monkeypatch.setattr(sys, "argv", ["strong_scaling", *arguments.split()])
     output = benchmark._parse(size).output
     assert (output.name if output else None) == kept
+
+
+def accuracy_row(case, seed, exact, parallel, seconds):
+    return {
+        "case": case,
+        "seed": seed,
+        "exact_test_accuracy": exact,
+        "parallel_test_accuracy": parallel,
+        "seconds_per_epoch": seconds,
+    }
+
+
+TRAINED = [
+    accuracy_row("implicit, serial", 0, 0.90, 0.90, 1.0),
+    accuracy_row("averaged 2+2, 2 ranks", 0, 0.92, 0.91, 2.0),
+    accuracy_row("implicit, serial", 1, 0.80, 0.80, 1.0),
+    accuracy_row("averaged 2+2, 2 ranks", 1, 0.76, 0.78, 4.0),
+    accuracy_row("averaged 2+2, 2 ranks", 2, 0.84, 0.84, 3.0),  # no serial run of this seed
+]
+
+
+def test_accuracies_are_compared_with_serial_training_seed_by_seed():
+    serial, parallel = accuracy._summaries(TRAINED)
+    assert (serial["case"], serial["ranks"]) == ("implicit, serial", 1)
+    assert (serial["minus_serial"], serial["worst_minus_serial"]) == (0.0, 0.0)
+    assert parallel == {
+        "case": "averaged 2+2, 2 ranks",
+        "ranks": 2,
+        "exact_test_accuracy": pytest.approx(0.84),
+        "spread": pytest.approx(0.16),
+        "minus_serial": pytest.approx(-0.01),
+        "worst_minus_serial": pytest.approx(-0.04),
+        "worst_parallel_minus_exact": pytest.approx(0.02),
+        "seconds_per_epoch": 3.0,
+    }
+    (alone,) = accuracy._summaries(TRAINED[-1:])
+    assert alone["minus_serial"] is None
+
+
+def test_finished_accuracies_are_kept_if_a_later_run_fails(tmp_path, monkeypatch):
+    runs = iter(TRAINED[:1])
+
+    def last_json(command, environment):
+        assert environment["OPENBLAS_NUM_THREADS"] == "1"
+        row = next(runs, None)
+        if row is None:
+            raise SystemExit("failed")
+        return {**row, "output": "run.h5", "ranks": 1}
+
+    monkeypatch.setattr(accuracy, "last_json", last_json)
+    monkeypatch.setattr(_measure, "RESULTS", tmp_path)
+    monkeypatch.setenv("PINT_DATA_DIR", "har")
+    monkeypatch.setattr(sys, "argv", ["accuracy", "--cases", "implicit, serial"])
+    with pytest.raises(SystemExit, match="failed"):
+        accuracy.main()
+    kept = json.loads((tmp_path / "accuracy.json").read_text())
+    assert [row["seed"] for row in kept["runs"]] == [0]
+    assert kept["cases"][0]["exact_test_accuracy"] == 0.9
+    assert "machine" in kept

@@ -89,6 +89,15 @@ def test_nan_parameters_are_told():
         solver.loss_and_gradient(x, y)
 
 
+def test_a_derivative_of_the_loss_that_is_not_finite_is_told():
+    """In float32 the square is finite in float64, and what goes back through the head is not."""
+    model, x, _ = make(dtype=np.float32)
+    solver = NetworkSolver(model, 24, STEPPING, STEPPING, loss=SquaredError())
+    model.weights["head.weight"][...] = 1e30
+    with pytest.raises(FloatingPointError, match=r"derivative not finite; .*smaller learning rate"):
+        solver.loss_and_gradient(x, np.zeros((4, 5), np.float32))
+
+
 def test_wrong_length_is_told():
     model, x, _ = make()
     solver = NetworkSolver(model, 24, STEPPING, STEPPING)

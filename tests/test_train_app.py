@@ -11,15 +11,21 @@ import h5py
 import numpy as np
 import pytest
 
+from apps import train_results, train_run
 from apps.train import main
 from pint import open_run
 from pint.cli import main as inspect
+from pint.results import write_run
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.tasks import BASELINES, TASKS
 from tests.launcher import environment, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
+ADDING = [
+    *("--data", "adding", "--length", "9", "--samples", "4", "--hidden", "3"),
+    *("--serial", "--epochs", "4", "--json"),
+]
 KEYS = {
     "exact_test_accuracy",
     "parallel_test_accuracy",
@@ -97,6 +103,15 @@ def test_weight_decay_shrinks_by_its_part(tmp_path, optimizer):
     assert abs(before).max() > 0.1
 
 
+def test_the_learning_rate_falls_in_steps(tmp_path):
+    output = tmp_path / "run.h5"
+    schedule = ["--schedule", "step", "--period", "2", "--decay", "0.1", "--lr", "0.5"]
+    assert main([*ADDING, *schedule, "--output", str(output)]) == 0  # an update in each epoch
+    run = open_run(output)
+    np.testing.assert_allclose(run.training["learning_rate"], [0.5, 0.5, 0.05, 0.05])
+    assert (run.options["period"], run.options["substep"]) == (2, 4)
+
+
 def test_help_gives_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
@@ -129,7 +144,15 @@ def test_help_gives_every_option_with_its_default(capsys):
             "--data-dir is for --data har; lorenz needs none",
         ),
         (["--data", "oscillator", "--length", "9"], "length must be at least 50, got 9"),
-        (["--bound", "0.1"], "--bound belongs to --accuracy adaptive"),
+        (["--bound", "0.1"], "--bound is for --accuracy adaptive, got fixed"),
+        (["--momentum", "0.5"], "--momentum is for --optimizer sgd, got adam"),
+        (
+            ["--coarse-step", "matched", "--substep", "2"],
+            "--substep is for --coarse-step averaged or midpoint, got matched",
+        ),
+        (["--period", "9"], "--period is for --schedule step, got cosine"),
+        (["--decay", "0.1"], "--decay is for --schedule step, got cosine"),
+        (["--schedule", "step", "--decay", "2"], "decay must be in (0, 1], got 2.0"),
         (["--output", "no/such/folder/run.h5"], "folder 'no/such/folder' does not exist"),
     ],
 )
@@ -216,6 +239,128 @@ def test_bad_input_under_mpiexec_ends_with_one_message(tmp_path):
     done = start(tmp_path, 2, "--hidden", "0")
     assert done.returncode != 0
     assert done.stderr.count("hidden must be at least 1, got 0") == 1
+
+
+DIVERGES = "--data adding --length 20 --samples 20 --batch 4 --epochs 30 --hidden 4 --clip none"
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_diverged_training_ends_with_one_message_and_keeps_the_file(ranks, tmp_path):
+    arguments = [*DIVERGES.split(), "--optimizer", "sgd", "--lr", "1e3"]
+    done = start(tmp_path, ranks, *arguments)
+    assert done.returncode == 2
+    (error,) = [x for x in done.stderr.splitlines() if not x.startswith("apps.train: compiling")]
+    assert error.startswith("apps.train: the ")
+    assert "smaller learning rate or clipping" in error
+    run = open_run(tmp_path / f"run{ranks}.h5")
+    assert not run.finished
+    assert run.training["epoch"].tolist() == [1]
+
+
+def writes_that_fail(monkeypatch, *epochs):
+    """Have files of these epochs fail; return the epochs whose files are tried."""
+    tried = []
+
+    def write(path, record):
+        tried.append(record.training["epoch"].size)
+        if tried[-1] in epochs:
+            raise OSError("no space left")
+        write_run(path, record)
+
+    monkeypatch.setattr(train_results, "write_run", write)
+    return tried
+
+
+def test_a_file_that_cannot_be_written_after_an_epoch_is_told_once(tmp_path, monkeypatch, capsys):
+    tried = writes_that_fail(monkeypatch, 1, 2)
+    assert main([*ADDING, "--output", str(tmp_path / "run.h5")]) == 0
+    assert tried == [1, 2, 3, 4]
+    assert capsys.readouterr().err == (
+        "apps.train: no space left; training goes on, and tries again\n"
+    )
+    assert open_run(tmp_path / "run.h5").finished
+
+
+def test_a_file_that_cannot_be_written_at_the_end_is_an_error(tmp_path, monkeypatch, capsys):
+    writes_that_fail(monkeypatch, 4)
+    assert main([*ADDING, "--output", str(tmp_path / "run.h5")]) == 2
+    said = capsys.readouterr()
+    assert said.err == "apps.train: no space left\n"
+    assert last_json(said.out)["train_loss"] > 0
+    assert open_run(tmp_path / "run.h5").training["epoch"].size == 3
+
+
+def test_a_folder_that_is_gone_ends_no_rank_before_the_end(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    script = (
+        "import shutil, sys\nfrom apps import train_results\nfrom apps.train import main\n"
+        f"whole = train_results.write_run\n"
+        "def write(path, record):\n"
+        "    whole(path, record)\n"
+        f"    shutil.rmtree({str(folder)!r})\n"
+        "train_results.write_run = write\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [*mpiexec(2), sys.executable, "-c", script, *ADDING]
+    done = subprocess.run(
+        [*command, "--output", str(folder / "run.h5")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 2
+    assert done.stdout.count("epoch   4") == 1
+    lines = [x for x in done.stderr.splitlines() if "does not exist" in x]
+    assert len(lines) == 2  # a warning, and the error at the end
+    assert "Traceback" not in done.stderr
+
+
+def test_a_trace_that_cannot_be_written_is_told_after_the_report(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(train_run, "save_trace", fail)
+    files = ["--output", str(tmp_path / "run.h5"), "--trace", str(tmp_path / "trace.json")]
+    assert main([*ADDING, *files]) == 2
+    said = capsys.readouterr()
+    assert said.err == "apps.train: no space left\n"
+    assert last_json(said.out)["train_loss"] > 0
+    assert open_run(tmp_path / "run.h5").finished
+
+
+CTRL_C = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+
+
+def test_ctrl_c_while_packages_are_imported(tmp_path):
+    (tmp_path / "h5py.py").write_text(CTRL_C)
+    env = environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
+    command = [sys.executable, "-m", "apps.train"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ctrl_c_while_data_are_generated(tmp_path, ranks):
+    script = (
+        f"{CTRL_C.splitlines()[0]}, sys\nfrom apps.train import main\n"
+        "from pint.train.tasks import TASKS\n"
+        "def adding(length, samples, seed):\n"
+        f"    {CTRL_C.splitlines()[1]}\n"
+        "TASKS['adding'] = adding\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [*mpiexec(ranks), sys.executable, "-c", script, *ADDING]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "run.h5")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 130 if ranks == 1 else done.returncode != 0
+    assert "Traceback" not in done.stderr
 
 
 def test_ctrl_c_under_mpiexec_leaves_a_readable_file(tmp_path):

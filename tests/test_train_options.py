@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apps.train import main
-from apps.train_options import build_parser, read
+from apps.train_options import build_parser, read, settle
 from pint import open_run
 
 
@@ -116,6 +116,18 @@ def test_a_run_notes_what_was_used(write, tmp_path):
     options = open_run(output).options
     assert (options["hidden"], options["length"], options["serial"]) == (5, 20, True)
     assert options["config"] == path
+
+
+def test_a_wrong_command_line_names_the_program(capsys):
+    with pytest.raises(SystemExit):
+        main(["--config"])
+    assert capsys.readouterr().err.startswith("usage: apps.train ")
+
+
+def test_options_that_belong_to_others_are_filled_in_where_they_count():
+    args = read(["--optimizer", "sgd", "--coarse-step", "implicit"])
+    settle(args)
+    assert (args.momentum, args.weight_decay, args.substep, args.bound) == (0.9, 0.0, None, None)
 
 
 def test_options_are_written_in_full(capsys):

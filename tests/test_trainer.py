@@ -15,6 +15,7 @@ from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
+from pint.train.accuracy import EXACT, AccuracyOptions
 from pint.train.datasets import SequenceData
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
@@ -133,6 +134,21 @@ def test_accuracies_differ_where_the_parallel_solve_is_inexact():
     row = trainer.train().epochs[-1]
     assert row["parallel_test_accuracy"] == np.mean(trainer.data.y_test == 0)
     assert row["exact_test_accuracy"] > 0.9 > row["parallel_test_accuracy"]
+
+
+def test_residuals_of_an_epoch_are_means_over_the_batches_that_have_them():
+    """Where batches are stepped exactly, as "adaptive" decides by the clock, there is none."""
+    trainer = make_trainer(
+        TrainingOptions(epochs=2, batch=16, accuracy=AccuracyOptions(mode="adaptive", bound=1.0)),
+        mgrit=MGRITOptions(levels=2, max_iterations=2),
+    )
+    trainer.control._seconds[EXACT] = 1e-9  # faster than cycles can be
+    log = trainer.train()
+    measured = np.isfinite([residuals[-1] for residuals in log.forward_residuals])
+    assert measured.tolist() == [True, False, False, False] * 2
+    for name in ("forward", "backward"):
+        per_batch = [residuals[-1] for residuals in getattr(log, f"{name}_residuals")]
+        assert log.columns()[f"{name}_residual"].tolist() == [per_batch[0], per_batch[4]]
 
 
 class PressCtrlC(Progress):

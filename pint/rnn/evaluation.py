@@ -162,14 +162,18 @@ class Evaluation:
 
     def _head(self, solved: Solved, targets: Targets) -> Head:
         """Return loss and derivatives of this rank's scores."""
-        scores = self.network.scores(solved.features.values)
-        terms, d_scores = self.loss.terms(scores, targets.y)
-        loss = float((targets.weights * terms).sum())
+        with np.errstate(over="ignore", invalid="ignore"):  # told by what follows
+            scores = self.network.scores(solved.features.values)
+            terms, d_scores = self.loss.terms(scores, targets.y)
+            loss = float((targets.weights * terms).sum())
+            d_scores *= targets.weights[..., None].astype(scores.dtype)
+            d_features = d_scores @ self.network.weights["head.weight"]
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} ({told(solved.results[0][0])}); {REMEDY}")
-        d_scores *= targets.weights[..., None].astype(scores.dtype)
+        if not np.isfinite(d_features).all():
+            raise FloatingPointError(f"the loss is {loss:.1e}, its derivative not finite; {REMEDY}")
         num_correct = self.loss.num_correct(scores, targets.y, targets.weights > 0)
-        return Head(loss, num_correct, d_scores, d_scores @ self.network.weights["head.weight"])
+        return Head(loss, num_correct, d_scores, d_features)
 
 
 def agreed(comm: Communicator, action: Callable[[], T]) -> T:

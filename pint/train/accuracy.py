@@ -137,7 +137,6 @@ class AccuracyControl:
         self.exact = exact_solver(
             solver.network, solver.num_steps, solver.loss, solver.comm, threads
         )
-        self._before_exact = 0
         sweep = solver.sweep
         self.is_serial = len(sweep.forward.hierarchy.levels) == 1
         forward = sweep.forward.options.max_iterations
@@ -151,7 +150,9 @@ class AccuracyControl:
             ),
             max(len(self.ladder) - 2, 0),
         )
+        self._before_exact = self.rung
         self._calm, self._since_check = 0, 0
+        self._compared: set[Iterations] = set()
         self._factors: dict[Iterations, float] = {}
         self._seconds: dict[Iterations, float] = {}
 
@@ -227,7 +228,7 @@ class AccuracyControl:
         self._since_check += 1
         if every == 0 or self.is_serial:
             return False
-        return used not in self._factors or self._since_check >= every
+        return used not in self._compared or self._since_check >= every
 
     def _check(
         self, used: Iterations, got: LossAndGradient, x: NDArray[Any],
@@ -235,6 +236,7 @@ class AccuracyControl:
     ) -> LossAndGradient:  # fmt: skip
         """Compare with the exact gradient; in mode "adaptive", return it if the bound is broken."""
         self._since_check = 0
+        self._compared.add(used)
         exact = self._timed(EXACT, self.exact, x, y, mask)
         a, b = got.gradient.astype(np.float64), exact.gradient.astype(np.float64)
         error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-300)
@@ -274,10 +276,15 @@ class AccuracyControl:
         return bool(slowest[0] > slowest[1])
 
     def start_epoch(self) -> None:
-        """Try iterations again where batches were stepped exactly."""
+        """Try iterations again where batches were stepped exactly.
+
+        They are timed anew. The time of exact stepping stays, so that one batch tells whether they
+        still take longer.
+        """
         if self.options.mode == "adaptive" and self.iterations.are_exact and self.rung > 0:
             self.rung = self._before_exact
-            self._seconds.clear()
+            for tried in self.ladder[:-1]:
+                self._seconds.pop(tried, None)
 
 
 def exact_solver(

@@ -1,27 +1,18 @@
 """Sequence classification data: scikit-learn's digits and UCI-HAR's raw inertial signals."""
 
-import importlib
 import io
 import os
 import tempfile
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.optional import import_extra
 from pint.train.data import SequenceData
 
 __all__ = ["SequenceData", "load_digits", "load_har"]
-
-
-def _import_extra(module: str) -> ModuleType:
-    """Import an optional dependency when it is needed; without it pint still imports."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{module} is missing: pip install "pint-mgrit[data]"') from error
 
 
 _DIGITS_SEED = 0
@@ -55,8 +46,8 @@ def load_digits() -> SequenceData:
     >>> load_digits().x_train.shape
     (1437, 64, 1)
     """
-    digits = _import_extra("sklearn.datasets").load_digits()
-    train_test_split = _import_extra("sklearn.model_selection").train_test_split
+    digits = import_extra("sklearn.datasets", "data").load_digits()
+    train_test_split = import_extra("sklearn.model_selection", "data").train_test_split
     x = (digits.data[:, :, np.newaxis] / 16).astype(np.float32)
     y = digits.target.astype(np.int64)
     x_train, x_test, y_train, y_test = train_test_split(
@@ -173,7 +164,7 @@ def load_har(data_dir: str | os.PathLike[str] | None = None) -> SequenceData:
 
 def _download_har() -> Path:
     """Folder of the user's cache that contains the unpacked data set."""
-    pooch = _import_extra("pooch")
+    pooch = import_extra("pooch", "data")
     cache = Path(pooch.os_cache("pint"))
     if not (cache / _HAR_FOLDER).is_dir():
         archive = pooch.retrieve(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from pint.comm import as_communicator
 from pint.mgrit.stopwatch import Stopwatch
 from pint.options import at_least, positive
+from pint.rnn.evaluation import agreed
 from pint.rnn.solver import LossAndGradient, NetworkSolver
+from pint.rnn.stages import REMEDY
 from pint.timeline import Timeline
 from pint.train.accuracy import (
     AccuracyControl,
@@ -213,7 +216,15 @@ class Trainer:
         self.last_update = self._no_update()
 
     def train(self) -> TrainingLog:
-        """Run all epochs, or those before an interruption; collective."""
+        """Run all epochs, or those before an interruption; collective.
+
+        Raises
+        ------
+        FloatingPointError
+            If training diverges, on every rank.
+        OSError, ValueError
+            If sequences cannot be read, on every rank.
+        """
         self.last_update = self._no_update()
         with Interrupt(self.comm) as interrupt:
             with self.log.timed("compile"):
@@ -257,10 +268,10 @@ class Trainer:
             self.watch.iteration = num_updates
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
                 numbers = chosen if self.solver.num_remembered else None
-                x, y, mask = data.train(chosen)
+                x, y, mask = agreed(self.comm, partial(data.train, chosen))
                 got = self.control.loss_and_gradient(x, y, mask, numbers)
                 with self.watch.phase("update"):
-                    gradient, norm = clip_by_norm(got.gradient, options.clip)
+                    gradient, norm = _clipped(got.gradient, options.clip)
                     self._change_parameters(gradient, means.learning_rate)
             self.log.forward_residuals.append(got.forward_residuals)
             self.log.backward_residuals.append(got.backward_residuals)
@@ -304,12 +315,34 @@ class Trainer:
     def _test_batches(self) -> Iterator[Samples]:
         batch = self.options.batch
         for start in range(0, len(self.data.y_test), batch):
-            yield self.data.test(slice(start, start + batch))
+            yield agreed(self.comm, partial(self.data.test, slice(start, start + batch)))
+
+
+@dataclass(eq=False)
+class MeasuredMean:
+    """A mean over the batches that have measured something; NaN if none has."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        """Take in the value of a batch; NaN is none."""
+        if not np.isnan(value):
+            self.total += value
+            self.count += 1
+
+    @property
+    def value(self) -> float:
+        """The mean so far."""
+        return self.total / self.count if self.count else np.nan
 
 
 @dataclass(eq=False)
 class EpochMeans:
-    """Means over an epoch: over its elements, or its batches; the learning rate is the last one."""
+    """Means over an epoch: over its elements, or its batches; the learning rate is the last one.
+
+    Residuals are means over the batches that have one: exactly stepped ones have none.
+    """
 
     classifies: bool = True
     num_batches: int = 0
@@ -319,8 +352,8 @@ class EpochMeans:
     seconds: float = 0.0
     gradient_norm: float = 0.0
     learning_rate: float = 0.0
-    forward_residual: float = 0.0
-    backward_residual: float = 0.0
+    forward_residual: MeasuredMean = field(default_factory=MeasuredMean)
+    backward_residual: MeasuredMean = field(default_factory=MeasuredMean)
 
     def add(self, got: LossAndGradient, norm: float, seconds: float) -> None:
         """Take in one batch."""
@@ -330,8 +363,8 @@ class EpochMeans:
         self.correct += got.num_correct
         self.seconds += seconds
         self.gradient_norm += norm
-        self.forward_residual += last_residual(got.forward_residuals)
-        self.backward_residual += last_residual(got.backward_residuals)
+        self.forward_residual.add(last_residual(got.forward_residuals))
+        self.backward_residual.add(last_residual(got.backward_residuals))
 
     def columns(self) -> dict[str, float]:
         """Return the means under the names of a log's columns."""
@@ -340,8 +373,8 @@ class EpochMeans:
             "train_loss": self.loss / self.num_seen,
             **accuracy,
             "seconds": self.seconds,
-            "forward_residual": self.forward_residual / self.num_batches,
-            "backward_residual": self.backward_residual / self.num_batches,
+            "forward_residual": self.forward_residual.value,
+            "backward_residual": self.backward_residual.value,
             "gradient_norm": self.gradient_norm / self.num_batches,
             "learning_rate": self.learning_rate,
         }
@@ -350,6 +383,15 @@ class EpochMeans:
 def last_residual(residuals: NDArray[np.float64]) -> float:
     """Return the residual norm measured in the last iteration; NaN if there was none."""
     return float(residuals[-1])
+
+
+def _clipped(gradient: NDArray[Any], max_norm: float | None) -> tuple[NDArray[Any], float]:
+    """Return what `clip_by_norm` does; raise FloatingPointError if the norm is not finite."""
+    with np.errstate(over="ignore"):  # told by what follows
+        clipped, norm = clip_by_norm(gradient, max_norm)
+    if not np.isfinite(norm):
+        raise FloatingPointError(f"the norm of the gradient is {norm}; {REMEDY}")
+    return clipped, norm
 
 
 def _check_fit(solver: NetworkSolver, data: SequenceData) -> None:

@@ -1,7 +1,8 @@
 """Packages that only this part of pint needs."""
 
-import importlib
 from types import ModuleType
+
+from pint.optional import import_extra
 
 __all__ = ["import_video"]
 
@@ -19,7 +20,4 @@ def import_video(module: str) -> ModuleType:
     ImportError
         If it is not installed; the message says how to.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f'{module} is missing: pip install "pint-mgrit[video]"') from error
+    return import_extra(module, "video")

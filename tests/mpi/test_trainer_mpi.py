@@ -8,7 +8,7 @@ from pint.comm import SerialCommunicator, world
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.train.accuracy import AccuracyOptions
+from pint.train.accuracy import EXACT, AccuracyControl, AccuracyOptions
 from pint.train.optimizers import SGD
 from pint.train.trainer import Trainer, TrainingOptions
 from tests.training_data import KINDS, loss_of, make, pooling_of
@@ -44,3 +44,33 @@ def test_masked_training_does_not_depend_on_the_ranks(kind):
             np.testing.assert_allclose(log.columns()[name], values, rtol=1e-8, err_msg=name)
     measured = np.array(log.accuracy.measured_error)
     np.testing.assert_allclose(measured, expected.accuracy.measured_error, rtol=1e-6)
+
+
+class Clocks(AccuracyControl):
+    """Believes that its solves took these seconds per sequence."""
+
+    cycles: float
+    stepping: float
+
+    def _timed(self, used, *arguments):
+        got = super()._timed(used, *arguments)
+        self._seconds[used] = self.stepping if used == EXACT else self.cycles
+        return got
+
+
+@pytest.mark.parametrize(
+    ("cycles", "stepping", "tried"), [((1, 3), (2, 2), [2, 0]), ((2, 2), (1, 3), [2, 2])]
+)
+def test_ranks_step_exactly_together_whatever_their_clocks_say(cycles, stepping, tried):
+    """The slowest rank counts; it is the last one. So it is in the epoch that tries again."""
+    options = RecurrenceOptions(num_features=2, hidden=4, dtype=np.float64)
+    solver = NetworkSolver(Network(options, 3, seed=1), 24, FEW, FEW, COMM)
+    control = Clocks(solver, AccuracyOptions(mode="adaptive", bound=1e9))
+    last = COMM.rank == COMM.size - 1
+    control.cycles, control.stepping = cycles[last], stepping[last]
+    x, y, mask = make("labels", num_steps=24).train(slice(0, 4))
+    for _ in range(2):
+        control.start_epoch()
+        for _ in range(2):
+            control.loss_and_gradient(x, y, mask)
+    assert control.log.forward_iterations == tried * 2

@@ -1,0 +1,174 @@
+"""What apps.train does: load, build, train, write, report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from apps import train_options
+from apps.arguments import quiet_unless
+from apps.compiling import announced
+from apps.tracing import save_trace
+from apps.train_data import kind_of, loss_of, prepare
+from apps.train_results import Recorder, report
+from pint import MGRITOptions
+from pint.comm import Communicator, run, world
+from pint.rnn.architecture import Pooling
+from pint.rnn.evaluation import agreed
+from pint.rnn.network import Network
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.solver import NetworkSolver
+from pint.timeline import Timeline
+from pint.train.accuracy import AccuracyOptions
+from pint.train.data import SequenceData
+from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
+from pint.train.progress import ConsoleProgress
+from pint.train.schedules import Schedule
+from pint.train.trainer import Trainer, TrainingOptions
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train as the command line says; return the exit status."""
+    comm = world()
+    with quiet_unless(comm.rank == 0):
+        try:
+            args = agreed(comm, functools.partial(train_options.read, arguments))
+        except (ValueError, OSError) as error:
+            return _refuse(error, comm)
+    with announced("apps.train", comm):
+        return run(lambda: _interruptible(args, arguments, comm), comm)
+
+
+def _interruptible(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
+    """Train; Ctrl-C before or after the epochs ends all ranks, without a traceback."""
+    try:
+        return _train(args, arguments, comm)
+    except KeyboardInterrupt:
+        if comm.size > 1:
+            comm.abort()  # another rank may wait for this one's messages
+        return 130
+
+
+def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
+    """Load, build, train, write, report."""
+    console = Console(quiet=comm.rank > 0)
+    try:
+        train_options.settle(args)
+        data = prepare(args, comm)
+        solver = _build(args, data, comm)
+        options = TrainingOptions(
+            epochs=args.epochs,
+            batch=args.batch,
+            optimizer=_optimizer(args),
+            schedule=_schedule(args),
+            clip=args.clip,
+            seed=args.seed,
+            accuracy=_accuracy(args),
+        )
+        timeline = _timeline(args, comm)
+    except (ValueError, OSError, ImportError) as error:
+        return _refuse(error, comm)
+    console.print(_headline(data, solver, comm), highlight=False, soft_wrap=True)
+    recorder = Recorder(args, arguments, solver, comm)
+    with ConsoleProgress(args.epochs, console) as progress:
+        trainer = Trainer(
+            solver, data, options, comm, progress, recorder.write, timeline, args.trace_batches or 3
+        )
+        try:
+            log = trainer.train()
+        except (FloatingPointError, ValueError, OSError) as error:  # on every rank
+            return _refuse(error, comm)  # the file of the epochs before stays
+    summary = report(args, data, log, comm, console)
+    status = 0 if log.finished else 130
+    if recorder.error is not None:
+        status = _refuse(recorder.error, comm)
+    if timeline is not None:
+        try:
+            save_trace(timeline, args.trace)
+        except OSError as error:  # on every rank
+            status = _refuse(error, comm)
+    if args.json and comm.rank == 0:
+        print(json.dumps(summary), flush=True)
+    return status
+
+
+def _refuse(error: Exception, comm: Communicator) -> int:
+    """Print an error that all ranks have, once; return the exit status."""
+    if comm.rank == 0:
+        print(f"apps.train: {error}", file=sys.stderr)
+    return 2
+
+
+def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> NetworkSolver:
+    cell = RecurrenceOptions(
+        num_features=data.num_features,
+        hidden=args.hidden,
+        layers=args.layers,
+        cell=args.cell,
+        coarse_step=args.coarse_step,
+        substep=RecurrenceOptions.substep if args.substep is None else args.substep,
+        dtype=args.dtype,
+    )
+    pooling: Pooling = "every" if data.is_per_step else "last"
+    network = Network(cell, data.num_outputs, pooling=pooling, seed=args.seed)
+    forward = MGRITOptions(
+        levels=1 if args.serial else args.levels,
+        coarsening=args.coarsening,
+        relax=args.relax,
+        max_iterations=args.forward_iterations,
+        coarsest=args.coarsest,
+        truncation=args.truncation,
+        threads=args.threads,
+    )
+    backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
+    return NetworkSolver(
+        network,
+        data.num_steps,
+        forward,
+        backward,
+        comm,
+        loss_of(data),
+        time_ranks=args.time_ranks,
+        num_remembered=len(data.y_train) if args.warm_start else 0,
+    )
+
+
+def _accuracy(args: argparse.Namespace) -> AccuracyOptions:
+    bound = AccuracyOptions.bound if args.bound is None else args.bound
+    return AccuracyOptions(mode=args.accuracy, bound=bound, check_every=args.check_every)
+
+
+def _timeline(args: argparse.Namespace, comm: Communicator) -> Timeline | None:
+    if args.trace is None and args.trace_batches is not None:
+        raise ValueError("--trace-batches belongs to --trace: add it, or leave it out")
+    return None if args.trace is None else Timeline(comm)
+
+
+def _schedule(args: argparse.Namespace) -> Schedule:
+    if args.schedule != "step":
+        return Schedule(kind=args.schedule, warm_up=args.warm_up)
+    return Schedule(kind="step", warm_up=args.warm_up, period=args.period, decay=args.decay)
+
+
+def _optimizer(args: argparse.Namespace) -> Optimizer:
+    if args.optimizer == "sgd":
+        return SGD(learning_rate=args.lr, momentum=args.momentum, weight_decay=args.weight_decay)
+    if args.optimizer == "adamw":
+        return AdamW(learning_rate=args.lr, weight_decay=args.weight_decay)
+    return Adam(learning_rate=args.lr)
+
+
+def _headline(data: SequenceData, solver: NetworkSolver, comm: Communicator) -> str:
+    levels = [str(level.grid.num_steps) for level in solver.sweep.forward.hierarchy.levels]
+    how = "serial stepping" if len(levels) == 1 else f"MGRIT on levels of {', '.join(levels)} steps"
+    return (
+        f"{data.name}: {len(data.y_train)} training and {len(data.y_test)} test sequences of "
+        f"{data.num_steps} steps x {data.num_features}, {kind_of(data)}; "
+        f"{solver.network.parameters.size} parameters; {how}; {comm.size} rank(s)"
+    )
