@@ -24,7 +24,7 @@ from pint.timeline import Timeline
 
 
 def main() -> int:
-    """Measure the cases; rank 0 prints a table and, as the last line, JSON."""
+    """Measure the cases; rank 0 prints a table and, as the last line, JSON, and saves all cases."""
     parser = argparse.ArgumentParser(description=__doc__)
     cases = f"all if left out; quote them: {', '.join(map(repr, CASES))}"
     parser.add_argument(
@@ -38,8 +38,9 @@ def main() -> int:
     if comm.rank == 0:
         print_table(f"Recording, {comm.size} rank(s), {1e9 * cost:.0f} ns for each event", rows)
         ratios = {f"{row['case']}_{comm.size}": row["ratio"] for row in rows}
-        command = f"mpiexec -n {comm.size} python -m benchmarks.timeline"
-        save(f"timeline_{comm.size}", {"command": command, "event": cost, "rows": rows})
+        if set(args.cases) == set(CASES):
+            command = f"mpiexec -n {comm.size} python -m benchmarks.timeline"
+            save(f"timeline_{comm.size}", {"command": command, "event": cost, "rows": rows})
         print(json.dumps(ratios))
     return 0
 
@@ -81,10 +82,8 @@ def measured(
                     recorded.append(_timed(solve, comm))
             else:
                 plain.append(_timed(solve, comm))
-    events, median = (
-        sum(isinstance(mark, tuple) for mark in timeline.marks),
-        statistics.median(plain),
-    )
+    events = sum(isinstance(mark, tuple) for mark in timeline.marks)
+    median = statistics.median(plain)
     return {
         "case": name,
         "rounds": rounds,

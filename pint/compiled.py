@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,29 +16,16 @@ from numpy.typing import NDArray
 
 from pint import sweeps
 from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
+from pint.replay import Replay, Tape
 from pint.slots import Slots, even_runs, slots_of
 from pint.stepping import Driver, LoopDriver, StackDriver
-from pint.tiling import Line, items, num_items, tiled
+from pint.tiling import Line, items, num_items
 
 if TYPE_CHECKING:
     from pint.mgrit.hierarchy import Hierarchy, Level
 
 SPLIT = 1 << 15
 """Numbers that an operation must set before it is worth several threads."""
-
-
-@dataclass(eq=False)
-class _Tape:
-    """What a cycle did: its operations, its steps by level, and which levels it left relaxed.
-
-    Also whether that is all of it, and whether all C-points are evenly spaced.
-    """
-
-    lines: list[Line] = field(default_factory=list)
-    num_steps: dict[int, int] = field(default_factory=dict)
-    relaxed: tuple[bool, ...] = ()
-    complete: bool = True
-    even: bool = True
 
 
 class CompiledDriver(Driver):
@@ -75,8 +62,8 @@ class CompiledDriver(Driver):
         self._dtype = np.dtype(propagator.dtype)
         self._table = np.zeros((1, sweeps.SHAPE + 1), dtype=np.int64)
         self._line = np.zeros((1, sweeps.NUM_FIELDS), dtype=np.int64)
-        self._tape: _Tape | None = None
-        self._kept: dict[tuple[Any, ...], tuple[_Tape, NDArray[np.int64]]] = {}
+        self._tape: Tape | None = None
+        self._kept: dict[tuple[Any, ...], Replay] = {}
 
     def compile(self) -> None:  # noqa: D102
         ndim = len(self.propagator.state_shape)
@@ -178,37 +165,35 @@ class CompiledDriver(Driver):
         levels = hierarchy.levels
         key = (name, *(level.relaxed for level in levels))
         if key in self._kept:
-            tape, program = self._kept[key]
-            self._run(program, self._table, self._params[0])
+            replay, tape = self._kept[key], self._kept[key].tape
+            replay.play(
+                lambda program: self._run(program, self._table, self._params[0]), hierarchy.watch
+            )
             for level, relaxed in zip(levels, tape.relaxed, strict=True):
                 level.relaxed = relaxed
         else:
             tape = self._note_down(cycle, hierarchy)
             if tape.complete:
-                self._kept[key] = tape, self._program(tape)
+                bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
+                self._kept[key] = Replay(tape, bytes_per_state + 8)  # and the time
         for level in levels:
             self._count(level, tape.num_steps.get(level.index, 0))
 
-    def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> _Tape:
+    def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> Tape:
         """Go through a cycle operation by operation, and return what it did."""
         alone = hierarchy.comm.size == self.threads == 1
         copies = hierarchy.options.periodic or hierarchy.gathered is not None  # in Python
-        tape = _Tape(complete=alone and not copies)
+        tape = Tape(complete=alone and not copies)
         tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
         before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
+        begin = time.perf_counter()
         try:
             cycle(hierarchy)
         finally:
             self.num_steps, self._tape = before, None
+        tape.seconds = time.perf_counter() - begin
         tape.relaxed = tuple(level.relaxed for level in hierarchy.levels)
         return tape
-
-    def _program(self, tape: _Tape) -> NDArray[np.int64]:
-        bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
-        lines = tape.lines
-        if tape.even:
-            lines = tiled(lines, bytes_per_state + 8)  # and the time
-        return np.array(lines, dtype=np.int64).reshape(-1, sweeps.NUM_FIELDS)
 
     def _leave_tape(self) -> None:
         """Hear that Python does something that no tape holds."""
@@ -226,7 +211,7 @@ class CompiledDriver(Driver):
             return
         line = (code, level.row, slots.start, slots.stop, slots.step, more)
         if self._tape is not None:
-            self._tape.lines.append(line)
+            self._tape.note(line, level.watch.current)
         if self._pool is not None and self._is_large(line):
             work = zip(_split(line, self.threads), self._params, strict=True)
             list(self._pool.map(lambda part: self._run(part[0], self._table, part[1]), work))

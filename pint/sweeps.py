@@ -1,7 +1,8 @@
 """Compiled sweeps: a program of operations on the levels of one rank, with no Python inside.
 
 `compile_sweeps` makes one function for a kernel, into which the kernel is inlined: it runs a list
-of operations, which are relaxation, residual, restriction, coarse right-hand side and correction.
+of operations, which are relaxation, residual, restriction, coarse right-hand side and correction,
+and looks at the clock between them, if a program says so.
 One file, because Numba's cache does not notice edits in other files; edits of the kernel are
 noticed by `pint.kernel_cache`.
 
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.cpython.unsafe.tuple import tuple_setitem
@@ -32,8 +34,13 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
 INDEX, U, G, TIMES, RESIDUAL, NORMS, WEIGHT, NUM_SLOTS, SIZE, SHAPE = range(10)
 
 # Operations, and what a row of a program holds besides: level, begin, end, stride, and one more.
-CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT, ADD_RESIDUAL = range(8)
+# That of a tick holds: 0, the addresses of `clock_gettime` and of the ticks, the clock, the part.
+CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT, ADD_RESIDUAL, TICK = range(9)
 NUM_FIELDS = 6
+
+# Ticks are an array of int64: the clock, as two numbers, when it was read last, in nanoseconds, and
+# from here on the nanoseconds of each part of the program.
+SECONDS, NANOSECONDS, LAST_TICK, FIRST_PART = range(4)
 
 _TOGETHER = 32
 """Numbers of small states that are worked on side by side."""
@@ -61,8 +68,22 @@ def _typed_register(typing_context: Any, dtype: Any) -> Any:
     return kind(dtype.dtype)(dtype), codegen
 
 
+def _typed_clock(typing_context: Any, function: Any, clock: Any, address: Any) -> Any:
+    """Return the status of the C function `clock_gettime`, itself given by its address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        status, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(status, (status, pointer)).as_pointer()
+        where, number, address = arguments
+        call = (builder.trunc(number, status), builder.inttoptr(address, pointer))
+        return builder.call(builder.inttoptr(where, kind), call)
+
+    return types.int32(types.int64, types.int64, types.int64), codegen
+
+
 _pointer: Any = intrinsic(_typed_pointer)
 _register: Any = intrinsic(_typed_register)
+_read_clock: Any = intrinsic(_typed_clock)
 _with_entry: Any = tuple_setitem
 
 
@@ -225,6 +246,15 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 u[i, k] += weight * r[slot, k]
             slot += 1
 
+    @jit
+    def tick(function: Any, address: Any, clock: Any, part: Any) -> None:
+        """Add the nanoseconds since the last tick to those of a part of the program."""
+        ticks = carray(_pointer(address, np.int64), (FIRST_PART + part + 1,))
+        _read_clock(function, clock, address)
+        now = 1_000_000_000 * ticks[SECONDS] + ticks[NANOSECONDS]
+        ticks[FIRST_PART + part] += now - ticks[LAST_TICK]
+        ticks[LAST_TICK] = now
+
     step_on = chain_of_numbers if is_number else chain
 
     def run(program: Any, table: Any, params: Any) -> None:
@@ -247,6 +277,8 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
                 correct(row, table[at + 1], begin, end, stride, more)
             elif code == ADD_RESIDUAL:
                 add_residual(row, begin, end, stride, more)
+            elif code == TICK:
+                tick(begin, end, stride, more)
 
     run_cached: Run = cached(jit(run))
     return run_cached

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 
 from pint.sweeps import ADD_RESIDUAL, CHAIN, COARSE_RHS, CORRECT, RESIDUAL_AT, RESTRICT, SWEEP
 
-Line = tuple[int, int, int, int, int, int]
+Line = tuple[int, ...]
+"""An operation as `pint.sweeps` takes it; whatever follows its fields belongs to all its chunks."""
 
 CHUNK_BYTES = 1 << 16
 """States of a chunk; several chunks of a level are in the cache at once."""
@@ -52,16 +53,16 @@ def tiled(lines: Sequence[Line], bytes_per_state: int) -> list[Line]:
 
 def num_items(line: Line) -> int:
     """Return how many places an operation goes through."""
-    code, _, begin, end, stride, _ = line
+    code, _, begin, end, stride, *_ = line
     return 1 if code == CHAIN else len(range(begin, end, stride))
 
 
 def items(line: Line, first: int, last: int) -> Line:
     """Return the part of an operation from item `first` to before `last`; it may be empty."""
-    code, row, begin, end, stride, more = line
+    code, row, begin, end, stride, more, *rest = line
     if code in (RESIDUAL_AT, ADD_RESIDUAL, RESTRICT, CORRECT):
         more += first
-    return code, row, begin + first * stride, min(begin + last * stride, end), stride, more
+    return code, row, begin + first * stride, min(begin + last * stride, end), stride, more, *rest
 
 
 def _groups(lines: Sequence[Line]) -> Iterator[list[Line]]:

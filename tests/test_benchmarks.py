@@ -31,8 +31,17 @@ def test_help(name):
     needed = NEEDS.get(name)
     if needed and importlib.util.find_spec(needed) is None:
         pytest.skip(f"benchmarks.{name} needs {needed}")
+    shown = output_of(name, "--help")
+    assert shown.startswith("usage:")
+    _, options = shown.split("\noptions:\n")
+    for line, following in pairwise([*options.splitlines(), ""]):
+        is_explained = len(re.split(" {2,}", line.strip())) > 1 or following.startswith(" " * 20)
+        assert is_explained or not line.startswith("  -"), line
+
+
+def output_of(name, *options):
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--help"],
+        [sys.executable, "-m", f"benchmarks.{name}", *options],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -41,11 +50,17 @@ def test_help(name):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage:")
-    _, options = done.stdout.split("\noptions:\n")
-    for line, following in pairwise([*options.splitlines(), ""]):
-        is_explained = len(re.split(" {2,}", line.strip())) > 1 or following.startswith(" " * 20)
-        assert is_explained or not line.startswith("  -"), line
+    return done.stdout
+
+
+def test_one_case_of_timelines_is_measured_and_not_saved():
+    kept = ROOT / "benchmarks" / "results" / "timeline_1.json"
+    before = kept.read_bytes()
+    last = output_of("timeline", "--cases", "scalar", "--seconds", "0").splitlines()[-1]
+    ratios = json.loads(last)
+    assert set(ratios) == {"scalar_1"}
+    assert ratios["scalar_1"] > 0
+    assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("cell", ["implicit", "classic"])

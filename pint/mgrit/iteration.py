@@ -97,8 +97,7 @@ class Iteration:
         richardson = self.hierarchy.levels[0].richardson
         if richardson is not None:
             richardson.iteration = len(self.residuals)
-        looks_on = self.hierarchy.on_visit is not None or watch.recording is not None
-        if richardson is None and not looks_on:
+        if richardson is None and self.hierarchy.on_visit is None:
             self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
         else:  # who looks on needs every operation in its turn, and extrapolation is in Python
             cycle(self.hierarchy, shape)

@@ -101,7 +101,8 @@ class Result:
     phases : dict of str to float
         Seconds of it by phase: "relaxation", "residual", "restriction", "correction", "coarsest
         level", "messages" (waiting for them), "start" (checks and arrays), "rest" (a cycle that the
-        compiled driver replays is one call, and all of it is here).
+        compiled driver replays is one call, and all of it is here, unless a timeline records it:
+        then a short one is a "cycle", and longer ones are told by their phases).
     num_bytes : int
         Bytes of the arrays of all levels on this rank.
     compile_seconds : float

@@ -109,7 +109,7 @@ class Notes:
         self.operations: list[Operation] = []
         self.num_steps: dict[tuple[str, int], int] = {}
         self.num_bytes = 0
-        self.watch = NotingStopwatch()
+        self.watch = Stopwatch()
 
     def work(self, name: str, level: int, size: int, length: int = 1) -> None:
         """Note work, if there is any."""
@@ -128,27 +128,6 @@ class Notes:
     def program(self) -> Program:
         """Return what was noted."""
         return Program(self.operations, self.num_steps, self.num_bytes)
-
-
-class NotingStopwatch(Stopwatch):
-    """Tells which phase is under way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._levels: list[int] = []
-
-    def begin(self, phase: str, level: int = NOWHERE) -> None:  # noqa: D102
-        super().begin(phase, level)
-        self._levels.append(level)
-
-    def end(self) -> None:  # noqa: D102
-        super().end()
-        self._levels.pop()
-
-    @property
-    def current(self) -> tuple[str, int]:
-        """The innermost phase and its level; "rest" outside of all."""
-        return (self._open[-1], self._levels[-1]) if self._open else ("rest", NOWHERE)
 
 
 class NotingCommunicator(Communicator):

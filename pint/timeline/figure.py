@@ -21,6 +21,7 @@ COLORS = {
     "restriction": "#54a24b",
     "coarsest level": "#b279a2",
     "correction": "#eeca3b",
+    "cycle": "#c7a76c",
     "messages": "#e45756",
     "gradient": "#f58518",
     "linearization": "#ffbf79",

@@ -23,8 +23,9 @@ class Timeline:
     """Records what this rank does in a ``with`` block: phases of solves, and of training.
 
     Every solve in the block is recorded, forward and adjoint ones, alone or inside training or
-    windows; several blocks may follow one another. Cycles of the compiled driver are not replayed
-    meanwhile, as with `on_visit`. Threads that begin in the block are not recorded.
+    windows; several blocks may follow one another. Threads that begin in the block are not
+    recorded. A cycle that the compiled driver replays is an event for each phase of each level,
+    laid one after another, or a single one if it is short.
 
     Parameters
     ----------
