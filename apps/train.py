@@ -22,7 +22,7 @@ from rich.table import Table
 from apps import train_options
 from apps.compiling import announced
 from apps.tracing import save_trace
-from apps.train_data import baseline_of, kind_of, loss_of, prepare
+from apps.train_data import baseline_of, kind_of, prepare
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
 from pint.results import RunRecord, write_run
@@ -37,6 +37,7 @@ from pint.train.data import SequenceData
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
+from pint.train.sources import loss_of
 from pint.train.trainer import Trainer, TrainingLog, TrainingOptions, last_residual
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.tracing import add_argument
-from apps.train_data import SETS
+from pint.train.sources import add_source, count
 
 
 def read(arguments: Sequence[str]) -> argparse.Namespace:
@@ -94,13 +94,6 @@ def _value(action: argparse.Action, value: Any) -> Any:
     return found
 
 
-def count(text: str) -> int:
-    """Read an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return int(text)
-
-
 def per_level_list(text: str) -> int | tuple[int, ...]:
     """Read "4" or "4,2"."""
     entries = tuple(int(entry) for entry in text.split(","))
@@ -123,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, help="TOML file of options; the command line wins")
     for title, add_options in (
-        ("data", _add_data),
+        ("data", add_source),
         ("network", _add_network),
         ("training", _add_training),
         ("time-parallel solver", _add_solver),
@@ -135,15 +128,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 Group = argparse._ArgumentGroup
-
-
-def _add_data(group: Group) -> None:
-    add = group.add_argument
-    add("--data", choices=SETS, default="digits", help="what to train on")
-    add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
-    add("--features", type=Path, help="file of apps.hmdb51, for --data hmdb51")
-    add("--length", type=count, help="steps of generated sequences; the task's own if left out")
-    add("--samples", type=count, help="generated training sequences; the task's own if left out")
 
 
 def _add_network(group: Group) -> None:
