@@ -166,7 +166,7 @@ class GRUWorkload(Workload):
     outputs: int = 6
     cell: CellName = "implicit"
     coarse_step: CoarseStep = "averaged"
-    substep: int = 4
+    substep: int | tuple[int, ...] = 4
     backward_iterations: int = 2
 
     def __post_init__(self) -> None:
