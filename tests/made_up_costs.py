@@ -15,7 +15,7 @@ SIZES = np.array([1, 1000])
 
 def made_up(workload, second=1e-6, stacked=1.0, machine=FREE):
     """Return costs of a second for each evaluation of one interval, and less of each in a stack."""
-    free = {("forward", name, -1): Table(np.array([1]), np.zeros(1)) for name in NOTHING}
+    free = {("forward", name, -1): Table(SIZES, np.zeros(2)) for name in NOTHING}
     stack = second * np.array([1.0, 1 + 999 * stacked])
     chain = second * np.array([1.0, 1000.0])
     tables = dict(free)

@@ -50,7 +50,7 @@ def _whole(text: str) -> int:
     """Return a whole number, which may be written 1e7."""
     value = float(text)
     if not value.is_integer():
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"must be a whole number, got {text}")
     return int(value)
 
 

@@ -57,7 +57,7 @@ def _draw_phases(panel: Any, found: Sequence[Prediction]) -> None:
                    markersize=3, label=name)  # fmt: skip
     others = [sum(one.phases.values()) - sum(one.phases.get(n, 0.0) for n in shown)
               for one in found]  # fmt: skip
-    panel.plot(ranks, [value if value > 0 else None for value in others], "--", color="grey",
+    panel.plot(ranks, [value if value > 0 else None for value in others], ":", color="black",
                label="all else")  # fmt: skip
     panel.set(yscale="log", ylabel="seconds by phase (predicted)")
     panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
