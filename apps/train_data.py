@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 
 from apps.tracing import check_trace
 from pint.comm import Communicator
 from pint.results import check_target
-from pint.rnn.losses import CrossEntropy, Loss, SquaredError
 from pint.train.data import SequenceData
-from pint.train.datasets import load_digits, load_har
-from pint.train.features import load_features
+from pint.train.sources import load
 from pint.train.tasks import BASELINES, TASKS
-
-SETS = ("digits", "har", "hmdb51", *TASKS)
 
 
 def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
@@ -29,7 +24,7 @@ def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
             try:
                 check_target(args.output)
                 check_trace(args.trace)
-                data = _load(args)
+                data = load(args, args.seed)
             except Exception as caught:  # the other ranks must hear of it
                 error = caught
         comm.agree(error)
@@ -38,34 +33,6 @@ def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
         for array in (data.x_train, data.y_train, data.x_test, data.y_test):
             comm.bcast(array, 0)
     return data
-
-
-def _load(args: argparse.Namespace) -> SequenceData:
-    if args.data_dir is not None and args.data != "har":
-        raise ValueError(f"--data-dir is for --data har; {args.data} needs none")
-    if (args.data == "hmdb51") != (args.features is not None):
-        raise ValueError(
-            "--data hmdb51 and --features FILE belong together: apps.hmdb51 writes the file"
-        )
-    if args.data in TASKS:
-        make = TASKS[args.data]
-        own = inspect.signature(make).parameters
-        length = own["length"].default if args.length is None else args.length
-        samples = own["samples"].default if args.samples is None else args.samples
-        return make(length, samples, args.seed)
-    for name in ("length", "samples"):
-        if getattr(args, name) is not None:
-            raise ValueError(
-                f"--{name} is for --data {', '.join(TASKS)}; {args.data} has sequences of its own"
-            )
-    if args.data == "hmdb51":
-        return load_features(args.features)
-    return load_digits() if args.data == "digits" else load_har(args.data_dir)
-
-
-def loss_of(data: SequenceData) -> Loss:
-    """Return what is to be small for targets of this kind."""
-    return CrossEntropy() if data.is_classification else SquaredError()
 
 
 def kind_of(data: SequenceData) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apps.arguments import count
 from apps.tracing import add_argument
-from apps.train_data import SETS
+from pint.arguments import count
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
 from pint.train.schedules import Schedule
+from pint.train.sources import add_source
 
 PROGRAM = "apps.train"
 
@@ -163,7 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", type=Path, help="TOML file of options; the command line wins")
     for title, add_options in (
-        ("data", _add_data),
+        ("data", add_source),
         ("network", _add_network),
         ("training", _add_training),
         ("time-parallel solver", _add_solver),
@@ -175,15 +175,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 Group = argparse._ArgumentGroup
-
-
-def _add_data(group: Group) -> None:
-    add = group.add_argument
-    add("--data", choices=SETS, default="digits", help="what to train on")
-    add("--data-dir", type=Path, help="folder of UCI-HAR; downloaded if left out")
-    add("--features", type=Path, help="file of apps.hmdb51, for --data hmdb51")
-    add("--length", type=count, help="steps of generated sequences; the task's own if left out")
-    add("--samples", type=count, help="generated training sequences; the task's own if left out")
 
 
 def _add_network(group: Group) -> None:

@@ -15,7 +15,7 @@ from apps import train_options
 from apps.arguments import quiet_unless
 from apps.compiling import announced
 from apps.tracing import save_trace
-from apps.train_data import kind_of, loss_of, prepare
+from apps.train_data import kind_of, prepare
 from apps.train_results import Recorder, report
 from pint import MGRITOptions
 from pint.comm import Communicator, run, world
@@ -30,6 +30,7 @@ from pint.train.data import SequenceData
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.schedules import Schedule
+from pint.train.sources import loss_of
 from pint.train.trainer import Trainer, TrainingOptions
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
@@ -103,18 +102,6 @@ def on_ranks(ranks: int) -> list[str]:
 def rank_counts(size: int) -> list[int]:
     """Return 1, 2, 4, ... and the full number of ranks."""
     return sorted({size, *(1 << k for k in range(size.bit_length()))})
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a type of argparse: a whole number that is so great or greater."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
-        return value
-
-    return number
 
 
 def rank_environment() -> dict[str, str]:

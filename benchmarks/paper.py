@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import _measure
 from benchmarks._paper_figures import draw_accuracy, draw_length, draw_ranks
+from pint.arguments import at_least
 from pint.train.datasets import load_digits, load_har
 from pint.train.features import load_features
 
@@ -88,7 +89,7 @@ def _result(name: str, data: str) -> str:
 def _parse() -> argparse.Namespace:
     """Return the arguments, all checked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add, at_least = parser.add_argument, _measure.at_least
+    add = parser.add_argument
     add("--figures", nargs="+", choices=list(DRAW), default=list(DRAW), help="all if left out")
     add("--output", type=Path, default=Path("runs/paper"),
         help="folder of tables and figures; %(default)s if left out. Runs on all cores without "

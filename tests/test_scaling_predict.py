@@ -1,7 +1,7 @@
 """Calibration, prediction and tuning, from Python and from the command line."""
 
 import json
-import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ import pytest
 from pint.cli import main
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table
-from pint.scaling.predict import crossover, predict
-from pint.scaling.tune import Candidate, candidates, fitted, tune
+from pint.scaling.measurement import measured
+from pint.scaling.predict import predict
 from pint.scaling.workload import GRUWorkload, HeatWorkload, workload_of
 
 SMALL = GRUWorkload(steps=64, batch=4, features=1, hidden=4, outputs=10, coarsening=4)
@@ -19,11 +19,10 @@ SMALL = GRUWorkload(steps=64, batch=4, features=1, hidden=4, outputs=10, coarsen
 @pytest.fixture(scope="module")
 def costs_file(tmp_path_factory):
     """Costs of a small network, measured here, with a made-up network of ranks."""
-    costs = SMALL.measure([32, 64], repeats=1)
+    costs = measured(SMALL, [32, 64], repeats=1)
     machine = Machine(name="test", latency=1e-6, bandwidth=1e10)
-    baselines = {"serial stepping": 1e-4}
     path = tmp_path_factory.mktemp("costs") / "costs.toml"
-    Costs(machine, costs.tables, costs.call, baselines, SMALL.described()).save(path)
+    replace(costs, machine=machine, baselines={"serial stepping": 1e-4}).save(path)
     return path
 
 
@@ -79,6 +78,8 @@ def test_lengths_are_halves_down_to_two_intervals():
     assert lengths(1000, 16) == [1000, 500, 250, 125, 62]
     assert lengths(10, 16) == [10]
     assert lengths(10**7, 2, greatest=8) == [8, 4]
+    with pytest.raises(ValueError, match=r"at least two intervals, 2 \* 16384 steps, got 16384"):
+        lengths(10**7, 16384, greatest=16384)
 
 
 def test_workloads_are_made_again_from_what_they_tell():
@@ -98,38 +99,6 @@ def test_heat_is_predicted_on_any_number_of_ranks():
         # u, g of three levels and the residuals, which are the next level's g: 17 floats each.
         states = 257 + 2 * (65 + 17)
         assert one.megabytes * 1e6 >= 8 * 17 * states / ranks
-    assert crossover([], "serial stepping") is None
-
-
-def test_a_coarse_step_costs_what_its_evaluations_do(costs_file):
-    costs = Costs.load(costs_file)
-    wanted = SMALL.changed(levels=2, coarsening=16, substep=2)
-    assert SMALL.evaluations() == [1, 2, 8]  # 4 and 16 finest steps in parts of 4, 2 for each part
-    assert wanted.evaluations() == [1, 16]
-    table = fitted(costs, wanted).tables["forward", "coarse_rhs", 1]
-    measured = costs.tables["forward", "coarse_rhs", 1]
-    ratio = wanted.evaluations()[1] / SMALL.evaluations()[1]
-    np.testing.assert_allclose(table.seconds, measured.seconds * ratio)
-
-
-def test_the_fastest_way_that_is_accurate_enough():
-    ways = [Candidate(SMALL.changed(substep=k), 1, seconds=float(k)) for k in (1, 2, 3, 4)]
-    errors = {1: 0.5, 2: 0.04, 3: 0.01, 4: 0.0}
-    best, tried = tune(ways, 0.05, lambda way: errors[way.substep], most=10)
-    assert best is ways[1]
-    assert [one.error for one in tried] == [0.5, 0.04]
-    assert tune(ways, 1e-9, lambda way: errors[way.substep], most=2)[0] is None
-
-
-def test_candidates_come_in_order_and_exact_stepping_is_one(costs_file):
-    found = candidates(SMALL, Costs.load(costs_file), 4)
-    seconds = [one.seconds for one in found]
-    assert seconds == sorted(seconds)
-    assert {one.groups for one in found} == {1, 2, 4}
-    assert any(one.workload.levels == 1 for one in found)
-    uneven = candidates(SMALL.changed(batch=5), Costs.load(costs_file), 2)  # 3 and 2 sequences
-    assert any(one.workload.levels == 1 and one.groups == 2 for one in uneven)
-    assert any(one.workload.coarsest == "truncated" for one in found)
 
 
 def test_commands(costs_file, tmp_path, capsys):
@@ -144,18 +113,3 @@ def test_commands(costs_file, tmp_path, capsys):
     assert len(table.read_text().splitlines()) == 4
     assert main(["predict", str(tmp_path / "none.toml")]) == 2
     assert "none.toml" in capsys.readouterr().err
-
-
-def test_tuned_options_are_those_of_the_train_app(costs_file, tmp_path, capsys):
-    pytest.importorskip("sklearn", reason="digits need the extra data")
-    output = tmp_path / "tuned.toml"
-    arguments = ["--ranks", "2", "--epochs", "0", "--batches", "1", "--output", str(output)]
-    assert main(["tune", str(costs_file), "--bound", "0.5", *arguments]) == 0
-    options = tomllib.loads(output.read_text())
-    from apps.train_options import read
-
-    args = read(["--config", str(output)])
-    assert (args.batch, args.hidden, args.data) == (4, 4, "digits")
-    assert args.levels == options["levels"]
-    assert main(["tune", str(costs_file), "--ranks", "0", "--output", str(output)]) == 2
-    assert "ranks must be at least 1" in capsys.readouterr().err

@@ -26,8 +26,18 @@ _NOBODY = Machine(latency=1e-6, bandwidth=1e10, name="one process")
 
 
 def lengths(num_steps: int, coarsening: int, greatest: int = 1 << 16) -> list[int]:
-    """Return the lengths to measure: halves of the whole, down to two intervals."""
+    """Return the lengths to measure: halves of the whole, down to two intervals.
+
+    Raises
+    ------
+    ValueError
+        If `greatest` is less than the whole and than two intervals.
+    """
     found, length = [], min(num_steps, greatest)
+    if length < min(2 * coarsening, num_steps):
+        raise ValueError(
+            f"longest must be at least two intervals, 2 * {coarsening} steps, got {greatest}"
+        )
     while length >= 2 * coarsening:
         found.append(length)
         length //= 2
@@ -172,7 +182,7 @@ class _Step:
         forward, adjoint, both = (self.solved[name][1] for name in ("forward", "adjoint", "both"))
         around = both - adjoint - linearized - differentiated
         samples.add(("adjoint", "turn", -1), self.length + 1, max(around, 0.0))
-        samples.add(("", "update", -1), self.length, max(total - forward - both - bound, 0.0))
+        samples.add(("", "update", -1), 1, max(total - forward - both - bound, 0.0))
         samples.add(("", "head", -1), 1, 0.0)
         in_drivers = samples.total - bound - linearized - differentiated
         return (in_phases - in_drivers) / max(samples.count, 1)

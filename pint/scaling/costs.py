@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.options import positive
+from pint.scaling.machine import Machine, check_number, machine_of, read_toml
 from pint.scaling.walk import Operation
+
+__all__ = ["Costs", "Key", "Machine", "Table"]
 
 Key = tuple[str, str, int]
 """Of a table: solve, name of the work, level."""
@@ -23,65 +23,9 @@ Key = tuple[str, str, int]
 
 def amount(one: Operation) -> int:
     """Return by what the seconds of some work are told apart."""
+    if one.name == "update":  # of all parameters, whatever the steps
+        return 1
     return one.length if one.name.startswith("chain") else one.size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What messages take, and how fast ranks work.
-
-    Parameters
-    ----------
-    name : str
-        What it is called in tables and figures.
-    latency, bandwidth : float
-        Of a message between two ranks: seconds, and bytes per second.
-    overhead : float, default 0.0
-        Seconds that sending takes the sender, and receiving the receiver.
-    collective_latency, collective_bandwidth : float, optional
-        The same for one round of a collective call, of which there are log2 of the number of ranks;
-        those of a message if left out.
-    node_latency, node_bandwidth : float, optional
-        Those of a message on a machine whose ranks are all on one node; the others' if left out.
-    ranks_per_node : int, default 1
-        Ranks of a node.
-    speed : float, default 1.0
-        How much faster its ranks do the work than those on which the costs were measured.
-    """
-
-    name: str = "this machine"
-    latency: float
-    bandwidth: float
-    overhead: float = 0.0
-    collective_latency: float | None = None
-    collective_bandwidth: float | None = None
-    node_latency: float | None = None
-    node_bandwidth: float | None = None
-    ranks_per_node: int = 1
-    speed: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("latency", "bandwidth", "speed"):
-            positive(name, getattr(self, name))
-
-    def message(self, num_bytes: int, size: int) -> float:
-        """Return how long a message is under way between two of `size` ranks."""
-        latency, bandwidth = self.latency, self.bandwidth
-        if size <= self.ranks_per_node:
-            latency = latency if self.node_latency is None else self.node_latency
-            bandwidth = bandwidth if self.node_bandwidth is None else self.node_bandwidth
-        return latency + num_bytes / bandwidth
-
-    def collective(self, name: str, num_bytes: int, size: int) -> float:
-        """Return how long a collective call of `size` ranks takes, each with so many bytes."""
-        if size == 1:
-            return 0.0
-        latency = self.latency if self.collective_latency is None else self.collective_latency
-        bandwidth = self.collective_bandwidth or self.bandwidth
-        rounds = math.ceil(math.log2(size))
-        if name.endswith("gather"):  # every round doubles what a rank has
-            return rounds * latency + (size - 1) * num_bytes / bandwidth
-        return rounds * (latency + num_bytes / bandwidth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +72,13 @@ class Costs:
         Seconds that other ways take for each step of a sequence, by name.
     problem : dict of str to object
         What was measured: names and values for the reader, and for `pint predict`.
+    exact : dict of (str, str, int) to Table
+        As `tables`, of exact stepping: a hierarchy of one level.
+    alone : float, default 0.0
+        Part of the time of a chain that is left where the batch has next to no sequences.
     share : float, default 1.0
-        Part of the batch that a rank works on: so many states cost as much as that part of them.
+        Part of the batch that a rank works on: so many states cost as much as that part of them,
+        but for chains, see `alone`.
     """
 
     machine: Machine
@@ -137,7 +86,23 @@ class Costs:
     call: float = 0.0
     baselines: dict[str, float] = field(default_factory=dict)
     problem: dict[str, Any] = field(default_factory=dict)
+    exact: dict[Key, Table] = field(default_factory=dict)
+    alone: float = 0.0
     share: float = 1.0
+
+    def stepping(self) -> Costs:
+        """Return those of exact stepping.
+
+        Raises
+        ------
+        ValueError
+            If it was not measured.
+        """
+        if not self.exact:
+            raise ValueError(
+                "the costs have no exact stepping: measure them again with pint calibrate"
+            )
+        return replace(self, tables=self.exact)
 
     def of(self, one: Operation, size: int, everybody: int) -> tuple[float, float]:
         """Return what an operation takes the rank, and how long a message is under way.
@@ -167,12 +132,31 @@ class Costs:
         ValueError
             If nothing like it was measured.
         """
+        one, table = self._found(one)
+        times = one.length if one.name.startswith("sweep") else 1
+        if one.name.startswith("chain"):
+            seconds = table.at(amount(one)) * (self.alone + (1 - self.alone) * self.share)
+        else:
+            seconds = table.at(amount(one) * self.share) * times
+        return (seconds + self.call) / self.machine.speed
+
+    def beyond(self, one: Operation) -> float:
+        """Return how many times larger an operation is than the largest like it that was measured.
+
+        1.0 for what is no larger.
+        """
+        if one.kind != "work":
+            return 1.0
+        one, table = self._found(one)
+        share = 1.0 if one.name.startswith("chain") else self.share
+        return max(amount(one) * share / float(table.sizes[-1]), 1.0)
+
+    def _found(self, one: Operation) -> tuple[Operation, Table]:
+        """Return work as it was measured, and its table."""
         key, swept = (one.solve, one.name, one.level), one.name.replace("chain", "sweep")
         if key not in self.tables and (one.solve, swept, one.level) in self.tables:
             one = one._replace(name=swept, size=1)  # a chain is one interval
-        table = self._table(one)
-        times = one.length if one.name.startswith("sweep") else 1
-        return (table.at(amount(one) * self.share) * times + self.call) / self.machine.speed
+        return one, self._table(one)
 
     def _table(self, one: Operation) -> Table:
         """Return the table of some work, or of what is most like it."""
@@ -198,16 +182,17 @@ class Costs:
         Path(path).write_text("\n".join(self._lines()) + "\n")
 
     def _lines(self) -> Iterator[str]:
-        yield f"call = {self.call!r}"
+        yield from _assignments({"call": self.call, "alone": self.alone})
         machine = {k: v for k, v in asdict(self.machine).items() if v is not None}
         sections = {"machine": machine, "problem": self.problem, "baselines": self.baselines}
         for title, values in sections.items():
             yield f"\n[{title}]"
             yield from _assignments(values)
-        for (solve, name, level), table in sorted(self.tables.items()):
-            yield "\n[[work]]"
-            rows = {"sizes": table.sizes.tolist(), "seconds": table.seconds.tolist()}
-            yield from _assignments({"solve": solve, "name": name, "level": level, **rows})
+        for title, tables in (("work", self.tables), ("exact", self.exact)):
+            for (solve, name, level), table in sorted(tables.items()):
+                yield f"\n[[{title}]]"
+                rows = {"sizes": table.sizes.tolist(), "seconds": table.seconds.tolist()}
+                yield from _assignments({"solve": solve, "name": name, "level": level, **rows})
 
     @classmethod
     def load(
@@ -227,47 +212,64 @@ class Costs:
         OSError, ValueError
             If a file cannot be read, or does not have what it should.
         """
-        content = _read(path)
-        told = content if machine is None else _read(machine)
+        content = read_toml(path)
+        told = content if machine is None else read_toml(machine)
         try:
-            tables = {
-                (row["solve"], row["name"], row["level"]): Table(
-                    np.array(row["sizes"], dtype=np.int64), np.array(row["seconds"], dtype=float)
-                )
-                for row in content["work"]
-            }
-        except KeyError as error:
-            raise ValueError(f"{path}: {error} is missing: write it with pint calibrate") from None
-        return cls(
-            machine=_machine(told.get("machine"), path if machine is None else machine),
-            tables=tables,
-            call=float(content.get("call", 0.0)),
-            baselines={k: float(v) for k, v in content.get("baselines", {}).items()},
-            problem=content.get("problem", {}),
-        )
+            network = machine_of(told)
+        except ValueError as error:
+            raise ValueError(f"{path if machine is None else machine}: {error}") from None
+        try:
+            return _costs_of(content, network)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}: write it with pint calibrate") from None
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not a TOML file: {error}") from None
+def _costs_of(content: dict[str, Any], machine: Machine) -> Costs:
+    """Return the costs of a file's content, all of it checked."""
+    for name in ("call", "alone"):
+        check_number(name, content.get(name, 0.0))
+    for name in ("baselines", "problem"):
+        if not isinstance(content.get(name, {}), dict):
+            raise ValueError(f"{name} must be a section, got {content[name]!r}")
+    for name, seconds in content.get("baselines", {}).items():
+        check_number(f"baselines: {name}", seconds)
+    if "work" not in content:
+        raise ValueError("'work' is missing")
+    return Costs(
+        machine=machine,
+        tables=_tables(content, "work"),
+        call=float(content.get("call", 0.0)),
+        baselines={k: float(v) for k, v in content.get("baselines", {}).items()},
+        problem=content.get("problem", {}),
+        exact=_tables(content, "exact"),
+        alone=float(content.get("alone", 0.0)),
+    )
 
 
-def _machine(values: Any, path: object) -> Machine:
-    known = {one.name for one in fields(Machine)}
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a section [machine] is missing")
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"{path}: [machine] has no {unknown[0]!r}; it has {sorted(known)}")
-    missing = sorted({"latency", "bandwidth"} - set(values))
-    if missing:
-        raise ValueError(f"{path}: [machine] lacks {missing[0]!r}")
-    try:
-        return Machine(**values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: [machine] {error}") from None
+def _tables(content: dict[str, Any], title: str) -> dict[Key, Table]:
+    rows = content.get(title, [])
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise ValueError(f"{title} must be tables [[{title}]], got {rows!r}")
+    tables = {}
+    for number, row in enumerate(rows, start=1):
+        where = f"[[{title}]] number {number}"
+        for name, kind in (
+            ("solve", str), ("name", str), ("level", int), ("sizes", list), ("seconds", list)
+        ):  # fmt: skip
+            if not isinstance(row.get(name), kind):
+                raise ValueError(f"{where}: {name} must be a {kind.__name__}, got {row.get(name)}")
+        tables[row["solve"], row["name"], row["level"]] = _table(where, row)
+    return tables
+
+
+def _table(where: str, row: dict[str, Any]) -> Table:
+    sizes, seconds = row["sizes"], row["seconds"]
+    for name in ("sizes", "seconds"):
+        for value in row[name]:
+            check_number(f"{where}: {name}", value)
+    if not sizes or len(sizes) != len(seconds) or sorted(set(sizes)) != sizes:
+        raise ValueError(f"{where}: sizes must increase, with as many seconds, got {sizes}")
+    return Table(np.array(sizes, dtype=np.int64), np.array(seconds, dtype=float))
 
 
 def _assignments(values: dict[str, Any]) -> Iterator[str]:

@@ -6,17 +6,15 @@ import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 
 from pint.comm import Communicator, world
 from pint.options import at_least
-from pint.scaling.costs import Machine
+from pint.scaling.machine import Machine
+from pint.scaling.samples import median_seconds
 
 SMALL, LARGE = 64, 1 << 20
 """Bytes of the messages that are timed."""
@@ -66,33 +64,22 @@ def _round_trip(comm: Communicator, size: int, repeats: int) -> float:
     if comm.rank > 1:
         return 0.0
     there, back = np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8)
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
+
+    def there_and_back() -> None:
         if comm.rank == 0:
             comm.isend(there, 1).wait()
             comm.irecv(back, 1).wait()
         else:
             comm.irecv(back, 0).wait()
             comm.isend(there, 0).wait()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+
+    return median_seconds(there_and_back, repeats)
 
 
 def _collective(comm: Communicator, size: int, repeats: int) -> float:
     """Return the median seconds of a sum over all ranks."""
     array = np.zeros(size // 8)
-    return _median(lambda: comm.sum(array), repeats, comm)
-
-
-def _median(action: Callable[[], object], repeats: int, comm: Communicator) -> float:
-    seconds = []
-    for _ in range(repeats):
-        comm.barrier()
-        begin = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+    return median_seconds(lambda: comm.sum(array), repeats, comm.barrier)
 
 
 def measured_apart(mpiexec: str, ranks: int = 2) -> Machine | None:

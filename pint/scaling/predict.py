@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pint.scaling.costs import Costs
 from pint.scaling.schedule import Run, Schedule
 from pint.scaling.simulate import simulate
@@ -38,6 +36,8 @@ class Prediction:
         Of the rank that keeps most.
     phases : dict of str to float
         Seconds of the rank that is done last, by solve and phase.
+    beyond : float, default 1.0
+        How many times larger than the largest measured a piece of work is, at most.
     """
 
     ranks: int
@@ -48,9 +48,10 @@ class Prediction:
     efficiency: float
     megabytes: float
     phases: dict[str, float]
+    beyond: float = 1.0
 
 
-def predict(run: Run, costs: Costs, ranks: int) -> Prediction:
+def predict(run: Run, costs: Costs, ranks: int, share: float | None = None) -> Prediction:
     """Return what a run takes on so many ranks.
 
     Parameters
@@ -62,6 +63,8 @@ def predict(run: Run, costs: Costs, ranks: int) -> Prediction:
         on as many rows of the whole.
     ranks : int
         All ranks, a multiple of the groups.
+    share : float, optional
+        Part of the batch that the largest group works on; equal ones if left out.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def predict(run: Run, costs: Costs, ranks: int) -> Prediction:
     if ranks % run.groups:
         raise ValueError(f"groups must divide the ranks, {ranks}, got {run.groups}")
     schedule = Schedule.of(run, ranks // run.groups)
-    timing = simulate(schedule, replace(costs, share=1 / run.groups))
+    costs = replace(costs, share=share or 1 / run.groups)
+    timing = simulate(schedule, costs)
     last = int(timing.clocks.argmax())
     speedup = {
         name: per_step * run.num_steps / costs.machine.speed / timing.seconds
@@ -87,13 +91,56 @@ def predict(run: Run, costs: Costs, ranks: int) -> Prediction:
         efficiency=first / ranks,
         megabytes=max(program.num_bytes for program in schedule.programs) / 1e6,
         phases={name: float(spent[last]) for name, spent in timing.phases.items()},
+        beyond=max(
+            costs.beyond(one)
+            for one in {one for program in schedule.programs for one in program.operations}
+        ),
     )
 
 
-def crossover(predictions: Sequence[Prediction], baseline: str) -> tuple[int, int] | None:
-    """Return the least and the greatest number of ranks that beat a baseline, or None."""
-    faster = [one.ranks for one in predictions if one.speedup[baseline] > 1]
-    return (min(faster), max(faster)) if faster else None
+@dataclass(frozen=True, kw_only=True)
+class Crossover:
+    """Where time-parallel is faster than a baseline, among the numbers of ranks that are listed.
+
+    Attributes
+    ----------
+    ranks : int or None
+        The fewest from where on it stays faster; None: it is not on the most.
+    slower_at : int or None
+        The most below those: the crossover lies between the two. None: there are none below.
+    faster : list of (int, int)
+        First and last of each run of them on which it is faster.
+    """
+
+    ranks: int | None
+    slower_at: int | None
+    faster: list[tuple[int, int]]
+
+
+def crossover(predictions: Sequence[Prediction], baseline: str) -> Crossover:
+    """Return where a baseline is beaten.
+
+    Parameters
+    ----------
+    predictions : sequence of Prediction
+        Of one number of groups.
+    baseline : str
+        Its name.
+    """
+    faster: list[tuple[int, int]] = []
+    slower_at, was_faster = None, False
+    for one in sorted(predictions, key=lambda one: one.ranks):
+        is_faster = one.speedup[baseline] > 1
+        if not is_faster:
+            slower_at = one.ranks
+        elif was_faster:
+            faster[-1] = (faster[-1][0], one.ranks)
+        else:
+            faster.append((one.ranks, one.ranks))
+        was_faster = is_faster
+    return Crossover(
+        ranks=faster[-1][0] if was_faster else None, slower_at=slower_at, faster=faster
+    )
 
 
 def rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
@@ -116,35 +163,3 @@ def write_csv(path: str | os.PathLike[str], predictions: Sequence[Prediction]) -
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(table)
-
-
-def draw(path: str | os.PathLike[str], predictions: Sequence[Prediction], title: str) -> None:
-    """Draw time by phase, and speedups, over ranks; matplotlib is needed (extra ``report``)."""
-    from matplotlib import pyplot as plt
-
-    figure, (times, speedups) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    x = np.arange(len(predictions))
-    bottom = np.zeros(len(predictions))
-    phases = list(dict.fromkeys(name for one in predictions for name in one.phases))
-    totals = {name: sum(one.phases.get(name, 0.0) for one in predictions) for name in phases}
-    shown = sorted(phases, key=lambda name: -totals[name])
-    colors = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
-    for color, name in zip(colors, shown[:11], strict=False):
-        heights = np.array([one.phases.get(name, 0.0) / one.seconds for one in predictions])
-        times.bar(x, heights, bottom=bottom, color=color, label=name, width=0.85)
-        bottom += heights
-    times.bar(x, 1 - bottom, bottom=bottom, color="lightgrey", label="all else", width=0.85)
-    labels = [f"{one.ranks:,}" for one in predictions]
-    times.set_xticks(x, labels, rotation=60, ha="right", fontsize=8)
-    times.set(xlabel="ranks", ylabel="part of the time (predicted)", ylim=(0, 1))
-    times.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    ranks = [one.ranks for one in predictions]
-    for name in predictions[0].speedup:
-        values = [one.speedup[name] for one in predictions]
-        speedups.plot(ranks, values, "o--", markerfacecolor="none", label=f"over {name}")
-    speedups.axhline(1.0, color="grey", linewidth=0.8)
-    speedups.set(xscale="log", yscale="log", xlabel="ranks", ylabel="speedup (predicted)")
-    speedups.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -136,3 +136,27 @@ class Samples:
             self.watch(driver, name, between(name))
         if type(driver).repeat is not Driver.repeat:
             self.watch(driver, "repeat", repeated)
+
+
+def median_seconds(
+    action: Callable[[], object], repeats: int = 5, before: Callable[[], object] = lambda: None
+) -> float:
+    """Return the median seconds of some calls after a first one.
+
+    Parameters
+    ----------
+    action : callable
+        What is timed.
+    repeats : int, default 5
+        How often.
+    before : callable, optional
+        Called before each, and not timed.
+    """
+    action()
+    seconds = []
+    for _ in range(repeats):
+        before()
+        begin = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)

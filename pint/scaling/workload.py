@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -20,6 +19,7 @@ from pint.rnn.schedule import CoarseStep
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.costs import Costs
+from pint.scaling.samples import median_seconds
 from pint.scaling.schedule import Run
 from pint.timegrid import TimeGrid
 from pint.train.optimizers import Adam
@@ -138,7 +138,7 @@ class HeatWorkload(Workload):
         model = self._model()
         start = np.zeros(model.state_shape)
         solver = MGRIT(model, TimeGrid.uniform(0.0, 1e-3 * steps, steps), EXACT)
-        return {"serial stepping": _median(lambda: solver.solve(start)) / steps}
+        return {"serial stepping": median_seconds(lambda: solver.solve(start)) / steps}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ class GRUWorkload(Workload):
     outputs: int = 6
     cell: CellName = "implicit"
     coarse_step: CoarseStep = "averaged"
-    substep: int = 4
+    substep: int | tuple[int, ...] = 4
     backward_iterations: int = 2
 
     def __post_init__(self) -> None:
@@ -259,7 +259,7 @@ class GRUWorkload(Workload):
         def step() -> None:
             adam.update(solver.loss_and_gradient(x, y).gradient, state, network.parameters)
 
-        return _median(step) / steps
+        return median_seconds(step) / steps
 
     def _torch(self, steps: int) -> float:
         import torch
@@ -276,18 +276,7 @@ class GRUWorkload(Workload):
             torch.nn.functional.cross_entropy(head(recurrent(x)[0][:, -1]), y).backward()
             adam.step()
 
-        return _median(step) / steps
-
-
-def _median(action: Callable[[], object], repeats: int = 5) -> float:
-    """Return the median seconds of some calls after a first one."""
-    action()
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds))
+        return median_seconds(step) / steps
 
 
 WORKLOADS: dict[str, type[Workload]] = {one.kind: one for one in (GRUWorkload, HeatWorkload)}
