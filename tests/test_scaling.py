@@ -9,9 +9,11 @@ import pytest
 from pint import MGRIT, MGRITOptions, TimeGrid
 from pint.adjoint import AdjointSolver
 from pint.models.dahlquist import Dahlquist
+from pint.rnn.recurrence import Recurrence
 from pint.scaling.costs import Costs, Machine, Table
-from pint.scaling.schedule import Run, Schedule
+from pint.scaling.schedule import Run, Schedule, _Walk
 from pint.scaling.simulate import simulate
+from pint.scaling.workload import GRUWorkload
 
 NETWORK = Machine(latency=0.5, bandwidth=100.0)
 
@@ -59,8 +61,6 @@ def test_ranks_that_do_the_same_share_a_program():
     alone = [Schedule.of(Run(num_steps=10_000, forward=options), 100)]
     assert alone[0].steps() == schedule.steps()
     # Programs of all ranks, walked one by one, are those of their kinds.
-    from pint.scaling.schedule import _Walk
-
     walk = _Walk(schedule.run, 100)
     for rank in (0, 1, 37, 98, 99):
         assert walk.program(rank).operations == schedule.programs[schedule.kinds[rank]].operations
@@ -117,6 +117,31 @@ def test_hundred_thousand_ranks_take_seconds():
     timing = simulate(Schedule.of(run, 10_000), unit_costs())
     assert timing.clocks.shape == (10_000,)
     assert time.perf_counter() - begin < 30  # a tenth of a second, where nothing is compiled
+
+
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "truncated"])
+@pytest.mark.parametrize("coarse_step", ["averaged", "midpoint", "implicit"])
+def test_ranks_in_like_places_bind_as_many_inputs(coarsest, coarse_step):
+    for size, coarsening in itertools.product((1, 5, 40), (2, 4)):
+        workload = GRUWorkload(
+            steps=129, coarsening=coarsening, coarse_step=coarse_step, coarsest=coarsest,
+            truncation=3 if coarsest == "truncated" else 0, batch=1, features=1, hidden=2,
+        )  # fmt: skip
+        walk = _Walk(workload.run(), size)
+        model = Recurrence(workload.network().options)
+        for rank in range(size):
+            walk._move(rank)
+            stacks = [*walk.forward.hierarchy.own_steps(), *walk.adjoint.own_steps()]
+            read = [model.input_windows(stack) for stack in stacks]
+            assert walk.num_inputs[rank] == len(np.unique(np.concatenate(read), axis=0))
+
+
+def test_inputs_are_bound_once_for_all_levels():
+    """By hand: 256 inputs, and two means for each part of four steps on either coarse level."""
+    bound = Schedule.of(GRUWorkload(steps=256).run(), 1).programs[0].operations[0]
+    assert (bound.name, bound.size) == ("bind", 256 + 2 * 64)
+    halves = GRUWorkload(steps=128, substep=2)  # parts of two are taken by finest steps
+    assert Schedule.of(halves.run(), 1).programs[0].operations[0].size == 128
 
 
 def test_refuses_what_is_not_known_beforehand():
