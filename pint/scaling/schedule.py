@@ -58,6 +58,8 @@ class Run:
         Of a number among them, and in the scores.
     layers : RecurrenceOptions, optional
         Recurrent layers that are trained: they tell which inputs a rank binds.
+    input_bytes : int, default 0
+        Of what is kept for each of these inputs.
     tape_bytes : tuple of int
         Bytes that the linearisation of a step takes, by level; the last entry holds for all coarser
         levels.
@@ -80,6 +82,7 @@ class Run:
     num_parameters: int = 0
     parameter_bytes: int = 4
     layers: RecurrenceOptions | None = None
+    input_bytes: int = 0
     tape_bytes: tuple[int, ...] = (0,)
     fixed_bytes: int = 0
     groups: int = 1
@@ -178,7 +181,8 @@ class _Walk:
         """Walk what a rank does."""
         notes = self.notes
         self._move(rank)
-        notes.num_bytes = self.run.fixed_bytes
+        num_inputs = int(self.num_inputs[rank])
+        notes.num_bytes = self.run.fixed_bytes + num_inputs * self.run.input_bytes
         driver = self._place(self.forward)
         training = self.run.num_parameters > 0
         if training:

@@ -13,7 +13,7 @@ import numpy as np
 from pint.mgrit.solver import MGRIT
 from pint.models.heat import Heat
 from pint.options import MGRITOptions, at_least
-from pint.rnn.cells import CellName
+from pint.rnn.cells import CELLS, CellName
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.schedule import CoarseStep
@@ -290,6 +290,7 @@ def training_run(
         raise ValueError(f"groups must divide the batch, {batch}, got {groups}")
     a, item = network.architecture, network.parameters.itemsize
     size = a.num_states * (batch // groups) * a.state_width * item
+    kept = a.num_features + 1 + CELLS[a.cell].num_gates * a.hidden  # an input, a one, products
     tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
     return Run(
         num_steps=steps,
@@ -299,6 +300,7 @@ def training_run(
         num_parameters=network.parameters.size,
         parameter_bytes=item,
         layers=network.options,
+        input_bytes=(batch // groups) * item * kept,
         tape_bytes=tuple(tapes),
         fixed_bytes=item * (4 * network.parameters.size + batch * steps * a.num_features),
         groups=groups,
