@@ -22,6 +22,7 @@ from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.costs import Table
 from pint.scaling.network import measure_network
+from pint.scaling.workload import training_run
 from pint.stepping import Driver
 from pint.train.optimizers import Adam
 
@@ -184,18 +185,9 @@ class Training:
             optimizer.update(found, state, network.parameters)
 
         gradient()
-        item = np.dtype(self.cell.dtype).itemsize
-        run = Run(
-            num_steps=self.num_steps,
-            forward=forward,
-            backward=backward,
-            state_bytes=(self.cell.layers * self.batch * self.cell.hidden * item,),
-            num_parameters=network.parameters.size,
-            parameter_bytes=item,
-        )
         return Prepared(
             lambda: update(gradient()),
-            run,
+            training_run(network, self.num_steps, self.batch, forward, backward),
             TrainingCalibration(network, forward, backward, self.batch, update),
             _interval(forward, self.num_steps),
             1 if serial else forward.max_iterations,

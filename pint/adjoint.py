@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.mgrit.coarsest import in_library_of
-from pint.mgrit.hierarchy import Hierarchy, Level, wait, whole
+from pint.mgrit.hierarchy import Hierarchy, Level, wait
 from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
 from pint.mgrit.stopwatch import Stopwatch
+from pint.mgrit.truncation import bring
 from pint.options import MGRITOptions
 from pint.propagator import (
     Linearization,
@@ -109,11 +110,8 @@ class AdjointPropagator(Propagator):
                 u = u[shifted(above.c_points, -1)]
                 if changes_space(self.propagator) and u.shape[0]:
                     u = transfer.restrict(u, level.index - 1)
-            gathered = level is levels[-1] and hierarchy.gathers_coarsest
-            if gathered:
-                rows = np.diff(level.layout.bounds)
-                everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u), rows)
-                level, u = whole(level), in_library_of(u, everything)
+            if level is levels[-1]:
+                level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
             error: Exception | None = None
             try:
                 self._linearized.append(self._linearize(level, u))
@@ -415,6 +413,21 @@ class AdjointSolver:
         last = finest.block.start + both.shape[0] - 1
         ahead = own.start - (self.forward.grid.num_steps - last)
         return flipped[ahead : ahead + len(own)]
+
+
+def _at_coarsest(hierarchy: Hierarchy, u: State) -> State:
+    """Return the states at the points of `Hierarchy.coarsest`, given those at the own points."""
+    own, length = hierarchy.levels[-1], hierarchy.options.truncation
+    if not hierarchy.gathers_coarsest:
+        return u
+    if length is None:
+        rows = np.diff(own.layout.bounds)
+        everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u), rows)
+        return in_library_of(u, everything)
+    num_points = len(hierarchy.coarsest.block)
+    local = array_api_compat.array_namespace(u).empty((num_points, *u.shape[1:]), dtype=u.dtype)
+    wait(*bring(own, length - 1, u, local))
+    return local
 
 
 def _first_of_right(u: State, level: Level) -> State | None:

@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from pint import MGRIT, MGRITOptions, TimeGrid
 from pint.adjoint import AdjointSolver
 from pint.models.dahlquist import Dahlquist
+from pint.rnn.recurrence import Recurrence
+from pint.rnn.solver import NetworkSolver
 from pint.scaling.costs import Costs, Machine, Table
-from pint.scaling.schedule import Run, Schedule
+from pint.scaling.schedule import Run, Schedule, _Walk
 from pint.scaling.simulate import simulate
+from pint.scaling.workload import GRUWorkload
 
 NETWORK = Machine(latency=0.5, bandwidth=100.0)
 
@@ -24,6 +28,17 @@ def unit_costs(machine=NETWORK, **seconds):
     for name in ("sweep", "chain", "residual", "coarse_rhs"):
         tables["forward", name, -1] = Table(one, np.array([seconds.get(name, 1.0)]))
     return Costs(machine, tables)
+
+
+def any_costs(machine=NETWORK):
+    """Every piece of work of a step of training takes a second."""
+    names = (
+        "sweep", "chain", "residual", "coarse_rhs", "restrict_state", "restrict_residual",
+        "measure", "correct", "start", "rest", "bind", "linearize", "gradient", "head", "turn",
+        "update",
+    )  # fmt: skip
+    one = np.array([1])
+    return Costs(machine, {("", name, -1): Table(one, np.ones(1)) for name in names})
 
 
 @pytest.mark.parametrize("cycle", ["V", "F", "W"])
@@ -52,28 +67,30 @@ def test_counts_the_steps_of_an_adjoint_solve():
     assert {level: n for (solve, level), n in steps.items() if solve == "adjoint"} == counted
 
 
-def test_ranks_that_do_the_same_share_a_program():
+@pytest.mark.parametrize("size", [40, 97, 100])
+def test_ranks_that_do_the_same_share_a_program(size):
+    """Programs of all ranks, walked one by one, are those of their kinds."""
     options = MGRITOptions(levels=3, coarsening=10, max_iterations=2)
-    schedule = Schedule.of(Run(num_steps=10_000, forward=options), 100)
-    assert len(schedule.programs) < 10
-    alone = [Schedule.of(Run(num_steps=10_000, forward=options), 100)]
-    assert alone[0].steps() == schedule.steps()
-    # Programs of all ranks, walked one by one, are those of their kinds.
-    from pint.scaling.schedule import _Walk
-
-    walk = _Walk(schedule.run, 100)
-    for rank in (0, 1, 37, 98, 99):
+    schedule = Schedule.of(Run(num_steps=2_000, forward=options), size)
+    assert len(schedule.programs) < size
+    walk = _Walk(schedule.run, size)
+    for rank in range(size):
         assert walk.program(rank).operations == schedule.programs[schedule.kinds[rank]].operations
 
 
 def test_stepping_in_turn_takes_all_steps_and_a_message_between_ranks():
     run = Run(num_steps=12, forward=MGRITOptions(levels=1), state_bytes=(25,))
-    timing = simulate(Schedule.of(run, 3), unit_costs())
-    calls = sum(op.kind == "collective" for op in Schedule.of(run, 3).programs[0].operations)
-    collective = NETWORK.collective("allgather", 1, 3)
-    own = timing.seconds - 12 - 2 * (0.5 + 25 / 100)
-    assert own == pytest.approx(own, abs=0)
-    assert 0 <= own <= calls * NETWORK.collective("sum", 576, 3) + collective
+    schedule = Schedule.of(run, 3)
+    timing = simulate(schedule, unit_costs(), events=True)
+    assert sum(one.count("send") for one in schedule.programs) == 2
+    # Chains of 3, 4 and 5 steps, each after the message from the one before.
+    message = 0.5 + 25 / 100
+    chains = [event for event in timing.events if event.operation.name == "chain"]
+    assert [event.rank for event in chains] == [0, 1, 2]
+    assert [event.end - event.begin for event in chains] == pytest.approx([3, 4, 5])
+    first, second, third = chains
+    assert second.begin == pytest.approx(first.end + message)
+    assert third.begin == pytest.approx(second.end + message)
 
 
 def test_steps_side_by_side_take_the_time_of_one_rank():
@@ -110,13 +127,61 @@ def test_nobody_waits_less_than_a_message_takes():
     np.testing.assert_allclose(sum(timing.phases.values()), timing.clocks)
 
 
-def test_hundred_thousand_ranks_take_seconds():
-    options = MGRITOptions(levels=5, coarsening=10, max_iterations=2)
-    begin = time.perf_counter()
-    run = Run(num_steps=1_000_000, forward=options)
-    timing = simulate(Schedule.of(run, 10_000), unit_costs())
-    assert timing.clocks.shape == (10_000,)
-    assert time.perf_counter() - begin < 30  # a tenth of a second, where nothing is compiled
+@pytest.mark.parametrize("truncation", [0, 4])
+def test_a_hundred_thousand_ranks_take_seconds(truncation):
+    """Training on sequences of ten million elements, on whole or local coarse grids."""
+    workload = GRUWorkload(
+        steps=10_000_000, coarsest="truncated" if truncation else "gather", truncation=truncation
+    )
+    simulate(Schedule.of(workload.changed(steps=100).run(), 2), any_costs())  # compiled now
+    begin = time.process_time()
+    schedule = Schedule.of(workload.run(), 100_000)
+    timing = simulate(schedule, any_costs())
+    assert time.process_time() - begin < 10
+    assert timing.clocks.shape == (100_000,)
+    assert sum(counts["forward", 0] for counts in schedule.steps()) >= 2 * 10_000_000
+    assert len(schedule.programs) < 50
+
+
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "truncated"])
+@pytest.mark.parametrize("coarse_step", ["averaged", "midpoint", "implicit"])
+def test_ranks_in_like_places_bind_as_many_inputs(coarsest, coarse_step):
+    for size, coarsening in itertools.product((1, 5, 40), (2, 4)):
+        workload = GRUWorkload(
+            steps=129, coarsening=coarsening, coarse_step=coarse_step, coarsest=coarsest,
+            truncation=3 if coarsest == "truncated" else 0, batch=1, features=1, hidden=2,
+        )  # fmt: skip
+        walk = _Walk(workload.run(), size)
+        model = Recurrence(workload.network().options)
+        for rank in range(size):
+            walk._move(rank)
+            stacks = [*walk.forward.hierarchy.own_steps(), *walk.adjoint.own_steps()]
+            read = [model.input_windows(stack) for stack in stacks]
+            assert walk.num_inputs[rank] == len(np.unique(np.concatenate(read), axis=0))
+
+
+def test_inputs_are_bound_once_for_all_levels():
+    """By hand: 256 inputs, and two means for each part of four steps on either coarse level."""
+    bound = Schedule.of(GRUWorkload(steps=256).run(), 1).programs[0].operations[0]
+    assert (bound.name, bound.size) == ("bind", 256 + 2 * 64)
+    halves = GRUWorkload(steps=128, substep=2)  # parts of two are taken by finest steps
+    assert Schedule.of(halves.run(), 1).programs[0].operations[0].size == 128
+
+
+@pytest.mark.parametrize(("levels", "cell"), [(3, "implicit"), (3, "lstm"), (1, "implicit")])
+def test_memory_counts_what_is_kept_of_bound_inputs(levels, cell):
+    """Beside what a real model holds once it has taken a step of training."""
+    workload = GRUWorkload(steps=64, levels=levels, batch=3, features=2, hidden=5, cell=cell)
+    network, rng = workload.network(), np.random.default_rng(0)
+    solver = NetworkSolver(network, 64, workload.options, workload.backward)
+    solver.loss_and_gradient(rng.standard_normal((3, 64, 2), dtype=np.float32), np.array([0, 1, 2]))
+    model = solver.sweep.model
+    kept = model.bound.rows_and_one.nbytes + model._projected.nbytes
+    bare = replace(workload.run(), input_bytes=0)
+    with_inputs, without = (
+        Schedule.of(run, 1).programs[0].num_bytes for run in (workload.run(), bare)
+    )
+    assert with_inputs - without == kept
 
 
 def test_refuses_what_is_not_known_beforehand():

@@ -339,6 +339,14 @@ class Hierarchy:
         """Tell whether ranks take steps of the coarsest level that end at points of others."""
         return self.gathered is not None
 
+    @property
+    def coarsest(self) -> Level:
+        """The coarsest level with all points to which this rank takes steps there."""
+        level, length = self.levels[-1], self.options.truncation
+        if self.gathered is None or length is None:
+            return level if self.gathered is None else self.gathered
+        return alone(level, truncated(level.block, length - 1))  # no step leads to a begin
+
     def allocate(self, state: State, with_sources: bool) -> None:
         """Give all levels arrays for states like `state`: zero, but for what is overwritten.
 
@@ -399,11 +407,7 @@ class Hierarchy:
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of steps that this rank takes; empty stacks too."""
-        stacks = [level.steps(level.targets) for level in self.levels]
-        if self.gathers_coarsest:
-            coarsest = self.levels[-1].grid
-            stacks[-1] = coarsest.steps(slice(1, coarsest.num_steps + 1, 1))
-        return stacks
+        return [level.steps(level.targets) for level in (*self.levels[:-1], self.coarsest)]
 
 
 def gathered_level(levels: list[Level], options: MGRITOptions) -> Level | None:

@@ -13,8 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pint.comm import Request
+from pint.layout import Layout
 from pint.mgrit.hierarchy import Level, truncated
+from pint.propagator import State
 
 if TYPE_CHECKING:
     from pint.mgrit.hierarchy import Hierarchy
@@ -27,7 +31,12 @@ def solve_truncated(level: Level, local: Level, hierarchy: Hierarchy) -> None:
     behind the begins of those before it. Those that begin at point 0 are one.
     """
     length = hierarchy.options.truncation or 0
-    _fill(level, local, length)
+    requests = [
+        request
+        for here, to in ((level.u, local.u), (level.g, local.g))
+        for request in bring(level, length, here[level.owned], to[local.owned])
+    ]
+    level.wait(*requests)
     end = level.block.stop - 1
     while level.block and end >= level.block.start:
         begin = max(end - length + 1, 0)
@@ -39,26 +48,49 @@ def solve_truncated(level: Level, local: Level, hierarchy: Hierarchy) -> None:
         end = first - 1
 
 
-def _fill(level: Level, local: Level, length: int) -> None:
-    """Copy states and right-hand side of the own points, and those of the ranks to the left."""
-    own = slice(local.num_slots - len(level.block), local.num_slots)
-    requests: list[Request] = []
-    for to, here in ((local.u, level.u), (local.g, level.g)):
-        to[own] = here[level.owned]
-        for rank in range(level.layout.size):
-            arriving = _common(level.layout.block(rank), local.block)
-            if rank < level.comm.rank and arriving:
-                requests.append(level.comm.irecv(to[_slots(arriving, local)], rank))
-            needed = truncated(level.layout.block(rank), length)
-            leaving = _common(level.block, needed)
-            if rank > level.comm.rank and leaving:
-                requests.append(level.comm.isend(here[_slots(leaving, level)], rank))
-    level.wait(*requests)
+def bring(level: Level, length: int, here: State, to: State) -> list[Request]:
+    """Bring states at the points of the local grids from the ranks that own them.
+
+    Parameters
+    ----------
+    level : Level
+        The level; this rank receives from ranks to the left, and sends to ranks to the right.
+    length : int
+        Points of a local grid.
+    here : array, shape (number of own points, ...)
+        States at the own points.
+    to : array, shape (number of points of all own local grids, ...)
+        Where they go: these are there at once, those of others when the messages have arrived.
+
+    Returns
+    -------
+    list of Request
+        The messages that are under way.
+    """
+    own, layout = level.block, level.layout
+    local = truncated(own, length)
+    to[len(local) - len(own) :] = here
+    requests = []
+    for rank in _owners(layout, range(local.start, own.start)):
+        arriving = _common(layout.block(rank), local)
+        requests.append(level.comm.irecv(to[_rows(arriving, local)], rank))
+    behind = range(own.stop, min(own.stop + length - 1, layout.num_points)) if own else own
+    for rank in _owners(layout, behind):
+        leaving = _common(own, truncated(layout.block(rank), length))
+        requests.append(level.comm.isend(to[_rows(leaving, local)], rank))
+    return requests
+
+
+def _owners(layout: Layout, points: range) -> list[int]:
+    """Return the ranks that own some of these points."""
+    places = np.arange(points.start, points.stop)
+    ranks: list[int] = np.unique(np.searchsorted(layout.bounds, places, "right") - 1).tolist()
+    return ranks
 
 
 def _common(block: range, other: range) -> range:
     return range(max(block.start, other.start), min(block.stop, other.stop))
 
 
-def _slots(points: range, level: Level) -> slice:
-    return slice(points.start - level.block.start + 1, points.stop - level.block.start + 1)
+def _rows(points: range, block: range) -> slice:
+    return slice(points.start - block.start, points.stop - block.start)

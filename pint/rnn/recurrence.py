@@ -221,15 +221,21 @@ class Recurrence(Propagator):
         """Multiply the bound inputs with the first layer's weights now, not at the first step."""
         self._input_products(0, None, np.zeros((0, 1), dtype=np.int64))
 
-    def input_windows(self, step: Step) -> NDArray[np.int64]:
-        """Return which inputs a stack of steps reads: rows of (last finest step, length)."""
-        last = np.atleast_1d(step.last)
-        table = self._phases(step)
-        windows = [
-            np.stack([last - phase.read, np.full_like(last, phase.length)], axis=1)
-            for phase in table
-        ]
-        return np.unique(np.concatenate(windows), axis=0)
+    def input_windows(self, *stacks: Step) -> NDArray[np.int64]:
+        """Return which inputs stacks of steps read: rows of (last finest step, length).
+
+        Each once, in the order of lengths, and of steps among those of one length.
+        """
+        read: dict[int, list[NDArray[np.int64]]] = {}
+        for step in stacks:
+            last = np.atleast_1d(step.last)
+            for phase in self._phases(step) if last.size else ():
+                read.setdefault(phase.length, []).append(last - phase.read)
+        windows = [np.zeros((0, 2), dtype=np.int64)]
+        for length in sorted(read):
+            last = _distinct(read[length])
+            windows.append(np.stack([last, np.full_like(last, length)], axis=1))
+        return np.concatenate(windows)
 
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, layers, B, W); new."""
@@ -443,3 +449,13 @@ class Recurrence(Propagator):
 
 def _is_finest(step: Step) -> bool:
     return int(np.atleast_1d(step.num_fine)[0]) == 1
+
+
+def _distinct(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return all numbers once, in order; without sorting, for they lie close together."""
+    least = min(int(part.min()) for part in parts)
+    is_there = np.zeros(max(int(part.max()) for part in parts) - least + 1, dtype=bool)
+    for part in parts:
+        is_there[part - least] = True
+    found: NDArray[np.int64] = np.flatnonzero(is_there) + least
+    return found

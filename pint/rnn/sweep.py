@@ -96,9 +96,7 @@ class Sweep:
         stacks = self.forward.hierarchy.own_steps()
         if backward:
             stacks = stacks + self.backward.own_steps()
-        read = [self.model.input_windows(stack) for stack in stacks if np.size(stack.last)]
-        none: NDArray[np.int64] = np.zeros((0, 2), dtype=np.int64)
-        return np.unique(np.concatenate([none, *read]), axis=0)
+        return self.model.input_windows(*stacks)
 
     @property
     def num_inputs(self) -> int:

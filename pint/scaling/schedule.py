@@ -13,6 +13,8 @@ from pint.adjoint import AdjointSolver
 from pint.mgrit.hierarchy import Level
 from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions, at_least
+from pint.rnn.recurrence import RecurrenceOptions
+from pint.scaling.inputs import InputCounts
 from pint.scaling.walk import (
     Kind,
     Notes,
@@ -54,10 +56,10 @@ class Run:
         Of a network that is trained; 0: no training around the two solves.
     parameter_bytes : int, default 4
         Of a number among them, and in the scores.
-    evaluations : tuple of int
-        Gate evaluations of a step, by level; the last entry holds for all coarser levels.
-    averages : bool, default False
-        Each of them on coarse levels reads an input of its own, a mean; not one of a finest step.
+    layers : RecurrenceOptions, optional
+        Recurrent layers that are trained: they tell which inputs a rank binds.
+    input_bytes : int, default 0
+        Of what is kept for each of these inputs.
     tape_bytes : tuple of int
         Bytes that the linearisation of a step takes, by level; the last entry holds for all coarser
         levels.
@@ -79,8 +81,8 @@ class Run:
     replays: bool = False
     num_parameters: int = 0
     parameter_bytes: int = 4
-    evaluations: tuple[int, ...] = (1,)
-    averages: bool = False
+    layers: RecurrenceOptions | None = None
+    input_bytes: int = 0
     tape_bytes: tuple[int, ...] = (0,)
     fixed_bytes: int = 0
     groups: int = 1
@@ -161,12 +163,16 @@ class _Walk:
         grid = TimeGrid.uniform(0.0, 1.0, run.num_steps)
         self.forward = MGRIT(self.model, grid, fixed(run.forward), self.comm)
         self.adjoint = None
+        self.num_inputs = np.zeros(size, dtype=np.int64)
         if run.backward is not None:
             self.adjoint = AdjointSolver(self.forward, fixed(run.backward))
+            if run.layers is not None:
+                counts = InputCounts(run.layers, self.forward, self.adjoint, self._move)
+                self.num_inputs = counts.of_all_ranks()
 
     def signatures(self) -> NDArray[np.int64]:
         """Return a row of numbers for each rank; those with equal rows do the same."""
-        columns = list(_columns(self.forward))
+        columns = [self.num_inputs, *_columns(self.forward)]
         if self.adjoint is not None:
             columns += [column[::-1] for column in _columns(self.adjoint.solver)]
         return np.stack(columns, axis=1)
@@ -174,9 +180,9 @@ class _Walk:
     def program(self, rank: int) -> Program:
         """Walk what a rank does."""
         notes = self.notes
-        notes.begin(rank)
-        notes.num_bytes = self.run.fixed_bytes
-        self.comm.move()
+        self._move(rank)
+        num_inputs = int(self.num_inputs[rank])
+        notes.num_bytes = self.run.fixed_bytes + num_inputs * self.run.input_bytes
         driver = self._place(self.forward)
         training = self.run.num_parameters > 0
         if training:
@@ -197,14 +203,22 @@ class _Walk:
             self._end_step()
         return notes.program()
 
+    def _move(self, rank: int) -> None:
+        """Begin the notes of a rank, and put the solvers in its place."""
+        self.notes.begin(rank)
+        self.comm.move()
+        solvers = [self.forward] if self.adjoint is None else [self.forward, self.adjoint.solver]
+        for solver in solvers:
+            solver.hierarchy = at_rank(solver.hierarchy, self.notes)
+
     def _place(self, solver: MGRIT) -> Driver:
-        """Put the notes' rank and a driver that notes into a solver."""
+        """Put a driver that notes into a solver."""
         replays = self.run.replays and self.adjoint is None
         recording = None
         if self.run.num_parameters and solver is self.forward:
             recording = solver.options.max_iterations - 1
         driver = NotingDriver(self.model, replays=replays, recording=recording)
-        solver.hierarchy = at_rank(solver.hierarchy, self.notes, driver)
+        solver.hierarchy.driver = driver
         solver._checked = True  # a solve that follows others
         return driver
 
@@ -212,19 +226,7 @@ class _Walk:
         """Note what `NetworkSolver.loss_and_gradient` does before the forward solve."""
         for _ in ("batch", "targets"):
             self._agree()
-        self.notes.work("bind", 0, self._num_inputs())
-
-    def _num_inputs(self) -> int:
-        """Return how many inputs this rank multiplies with weights: of its steps on all levels."""
-        run, stacks = self.run, self.forward.hierarchy.own_steps()
-        counts = [int(np.size(stack.last)) for stack in stacks]
-        total, num_fine = counts[0], 1
-        for level, m in enumerate(self.forward.options.factors(run.num_steps), start=1):
-            num_fine *= int(np.max(m))
-            own = 0 if run.averages else counts[0] // num_fine  # these read finest inputs
-            evaluations = run.evaluations[min(level, len(run.evaluations) - 1)]
-            total += max(counts[level] - own, 0) * evaluations
-        return total
+        self.notes.work("bind", 0, int(self.num_inputs[self.notes.rank]))
 
     def _head(self, result: Any) -> None:
         """Note the final state on every rank, the scores, and that all have them."""

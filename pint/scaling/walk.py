@@ -387,7 +387,7 @@ class NotingDriver(Driver):
         self._work(name, hierarchy.levels[0], hierarchy.levels[0].num_slots)
 
 
-def at_rank(hierarchy: Hierarchy, notes: Notes, driver: Driver) -> Hierarchy:
+def at_rank(hierarchy: Hierarchy, notes: Notes) -> Hierarchy:
     """Return the levels as the rank of the notes sees them, without arrays."""
     levels = [
         dataclasses.replace(
@@ -396,9 +396,7 @@ def at_rank(hierarchy: Hierarchy, notes: Notes, driver: Driver) -> Hierarchy:
         for level in hierarchy.levels
     ]
     gathered = gathered_level(levels, hierarchy.options) if len(levels) > 1 else None
-    return dataclasses.replace(
-        hierarchy, levels=levels, gathered=gathered, driver=driver, watch=notes.watch
-    )
+    return dataclasses.replace(hierarchy, levels=levels, gathered=gathered, watch=notes.watch)
 
 
 @contextmanager

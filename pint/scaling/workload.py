@@ -12,7 +12,7 @@ import numpy as np
 from pint.mgrit.solver import MGRIT
 from pint.models.heat import Heat
 from pint.options import MGRITOptions, at_least
-from pint.rnn.cells import CellName
+from pint.rnn.cells import CELLS, CellName
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.schedule import CoarseStep
@@ -192,34 +192,13 @@ class GRUWorkload(Workload):
         return replace(self.options, max_iterations=self.backward_iterations)
 
     def run(self, groups: int = 1) -> Run:  # noqa: D102
-        if self.batch % groups:
-            raise ValueError(f"groups must divide the batch, {self.batch}, got {groups}")
-        a = self.network().architecture
-        batch = self.batch // groups
-        size = a.num_states * batch * a.state_width * 4
-        tapes = [7 * size * phases for phases in self.evaluations()]
-        fixed = 4 * (4 * self.network().parameters.size + self.batch * self.steps * self.features)
-        return Run(
-            num_steps=self.steps,
-            forward=self.options,
-            backward=self.backward,
-            state_bytes=(size,),
-            num_parameters=self.network().parameters.size,
-            groups=groups,
-            evaluations=tuple(self.evaluations()),
-            averages=self.coarse_step == "averaged",
-            tape_bytes=tuple(tapes),
-            fixed_bytes=fixed,
+        return training_run(
+            self.network(), self.steps, self.batch, self.options, self.backward, groups
         )
 
     def evaluations(self) -> list[int]:
         """Return, level by level, the gate evaluations of a step."""
-        options, num_fine = self.network().options, 1
-        found = [1]
-        for level, m in enumerate(self.options.factors(self.steps), start=1):
-            num_fine *= int(np.max(m))
-            found.append(len(options.phases_of(level, num_fine)))
-        return found
+        return _evaluations(self.network().options, self.options, self.steps)
 
     def measure(self, lengths: Sequence[int], repeats: int = 5) -> Costs:  # noqa: D102
         return self._calibration().measure(lengths, repeats)
@@ -277,6 +256,64 @@ class GRUWorkload(Workload):
             adam.step()
 
         return median_seconds(step) / steps
+
+
+def training_run(
+    network: Network,
+    steps: int,
+    batch: int,
+    forward: MGRITOptions,
+    backward: MGRITOptions,
+    groups: int = 1,
+) -> Run:
+    """Return a step of training as it is walked.
+
+    Parameters
+    ----------
+    network : Network
+        What is trained: one stack in one direction.
+    steps : int
+        Length T of the sequences.
+    batch : int
+        Number of sequences; the groups share them.
+    forward, backward : MGRITOptions
+        How both problems are solved.
+    groups : int, default 1
+        Groups of ranks; each shares time.
+
+    Raises
+    ------
+    ValueError
+        If the groups do not divide the batch.
+    """
+    if batch % groups:
+        raise ValueError(f"groups must divide the batch, {batch}, got {groups}")
+    a, item = network.architecture, network.parameters.itemsize
+    size = a.num_states * (batch // groups) * a.state_width * item
+    kept = a.num_features + 1 + CELLS[a.cell].num_gates * a.hidden  # an input, a one, products
+    tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
+    return Run(
+        num_steps=steps,
+        forward=forward,
+        backward=backward,
+        state_bytes=(size,),
+        num_parameters=network.parameters.size,
+        parameter_bytes=item,
+        layers=network.options,
+        input_bytes=(batch // groups) * item * kept,
+        tape_bytes=tuple(tapes),
+        fixed_bytes=item * (4 * network.parameters.size + batch * steps * a.num_features),
+        groups=groups,
+    )
+
+
+def _evaluations(layers: RecurrenceOptions, options: MGRITOptions, steps: int) -> list[int]:
+    """Return, level by level, the gate evaluations of a step."""
+    num_fine, found = 1, [1]
+    for level, m in enumerate(options.factors(steps), start=1):
+        num_fine *= int(np.max(m))
+        found.append(len(layers.phases_of(level, num_fine)))
+    return found
 
 
 WORKLOADS: dict[str, type[Workload]] = {one.kind: one for one in (GRUWorkload, HeatWorkload)}

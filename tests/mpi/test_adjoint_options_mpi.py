@@ -13,8 +13,8 @@ START = np.array([0.5, -0.3, 0.8])
 TIMES = uneven_times(41)
 
 
-def solve(options, comm):
-    solver = MGRIT(Swirl(0.9), TIMES, options, comm)
+def solve(options, comm, batched=False):
+    solver = MGRIT(Swirl(0.9, batched=batched), TIMES, options, comm)
     return AdjointSolver(solver).solve(solver.solve(START), START)
 
 
@@ -26,6 +26,39 @@ def test_bits(choice):
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
     np.testing.assert_allclose(parallel.parameter_gradient, serial.parameter_gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("truncation", [2, 3, 6, 40])
+def test_truncated_grids_are_linearized_where_they_are(truncation, batched):
+    options = MGRITOptions(
+        levels=2, coarsening=2, max_iterations=3, coarsest="truncated", truncation=truncation
+    )
+    serial, parallel = (solve(options, comm, batched=batched) for comm in (None, COMM))
+    assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
+    np.testing.assert_allclose(parallel.parameter_gradient, serial.parameter_gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize("truncation", [2, 3, 6, 40])
+def test_a_rank_linearizes_the_points_of_its_own_grids(truncation):
+    linearized = []
+
+    class Noting(Swirl):
+        def linearize(self, u, step):
+            linearized.append((step.level, np.size(step.last)))
+            return super().linearize(u, step)
+
+    options = MGRITOptions(
+        levels=2, coarsening=2, max_iterations=2, coarsest="truncated", truncation=truncation
+    )
+    forward = MGRIT(Noting(0.9, batched=True), TIMES, options, COMM)
+    adjoint = AdjointSolver(forward)
+    adjoint.solve(forward.solve(START), START)
+    block = adjoint.solver.hierarchy.levels[1].block
+    begin = max(block.start - truncation + 1, 0) if block else block.start
+    steps = max(block.stop - begin - 1, 0)  # no step leads to the first of them
+    assert sum(count for level, count in linearized if level == 1) == steps
+    assert adjoint.own_steps()[1].last.size == steps
 
 
 def test_chosen_points_are_refused_on_every_rank():

@@ -178,7 +178,7 @@ def test_torch_tensors_are_sent(coarsest):
 # --- The result ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "truncated"])
 @pytest.mark.parametrize("num_steps", [1, 5, 24, 29])
 def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
     taken = set()
@@ -188,7 +188,10 @@ def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
             taken.add((step.level, step.first, step.last))
             return super().step(u, step)
 
-    options = MGRITOptions(levels=3, coarsening=(3, 2), max_iterations=2, coarsest=coarsest)
+    options = MGRITOptions(
+        levels=3, coarsening=(3, 2), max_iterations=2, coarsest=coarsest,
+        truncation=3 if coarsest == "truncated" else None,
+    )  # fmt: skip
     solver = MGRIT(Noting(), uneven_times(num_steps), options, COMM)
     solver.solve(START)
     own = solver.hierarchy.own_steps()

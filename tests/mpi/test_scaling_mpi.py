@@ -14,6 +14,7 @@ from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.schedule import Run, Schedule
+from pint.scaling.workload import training_run
 
 WORLD = MPI.COMM_WORLD
 
@@ -109,23 +110,56 @@ def test_adjoint_solves(comm):
         check_solve(comm, num_steps, options, options)
 
 
+TRAININGS = [
+    # steps, levels, coarsest, coarse step, substep
+    (40, 3, "gather", "averaged", 4),
+    (41, 2, "in_turn", "averaged", 2),
+    (47, 3, "truncated", "averaged", 4),
+    (41, 3, "gather", "midpoint", 2),
+    (40, 3, "truncated", "midpoint", 4),
+    (43, 3, "gather", "implicit", 4),
+    (41, 2, "truncated", "implicit", 4),
+    (16, 1, "gather", "averaged", 4),
+]
+
+
+def trained_steps(solver):
+    """Evaluations of this rank in the last step of training, by solve and level."""
+    sweep = solver.sweep
+    both = (("forward", sweep.forward), ("adjoint", sweep.backward.solver))
+    return {
+        (name, level): count
+        for name, one in both
+        for level, count in one.hierarchy.driver.num_steps.items()
+    }
+
+
 @pytest.mark.parametrize("groups", [1, 2])
-def test_training(comm, groups):
+@pytest.mark.parametrize(("num_steps", "levels", "coarsest", "coarse_step", "substep"), TRAININGS)
+def test_training(comm, groups, num_steps, levels, coarsest, coarse_step, substep):
     if WORLD.size % groups:
         pytest.skip(f"{WORLD.size} ranks are not {groups} groups")
-    network = Network(RecurrenceOptions(num_features=2, hidden=4, layers=2), 3)
+    layers = RecurrenceOptions(
+        num_features=2, hidden=4, layers=2, coarse_step=coarse_step, substep=substep
+    )
+    network = Network(layers, 3)
+    options = MGRITOptions(
+        levels=levels, coarsening=4, coarsest=coarsest, max_iterations=2,
+        truncation=3 if coarsest == "truncated" else None,
+    )  # fmt: skip
+    solver = NetworkSolver(
+        network, num_steps, options, options, comm, time_ranks=WORLD.size // groups
+    )
     rng = np.random.default_rng(0)
-    for num_steps, levels in ((40, 3), (41, 2), (16, 1)):
-        options = MGRITOptions(levels=levels, coarsening=4, max_iterations=2)
-        solver = NetworkSolver(
-            network, num_steps, options, options, comm, time_ranks=WORLD.size // groups
-        )
-        x, y = rng.standard_normal((4, num_steps, 2)).astype(np.float32), np.array([0, 1, 2, 0])
-        solver.loss_and_gradient(x, y)
-        comm.counts.update(send=0, wait=0, collective=0)
-        solver.loss_and_gradient(x, y)
-        run = Run(
-            num_steps=num_steps, forward=options, backward=options, num_parameters=1, groups=groups
-        )
-        schedule = Schedule.of(run, WORLD.size // groups)
-        assert schedule.messages()[WORLD.rank % schedule.size] == comm.counts
+    x, y = rng.standard_normal((4, num_steps, 2)).astype(np.float32), np.array([0, 1, 2, 0])
+    solver.loss_and_gradient(x, y)
+    comm.counts.update(send=0, wait=0, collective=0)
+    solver.loss_and_gradient(x, y)
+    run = training_run(network, num_steps, 4, options, options, groups)
+    schedule = Schedule.of(run, WORLD.size // groups)
+    rank = WORLD.rank % schedule.size
+    program = schedule.programs[schedule.kinds[rank]]
+    assert schedule.messages()[rank] == comm.counts
+    assert schedule.steps()[rank] == trained_steps(solver)
+    bound = [one.size for one in program.operations if one.name == "bind"]
+    assert sum(bound) == solver.sweep.num_inputs
