@@ -125,6 +125,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         max_iterations=args.forward_iterations,
         coarsest=args.coarsest,
         truncation=args.truncation,
+        delta=None if args.serial else args.delta,
         threads=args.threads,
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)

@@ -20,7 +20,7 @@ from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
-from pint.scaling.costs import Table
+from pint.scaling.measurement import mean_costs
 from pint.scaling.network import measure_network
 from pint.scaling.workload import training_run
 from pint.stepping import Driver
@@ -76,16 +76,6 @@ class Prepared(NamedTuple):
         if size > 1:
             costs = replace(costs, machine=measure_network(as_communicator(comm)))
         return simulate(Schedule.of(self.run, size), costs)
-
-
-def mean_costs(costs: Costs, comm: MPI.Comm) -> Costs:
-    """Return the mean of what the ranks measured, so that all predict the same; collective."""
-    size = comm.Get_size()
-    tables = {
-        key: Table(one.sizes, comm.allreduce(one.seconds) / size)
-        for key, one in costs.tables.items()
-    }
-    return replace(costs, tables=tables, call=comm.allreduce(costs.call) / size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ from benchmarks._experiments import (
     NUM_CLASSES,
     TURN,
     Training,
-    mean_costs,
     sleep_until_all_are_here,
     training,
 )
@@ -31,6 +30,7 @@ from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
 from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import lengths
+from pint.scaling.measurement import mean_costs
 from pint.scaling.network import measure_network
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam

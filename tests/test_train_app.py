@@ -81,10 +81,13 @@ def test_enough_iterations_train_as_serial_does(tmp_path, capsys):
     """FCF on two levels is exact after N / 2m iterations, so the losses are those of --serial."""
     losses = []
     exact = ["--forward-iterations", "9", "--backward-iterations", "9", "--coarsening", "4"]
-    for how in (["--serial"], exact):
+    few = ["--forward-iterations", "3", "--backward-iterations", "3", "--coarsening", "4"]
+    diagonals = ["--delta", "diagonal"]
+    for how in (["--serial"], exact, [*exact, *diagonals], few, [*few, *diagonals]):
         main([*SMALL, "--dtype", "float64", *how, "--json", "--output", str(tmp_path / "run.h5")])
         losses.append(last_json(capsys.readouterr().out)["train_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    assert losses[1:3] == pytest.approx([losses[0]] * 2, rel=1e-12)
+    assert losses[3] != losses[4]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
