@@ -1,6 +1,7 @@
 """The fastest way to train at a wanted gradient error."""
 
 import itertools
+import json
 import tomllib
 from dataclasses import replace
 
@@ -145,3 +146,16 @@ def test_costs_without_exact_stepping_are_refused(costs_file, tmp_path, capsys):
     replace(made_up(SMALL), exact={}).save(path)
     assert tuned(path, tmp_path / "tuned.toml") == 2
     assert "measure them again with pint calibrate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("coarse_step", ["averaged", "midpoint", "implicit"])
+@pytest.mark.parametrize("changes", [{"truncation": 4, "coarsest": "truncated"}, {}])
+def test_the_train_app_takes_every_way(coarse_step, changes, tmp_path):
+    """It refuses options that do not count."""
+    way = Candidate(SMALL.changed(coarse_step=coarse_step, **changes), 1, seconds=1.0)
+    options = way.options(ranks=2) | {"data": "digits"}
+    path = tmp_path / "tuned.toml"
+    path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
+    args = read(["--config", str(path)])
+    assert args.coarse_step == coarse_step
+    assert args.truncation == changes.get("truncation")

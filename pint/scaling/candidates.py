@@ -69,7 +69,7 @@ class Candidate:
 
     def options(self, ranks: int) -> dict[str, Any]:
         """Return the options of ``apps.train`` for so many ranks."""
-        w = self.workload
+        w, has_parts = self.workload, self.workload.coarse_step in ("averaged", "midpoint")
         return {
             "hidden": w.hidden,
             "layers": w.layers,
@@ -79,7 +79,7 @@ class Candidate:
             "coarsening": w.coarsening,
             "relax": w.relax,
             "coarse-step": w.coarse_step,
-            "substep": w.substep,
+            **({"substep": w.substep} if has_parts else {}),
             "coarsest": w.coarsest,
             **({"truncation": w.truncation} if w.truncation else {}),
             "forward-iterations": w.forward_iterations,
