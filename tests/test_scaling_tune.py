@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apps.train_options import read
+from apps.train_options import read, settle
 from pint.cli import main
 from pint.rnn.losses import CrossEntropy
 from pint.scaling.candidates import Candidate, candidates, hierarchies
@@ -157,5 +157,6 @@ def test_the_train_app_takes_every_way(coarse_step, changes, tmp_path):
     path = tmp_path / "tuned.toml"
     path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in options.items()))
     args = read(["--config", str(path)])
+    settle(args)
     assert args.coarse_step == coarse_step
     assert args.truncation == changes.get("truncation")
