@@ -23,7 +23,8 @@ from benchmarks._experiments import (
     heats,
     sleep_until_all_are_here,
 )
-from benchmarks._measure import RESULTS, at_least, print_table, rank_counts, write
+from benchmarks._measure import RESULTS, print_table, rank_counts, write
+from pint.arguments import at_least
 
 DEFAULT_CASES = ["heat129", "heat1025", "gru_har", "gru_long"]
 FULL_ROUNDS = 5
