@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,6 @@ Draw = Callable[[Any, Problem, Any, Any], None]
 
 NUM_MARKS = 25
 """Points of the exact solution beside a curve."""
-
-
-def check_figure(path: Path, flag: str = "--plot", also: Sequence[str] = ()) -> None:
-    """Raise unless a figure can be drawn and saved under this name, that of an argument.
-
-    Other endings that the argument may have are named beside those of figures.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
-    ValueError
-        If it cannot write such a file.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError as error:
-        raise ImportError(f"{flag} needs matplotlib: pip install 'pint-mgrit[report]'") from error
-    known = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix.removeprefix(".") not in known:
-        names = ", ".join(sorted({*known, *also}))
-        raise ValueError(f"{flag} must end with one of {names}, got {str(path)!r}")
 
 
 def draw_figure(path: Path, draw: Draw, problem: Problem, result: Result, u: Any) -> None:

@@ -226,8 +226,8 @@ def _add_solver(group: Group) -> None:
     )
     parts = "finest steps per part of an averaged or midpoint step; 4 if left out"
     add("--substep", type=per_level, help=parts)
-    diagonal = "after the first cycle, diagonals of derivatives take the place of coarse steps"
-    add("--delta", choices=("diagonal",), help=f"{diagonal}; for many ranks and cycles")
+    diagonal = "diagonals of derivatives in the place of coarse steps, for many ranks; takes some "
+    add("--delta", choices=("diagonal",), help=f"{diagonal}20 cycles in either solve")
     add(
         "--coarsest",
         choices=("in_turn", "gather", "relaxation", "truncated"),

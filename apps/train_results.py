@@ -138,6 +138,9 @@ def report(
         table.add_row(f"test {what}, {how}", show(summary[name]))
     if baseline is not None:
         table.add_row(baseline[0], show(baseline[1]))
+    if args.accuracy == "adaptive":
+        cycles = log.accuracy.forward_iterations
+        table.add_row("batches stepped exactly", f"{cycles.count(0)} of {len(cycles)}")
     seconds = summary["seconds_per_epoch"]
     table.add_row("seconds per epoch", "none" if seconds is None else f"{seconds:.2f}")
     table.add_row("seconds to compile", f"{log.timings.get('compile', math.nan):.2f}")

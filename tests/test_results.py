@@ -696,6 +696,10 @@ class TestReader:
             file.attrs["format_version"] = 1
         with pytest.raises(ValueError, match="not a run file of pint"):
             open_run(tmp_path / "run.h5")
+        with h5py.File(tmp_path / "run.h5", "a") as file:
+            file.attrs["kind"] = "clip features"
+        with pytest.raises(ValueError, match="holds clip features: no run file of pint"):
+            open_run(tmp_path / "run.h5")
 
     def test_newer_format(self, tmp_path):
         write_run(tmp_path / "run.h5", full_record())

@@ -99,11 +99,19 @@ def test_the_crossover_is_from_where_on_it_stays_faster():
         (["--levels", "0"], "levels must be at least 1"),
         (["--forward-iterations", "0"], "forward_iterations must be at least 1"),
         (["--coarsest", "truncated", "--truncation", "0"], "truncation"),
+        (["--plot", "nowhere/figure.png"], "folder 'nowhere' does not exist: create it first"),
+        (["--csv", "nowhere/table.csv"], "folder 'nowhere' does not exist: create it first"),
+        (["--plot", "figure.doc"], "--plot must end with one of"),
     ],
 )
 def test_wrong_values_are_one_line(costs_file, capsys, arguments, message):
+    """Before anything is predicted."""
+    if "--plot" in arguments:
+        pytest.importorskip("matplotlib", reason="figures need the extra report")
     assert main(["predict", str(costs_file), *arguments]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert not said.out
 
 
 def test_wrong_usage(costs_file, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,14 @@ def test_the_learning_rate_falls_in_steps(tmp_path):
     run = open_run(output)
     np.testing.assert_allclose(run.training["learning_rate"], [0.5, 0.5, 0.05, 0.05])
     assert (run.options["period"], run.options["substep"]) == (2, 4)
+
+
+def test_adaptive_accuracy_tells_how_many_batches_were_stepped_exactly(tmp_path, capsys):
+    arguments = [one for one in ADDING if one not in ("--serial", "--json")]
+    output = tmp_path / "run.h5"
+    assert main([*arguments, "--accuracy", "adaptive", "--output", str(output)]) == 0
+    exact = np.count_nonzero(open_run(output).history["forward_iterations"] == 0)
+    assert re.search(rf"batches stepped exactly\W+{exact} of 4\b", capsys.readouterr().out)
 
 
 def test_help_gives_every_option_with_its_default(capsys):

@@ -191,7 +191,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 def _check_format(path: Path, file: h5py.File) -> None:
     if not {"format_version", "pint_version", "created", "finished"} <= set(file.attrs):
-        raise ValueError(f"{str(path)!r} is HDF5, but not a run file of pint")
+        kind = file.attrs.get("kind")
+        what = "not a run file of pint" if kind is None else f"holds {kind}: no run file of pint"
+        raise ValueError(f"{str(path)!r} is HDF5, but {what}")
     found = int(file.attrs["format_version"])
     if found > FORMAT_VERSION:
         raise ValueError(

@@ -96,7 +96,11 @@ def calibrate(arguments: argparse.Namespace) -> int:
     )
     if comm.rank == 0:
         costs.save(arguments.output)
-        print(f"{arguments.output}: {len(costs.tables)} tables, {costs.machine}")
+        print(
+            f"{arguments.output}: {len(costs.tables)} tables; "
+            f"a message takes {1e6 * machine.latency:.2g} us, and 1 s for "
+            f"{machine.bandwidth / 1e9:.2g} GB"
+        )
     return 0
 
 

@@ -7,12 +7,15 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Shown
 
+from pint.figures import check_figure
 from pint.options import at_least
+from pint.results.atomic import check_folder
 from pint.scaling.costs import Costs
 from pint.scaling.fit import fitted, run_of, share_of
 from pint.scaling.predict import Crossover, Prediction, crossover, predict, rows, write_csv
@@ -71,6 +74,11 @@ _CHANGES: dict[str, Any] = {
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Predict, print and draw."""
+    if arguments.plot:
+        check_figure(Path(arguments.plot))
+    for target in (arguments.plot, arguments.csv):
+        if target:
+            check_folder(Path(target))
     costs = Costs.load(arguments.costs, arguments.machine)
     workload = _changed(costs, arguments)
     by_groups = _predictions(workload, costs, _several(arguments, "ranks"), arguments)
@@ -91,6 +99,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         write_csv(arguments.csv, everything)
     if arguments.plot:
         draw(arguments.plot, by_groups, title)
+        print(f"{arguments.plot}: figure")
     if arguments.json:
         least = {
             str(groups): {name: asdict(one) for name, one in crossovers.items()}

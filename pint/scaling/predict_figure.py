@@ -25,6 +25,7 @@ def draw(path: str | os.PathLike[str], by_groups: dict[int, list[Prediction]], t
         Of the figure.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogFormatter
 
     figure, panels = plt.subplots(
         len(by_groups), 4, figsize=(20, 4.4 * len(by_groups)), layout="constrained", squeeze=False
@@ -39,6 +40,10 @@ def draw(path: str | os.PathLike[str], by_groups: dict[int, list[Prediction]], t
         row[3].set(ylabel="MB per rank (predicted)", yscale="log")
         for panel in row:
             panel.set(xscale="log", xlabel=f"ranks, {groups} x batch")
+            panel.set_xticks(ranks, [f"{one:,}" for one in ranks], rotation=45)
+            panel.minorticks_off()
+            if panel.get_yscale() == "log":
+                panel.yaxis.set_major_formatter(LogFormatter())
             panel.grid(alpha=0.3)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=120)
@@ -53,7 +58,8 @@ def _draw_phases(panel: Any, found: Sequence[Prediction]) -> None:
     shown = sorted(most, key=lambda name: -most[name])[:NUM_PHASES]
     panel.plot(ranks, [one.seconds for one in found], "k-", linewidth=2, label="all")
     for name in shown:
-        panel.plot(ranks, [one.phases.get(name, 0.0) or None for one in found], "o--",
+        style = "s:" if name.startswith("adjoint") else "o--"  # both may take as long
+        panel.plot(ranks, [one.phases.get(name, 0.0) or None for one in found], style,
                    markersize=3, label=name)  # fmt: skip
     others = [sum(one.phases.values()) - sum(one.phases.get(n, 0.0) for n in shown)
               for one in found]  # fmt: skip
