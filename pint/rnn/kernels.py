@@ -38,10 +38,12 @@ from numpy.typing import NDArray
 from pint.rnn.vectors import (
     VECTOR_BYTES,
     exp,
+    flush_subnormals,
     fused,
     instruction,
     lanes,
     load,
+    restore_mode,
     single,
     splat,
     square_root,
@@ -343,10 +345,11 @@ def gates_forward(
     out : ndarray, shape (n, B, W)
         New state; overwritten.
     """
-    none = np.empty((0, 0), dtype=u.dtype)
+    none, mode = np.empty((0, 0), dtype=u.dtype), flush_subnormals()
     for i in range(u.shape[0]):
         x, reach = gi[rows[i]], (grows, factor, steps[i])
         _called_evaluate(cell, x, gh[i], bias, u[i], *reach, out[i], none)
+    restore_mode(mode)
 
 
 @kernel
@@ -386,10 +389,12 @@ def gates_linearize(
     coefficients : ndarray, shape (number of slots, B, C)
         c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten.
     """
+    mode = flush_subnormals()
     for i in range(u.shape[0]):
         c = coefficients[slots[i]]
         x, reach = gi[rows[i]], (grows, factor, steps[i])
         _called_evaluate(cell, x, gh[i], bias, u[i], *reach, out[i], c)
+    restore_mode(mode)
 
 
 @kernel
@@ -421,8 +426,10 @@ def gates_backward(
     d_u : ndarray, shape (n, B, W)
         Adjoint of the blended state; overwritten.
     """
+    mode = flush_subnormals()
     for i in range(v.shape[0]):
         _transpose(cell, v[i], coefficients[slots[i]], steps[i], d_gates[i], d_u[i])
+    restore_mode(mode)
 
 
 def _tile_of(num_rows: int, num_vectors: int) -> Any:
@@ -512,6 +519,13 @@ def multiply(a: Array, b: Array, out: Array) -> None:
     out : ndarray, shape (M, N)
         Its rows are contiguous; overwritten.
     """
+    mode = flush_subnormals()
+    _multiply(a, b, out)
+    restore_mode(mode)
+
+
+@kernel
+def _multiply(a: Array, b: Array, out: Array) -> None:
     rows, columns = out.shape
     lanes, j = VECTOR_BYTES // out.itemsize, 0
     if columns < lanes:
@@ -555,7 +569,7 @@ def _multiply_in_chain(a: Array, b: Array, out: Array) -> None:
     if out.shape[0] < _TILE_ROWS and out.shape[1] * out.itemsize >= VECTOR_BYTES:
         _multiply_rows(a, b, out)
     else:
-        multiply(a, b, out)
+        _multiply(a, b, out)
 
 
 @kernel
@@ -618,7 +632,8 @@ def chain_forward(
     gh = np.empty((u.shape[0], weight.shape[1]), dtype=u.dtype)
     none, is_noted = np.empty((0, 0), dtype=u.dtype), coefficients.shape[0] > 0
     between = np.empty((num_phases - 1, *u.shape), dtype=u.dtype)
-    state = seen = u
+    state, mode = u, flush_subnormals()
+    seen = u
     for i in range(num_points):
         for p in range(num_phases):
             new = between[p] if p + 1 < num_phases else out[i, first:last]
@@ -633,6 +648,7 @@ def chain_forward(
                 state = new
         if g.shape[0] > 0:
             state += g[i, first:last]
+    restore_mode(mode)
 
 
 @kernel
@@ -683,6 +699,7 @@ def chain_backward(
     v, above, d_u = w, np.empty_like(w), np.empty_like(w)
     between = np.empty_like(w)  # adjoint of the state between two evaluations of a step
     start, has_start = np.empty_like(w), False  # adjoint of the state that a later one blended
+    mode = flush_subnormals()
     for i in range(num_points):
         for p in range(num_phases - 1, -1, -1):
             if d_above.shape[0] > 0:
@@ -715,3 +732,4 @@ def chain_backward(
                         v[b, j] = d_u[b, j]
         if g.shape[0] > 0:
             v += g[i, first:last]
+    restore_mode(mode)
