@@ -228,7 +228,7 @@ def test_no_vectors_without_a_basis():
     ("options", "message"),
     [
         ({"delta": 0}, "delta must be at least 1, got 0"),
-        ({"delta": "all"}, "delta must be one of full, got 'all'"),
+        ({"delta": "all"}, "delta must be one of full, diagonal, got 'all'"),
         ({"delta": 1.5}, r"delta must be an integer, got 1\.5"),
         ({"delta": "full", "delta_level": 0}, "delta_level must be at least 1, got 0"),
         ({"delta": "full", "delta_level": 2}, "delta_level must be below levels"),

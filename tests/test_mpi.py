@@ -8,7 +8,7 @@ import pytest
 
 from tests.launcher import ROOT, environment, mpiexec
 
-TIMEOUT = 840
+TIMEOUT = 1700
 """Seconds for one number of ranks; fewer than pytest waits before it ends itself."""
 
 
@@ -39,7 +39,7 @@ def run(command, ranks):
 def test_on_ranks(ranks):
     # mpi4py ends all ranks when one fails; -x makes a failed test a failed rank.
     pytest_command = [sys.executable, "-m", "mpi4py", "-m", "pytest", "-x", "-q"]
-    settings = ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={TIMEOUT // 4}"]
+    settings = ["-p", "no:cacheprovider", "-o", f"faulthandler_timeout={TIMEOUT // 8}"]
     command = [*mpiexec(ranks), *pytest_command, *settings, "tests/mpi"]
     status, output = run(command, ranks)
     if status is None:
