@@ -25,9 +25,10 @@ PHASES = (
     "correction",
     "coarsest level",
     "messages",
+    "cycle",
     "rest",
 )
-"""What the time of a solve is divided into."""
+"""What the time of a solve is divided into; "cycle" are short ones while a timeline records."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
