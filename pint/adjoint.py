@@ -31,7 +31,7 @@ from pint.propagator import (
     State,
     Step,
     changes_space,
-    has_diagonal,
+    check_diagonal,
 )
 from pint.slots import shifted
 
@@ -287,12 +287,8 @@ class AdjointSolver:
             if forward.options.delta == "diagonal":
                 changes = {name: v for name, v in changes.items() if not name.startswith("delta")}
             options = replace(forward.options, **changes)
-        if options.delta == "diagonal" and not has_diagonal(forward.propagator):
-            name = type(forward.propagator).__name__
-            raise ValueError(
-                f"delta='diagonal' needs the diagonals of derivatives, and {name} has none: write "
-                "diagonal, or leave delta out"
-            )
+        if options.delta == "diagonal":
+            check_diagonal(forward.propagator)
         self.solver = MGRIT(
             self.propagator,
             forward.grid.reversed(),

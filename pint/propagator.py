@@ -400,9 +400,13 @@ def has_own_equation(propagator: Propagator) -> bool:
     return type(propagator).defect is not Propagator.defect
 
 
-def has_diagonal(propagator: Propagator) -> bool:
-    """Tell whether the propagator knows the diagonals of its derivatives."""
-    return _kind_of(propagator).diagonal is not Propagator.diagonal
+def check_diagonal(propagator: Propagator) -> None:
+    """Raise ValueError unless the propagator knows the diagonals of its derivatives."""
+    if _kind_of(propagator).diagonal is Propagator.diagonal:
+        raise ValueError(
+            f"delta='diagonal' needs the diagonals of derivatives, and {type(propagator).__name__} "
+            "has none: write diagonal, or leave delta out"
+        )
 
 
 def refines_time(propagator: Propagator) -> bool:

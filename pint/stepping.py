@@ -22,7 +22,7 @@ from pint.propagator import (
     Propagator,
     State,
     Step,
-    has_diagonal,
+    check_diagonal,
     has_own_equation,
     has_own_norm,
 )
@@ -367,12 +367,9 @@ def _corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
 
     name, is_diagonal = type(propagator).__name__, options.delta == "diagonal"
-    if is_diagonal and not has_diagonal(propagator):
-        raise ValueError(
-            f"delta='diagonal' needs the diagonals of derivatives, and {name} has none: write "
-            "diagonal, or leave delta out"
-        )
-    if not is_diagonal and type(propagator).tangent_step is Propagator.tangent_step:
+    if is_diagonal:
+        check_diagonal(propagator)
+    elif type(propagator).tangent_step is Propagator.tangent_step:
         raise ValueError(
             f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
             "write it, or leave delta out"
