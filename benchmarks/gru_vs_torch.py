@@ -23,8 +23,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.rnn.kernels import multiply
 from pint.rnn.network import Network
+from pint.rnn.products import add_product, multiply
 from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.rnn.team import Team
 from pint.train.accuracy import exact_solver
@@ -32,6 +32,7 @@ from pint.train.optimizers import Adam
 
 Array = NDArray[Any]
 Run = Callable[[], Any]
+Product = Callable[[Array, Array, Array], Any]
 RESULTS = Path(__file__).parent / "results" / "gru_vs_torch.json"
 NUM_CLASSES, LEARNING_RATE = 6, 1e-3
 TURN = 0.02
@@ -97,7 +98,9 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
     for case in CASES:
         pint_runs, torch_runs = _pint_runs(case, args.threads), _torch_runs(case)
         forward = _medians([*pint_runs.forward, *torch_runs.forward], args.repeats, clock)
-        floors = [_products(case, np.matmul), _products(case, multiply)]
+        floors = [
+            _products(case, np.matmul, _by_blas), _products(case, multiply, add_product)
+        ]  # fmt: skip
         both = [*pint_runs.backward, *torch_runs.backward, *floors]
         backward = _medians(both, args.repeats, clock)
         row = {**case._asdict(), "threads": args.threads}
@@ -203,11 +206,15 @@ def _sequences(case: Case) -> tuple[Array, Array]:
     return x, np.ascontiguousarray(x.swapaxes(0, 1))
 
 
-def _products(case: Case, multiply: Callable[[Array, Array, Array], Any]) -> Run:
-    """Return the matrix products of both passes, and nothing else, by BLAS or by pint's kernel.
+def _by_blas(a: Array, b: Array, out: Array) -> None:
+    np.matmul(a.T, b, out=out)
 
-    Those with W_ih, and those of both gradients, are one product each; those with W_hh are T, one
-    after another, forwards and backwards.
+
+def _products(case: Case, multiply: Product, multiply_transposed: Product) -> Run:
+    """Return the matrix products of both passes, and nothing else, by BLAS or by pint's kernels.
+
+    Those with W_ih, and those of both gradients (a.T @ b), are one product each; those with W_hh
+    are T, one after another, forwards and backwards.
     """
     T, B, F, H = case
     rng = np.random.default_rng(0)
@@ -223,8 +230,8 @@ def _products(case: Case, multiply: Callable[[Array, Array, Array], Any]) -> Run
             multiply(h[i * B : (i + 1) * B], W_hh_t, gh)
         for i in range(T):
             multiply(d_gates[i * B : (i + 1) * B], W_hh, out)
-        multiply(x.T, d_gates, d_W_ih)
-        multiply(h.T, d_gates, d_W_hh)
+        multiply_transposed(x, d_gates, d_W_ih)
+        multiply_transposed(h, d_gates, d_W_hh)
 
     return run
 

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.rnn import kernels
-from pint.rnn.kernels import multiply
+from pint.rnn import kernels, products
+from pint.rnn.products import multiply
 from pint.rnn.vectors import VECTOR_BYTES
 from tests.recurrent_models import BATCH, CELLS, FEATURES, make, normal, stack, states
 
-KERNELS = (
-    "gates_forward", "gates_linearize", "gates_backward", "multiply", "chain_forward",
-    "chain_backward",
-)  # fmt: skip
+KERNELS = {
+    name: getattr(module, name)
+    for module, names in (
+        (kernels, ("gates_forward", "gates_linearize", "gates_backward")),
+        (kernels, ("chain_forward", "chain_backward")),
+        (products, ("multiply", "add_product")),
+    )
+    for name in names
+}
 TINY = np.float32(1e-39)
 needs_avx = pytest.mark.skipif(VECTOR_BYTES == 16, reason="the processor has no AVX")
 
@@ -49,10 +54,10 @@ def test_no_kernel_leaves_its_mode_behind(cell, monkeypatch):
 
         return call
 
-    for name in KERNELS:
-        for module in (kernels, "pint.rnn.recurrence", "pint.rnn.linearization"):
-            where = f"{module}.{name}" if isinstance(module, str) else f"pint.rnn.kernels.{name}"
-            monkeypatch.setattr(where, asked(name, getattr(kernels, name)), raising=False)
+    for name, kernel in KERNELS.items():
+        for module in ("recurrence", "linearization", "gradient"):
+            where = f"pint.rnn.{module}.{name}"
+            monkeypatch.setattr(where, asked(name, kernel), raising=False)
     model = make(2, cell, np.float32)
     solver = MGRIT(model, TimeGrid.uniform(0, 12, 12), MGRITOptions(levels=1))
     model.set_inputs(normal(BATCH, 12, FEATURES, dtype=np.float32))

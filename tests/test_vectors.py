@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numba import njit
 
+from pint.rnn.functions import exp
 from pint.rnn.vectors import (
     VECTOR_BYTES,
-    exp,
     fused,
     lanes,
     load,

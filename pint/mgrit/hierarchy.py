@@ -354,9 +354,13 @@ class Hierarchy:
         """
         finest = self.levels[0]
         finest.u = None
-        finest.u = zeros(None, finest.num_slots, state)
-        finest.g = zeros(finest.g, finest.num_slots, state) if with_sources else None
         xp = array_api_compat.array_namespace(state)
+        if len(self.levels) > 1:
+            finest.u = zeros(None, finest.num_slots, state)
+        else:  # every point is stepped to
+            shape, device = (finest.num_slots, *state.shape), array_api_compat.device(state)
+            finest.u = xp.empty(shape, dtype=state.dtype, device=device)
+        finest.g = zeros(finest.g, finest.num_slots, state) if with_sources else None
         stack = xp.reshape(state, (1, *state.shape))
         for level, coarse in pairwise(self.levels):
             fine = stack[0, ...]

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.rnn.cells import Cell
-from pint.rnn.kernels import LSTM, kernel
+from pint.rnn.kernels import LSTM
+from pint.rnn.vectors import kernel
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]

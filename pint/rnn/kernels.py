@@ -25,22 +25,20 @@ factor times that number; or `grows`, and then gamma is that number and power2 =
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
+from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from pint.rnn.functions import exp, relative_sigmoid, sigmoid, tanh
+from pint.rnn.products import multiply_in_chain
 from pint.rnn.vectors import (
-    VECTOR_BYTES,
-    exp,
+    borrowed,
     flush_subnormals,
     fused,
-    instruction,
+    kernel,
     lanes,
     load,
     restore_mode,
@@ -48,25 +46,12 @@ from pint.rnn.vectors import (
     splat,
     square_root,
     store,
+    unit,
     wide,
 )
 
 Array = NDArray[Any]
 Vector = Any
-
-# No fused products, reassociation or assumption about NaN beside those that are written out: where
-# compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
-_FASTMATH = {"nsz"}
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with the one set of options that all kernels share."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-
-
-def unit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile as part of the caller."""
-    return njit(inline="always", error_model="numpy", fastmath=_FASTMATH)(function)
 
 
 def bounded_exp(x: float) -> float:
@@ -84,18 +69,6 @@ def _overload_bounded_exp(x: Any) -> Any:
 
 IMPLICIT, CLASSIC, LSTM = 0, 1, 2
 """The cells, as the kernels know them."""
-
-
-@unit
-def _sigmoid(a: Vector) -> Vector:
-    one = splat(a, 1.0)
-    return one / (one + exp(splat(a, 0.0) - a))
-
-
-@unit
-def _tanh(a: Vector) -> Vector:
-    one = splat(a, 1.0)
-    return splat(a, 2.0) / (one + exp(splat(a, -2.0) * a)) - one
 
 
 @unit
@@ -145,11 +118,11 @@ def _gru_point(
         power2 = 2 if grows else factor * steps[b]
         for begin in range(0, H, lanes(like)):
             j = min(begin, H - lanes(like))
-            r = _sigmoid(_gate(gi, gh, bias, like, b, j))
-            z = _sigmoid(_gate(gi, gh, bias, like, b, H + j))
+            r = sigmoid(_gate(gi, gh, bias, like, b, j))
+            z = relative_sigmoid(_gate(gi, gh, bias, like, b, H + j))
             e = load(like, gh, (b, 2 * H + j)) + load(like, bias, (3 * H + j,))
             x = load(like, gi, (b, 2 * H + j)) + load(like, bias, (2 * H + j,))
-            n = _tanh(fused(r, e, x))
+            n = tanh(fused(r, e, x))
             t = z if cell == CLASSIC else one / fused(gamma, one - z, one)
             q = _power(t, power2)
             difference = load(like, u, (b, j)) - n
@@ -179,14 +152,14 @@ def _lstm_point(
             continue
         for begin in range(0, H, lanes(like)):
             j = min(begin, H - lanes(like))
-            i = _sigmoid(_gate(gi, gh, bias, like, b, j))
-            f = _sigmoid(_gate(gi, gh, bias, like, b, H + j))
-            g = _tanh(_gate(gi, gh, bias, like, b, 2 * H + j))
-            o = _sigmoid(_gate(gi, gh, bias, like, b, 3 * H + j))
+            i = sigmoid(_gate(gi, gh, bias, like, b, j))
+            f = relative_sigmoid(_gate(gi, gh, bias, like, b, H + j))
+            g = tanh(_gate(gi, gh, bias, like, b, 2 * H + j))
+            o = sigmoid(_gate(gi, gh, bias, like, b, 3 * H + j))
             q, total, dq, dtotal = _power_and_sum(f, factor * steps[b])
             kept = load(like, u, (b, H + j))
             new = fused(q, kept, total * i * g)
-            h = _tanh(new)
+            h = tanh(new)
             store(new, out, (b, H + j))
             store(o * h, out, (b, j))
             if c.shape[0] > 0:
@@ -346,6 +319,8 @@ def gates_forward(
         New state; overwritten.
     """
     none, mode = np.empty((0, 0), dtype=u.dtype), flush_subnormals()
+    gi, gh, bias, u = borrowed(gi), borrowed(gh), borrowed(bias), borrowed(u)
+    steps, out = borrowed(steps), borrowed(out)
     for i in range(u.shape[0]):
         x, reach = gi[rows[i]], (grows, factor, steps[i])
         _called_evaluate(cell, x, gh[i], bias, u[i], *reach, out[i], none)
@@ -390,6 +365,8 @@ def gates_linearize(
         c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten.
     """
     mode = flush_subnormals()
+    gi, gh, bias, u = borrowed(gi), borrowed(gh), borrowed(bias), borrowed(u)
+    steps, out, coefficients = borrowed(steps), borrowed(out), borrowed(coefficients)
     for i in range(u.shape[0]):
         c = coefficients[slots[i]]
         x, reach = gi[rows[i]], (grows, factor, steps[i])
@@ -427,158 +404,11 @@ def gates_backward(
         Adjoint of the blended state; overwritten.
     """
     mode = flush_subnormals()
+    v, coefficients, steps = borrowed(v), borrowed(coefficients), borrowed(steps)
+    d_gates, d_u = borrowed(d_gates), borrowed(d_u)
     for i in range(v.shape[0]):
         _transpose(cell, v[i], coefficients[slots[i]], steps[i], d_gates[i], d_u[i])
     restore_mode(mode)
-
-
-def _tile_of(num_rows: int, num_vectors: int) -> Any:
-    """Return a function for kernels that computes a tile of out = a @ b.
-
-    The tile, of `num_rows` rows and `num_vectors` vectors, begins at row i and column j; all of it
-    must lie inside. Its sums stay in registers, which compilers do not do by themselves, while k
-    runs through the columns of a and the rows of b. Rows of b and `out` must be contiguous.
-    """
-
-    @instruction
-    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any) -> Any:
-        def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            _build_tile(context, builder, signature.args, values, num_rows, num_vectors)
-            return context.get_dummy_value()
-
-        return types.void(a, b, out, types.intp, types.intp), build
-
-    return tile
-
-
-def _build_tile(
-    context: Any, builder: Any, kinds: Any, values: Any, num_rows: int, num_vectors: int
-) -> None:
-    """Write the instructions of a tile; strides are in bytes."""
-    size = kinds[0].dtype.bitwidth // 8
-    real, integer = context.get_value_type(kinds[0].dtype), ir.IntType(32)
-    vector = ir.VectorType(real, VECTOR_BYTES // size)
-    zero = ir.Constant(vector, None)
-    same_lane = ir.Constant(ir.VectorType(integer, vector.count), None)
-    cg: Any = cgutils
-    a, b, out = (
-        context.make_array(kind)(context, builder, value)
-        for kind, value in zip(kinds[:3], values[:3], strict=True)
-    )
-    stride_a, stride_b, stride_out = (cg.unpack_tuple(builder, x.strides) for x in (a, b, out))
-
-    def number(n: int) -> Any:
-        return context.get_constant(types.intp, n)
-
-    def at(start: Any, index: Any, stride: Any, kind: Any = real) -> Any:
-        return cg.pointer_add(builder, start, builder.mul(index, stride), kind.as_pointer())
-
-    def vectors(start: Any) -> list[Any]:
-        return [at(start, number(c), number(VECTOR_BYTES), vector) for c in range(num_vectors)]
-
-    rows = [builder.add(values[3], number(r)) for r in range(num_rows)]
-    starts = [at(a.data, row, stride_a[0]) for row in rows]
-    panel = at(b.data, values[4], number(size))
-    sums = [[cg.alloca_once_value(builder, zero) for _ in range(num_vectors)] for _ in rows]
-    with cg.for_range(builder, cg.unpack_tuple(builder, b.shape)[0]) as loop:
-        row_of_b = vectors(at(panel, loop.index, stride_b[0]))
-        right = [builder.load(pointer, align=size) for pointer in row_of_b]
-        for start, sums_of_row in zip(starts, sums, strict=True):
-            left = builder.load(at(start, loop.index, stride_a[1]))
-            left = builder.insert_element(zero, left, ir.Constant(integer, 0))
-            left = builder.shuffle_vector(left, zero, same_lane)
-            for total, factor in zip(sums_of_row, right, strict=True):
-                new = builder.fmul(left, factor, flags=("contract",))
-                new = builder.fadd(builder.load(total), new, flags=("contract",))
-                builder.store(new, total)
-    for row, sums_of_row in zip(rows, sums, strict=True):
-        start = at(at(out.data, row, stride_out[0]), values[4], number(size))
-        for total, pointer in zip(sums_of_row, vectors(start), strict=True):
-            builder.store(builder.load(total), pointer, align=size)
-
-
-_TILE_ROWS = {64: 8, 32: 6, 16: 8}[VECTOR_BYTES]
-"""So many rows of two vectors fill a processor's registers."""
-_tile, _narrow_tile = _tile_of(_TILE_ROWS, 2), _tile_of(_TILE_ROWS, 1)
-_wide_row, _row, _narrow_row = _tile_of(1, 12), _tile_of(1, 4), _tile_of(1, 1)
-
-
-@kernel
-def multiply(a: Array, b: Array, out: Array) -> None:
-    """Set out = a @ b, on this thread, tile by tile.
-
-    A panel of b as wide as a tile stays in the cache, so that nothing is copied to another order.
-    For products of the sizes of recurrent layers this takes half the time of OpenBLAS.
-
-    Parameters
-    ----------
-    a : ndarray, shape (M, K)
-        Of any strides.
-    b : ndarray, shape (K, N)
-        Its rows are contiguous.
-    out : ndarray, shape (M, N)
-        Its rows are contiguous; overwritten.
-    """
-    mode = flush_subnormals()
-    _multiply(a, b, out)
-    restore_mode(mode)
-
-
-@kernel
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    rows, columns = out.shape
-    lanes, j = VECTOR_BYTES // out.itemsize, 0
-    if columns < lanes:
-        _multiply_narrow(a, b, out)
-        return
-    if rows < _TILE_ROWS:
-        _multiply_rows(a, b, out)
-        return
-    while columns - j > 0:
-        is_wide = columns - j >= 2 * lanes
-        begin = j if is_wide else min(j, columns - lanes)
-        for i in range(0, rows, _TILE_ROWS):  # the last tile repeats some entries
-            if is_wide:
-                _tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
-            else:
-                _narrow_tile(a, b, out, min(i, rows - _TILE_ROWS), begin)
-        j += 2 * lanes if is_wide else lanes
-
-
-@unit
-def _multiply_rows(a: Array, b: Array, out: Array) -> None:
-    """Multiply row by row; in wide tiles, because additions to one sum wait for each other."""
-    columns, lanes = out.shape[1], VECTOR_BYTES // out.itemsize
-    for i in range(out.shape[0]):
-        j = 0
-        while columns - j > 0:
-            if columns - j >= 12 * lanes:
-                _wide_row(a, b, out, i, j)
-                j += 12 * lanes
-            elif columns - j >= 4 * lanes:
-                _row(a, b, out, i, j)
-                j += 4 * lanes
-            else:
-                _narrow_row(a, b, out, i, min(j, columns - lanes))
-                j += lanes
-
-
-@unit
-def _multiply_in_chain(a: Array, b: Array, out: Array) -> None:
-    """Multiply as `multiply` does; a few rows without a call, whose time would be felt."""
-    if out.shape[0] < _TILE_ROWS and out.shape[1] * out.itemsize >= VECTOR_BYTES:
-        _multiply_rows(a, b, out)
-    else:
-        _multiply(a, b, out)
-
-
-@kernel
-def _multiply_narrow(a: Array, b: Array, out: Array) -> None:
-    out[:] = 0
-    for i in range(a.shape[0]):
-        for k in range(a.shape[1]):
-            for j in range(out.shape[1]):
-                out[i, j] += a[i, k] * b[k, j]
 
 
 @kernel
@@ -609,8 +439,8 @@ def chain_forward(
         As in `gates_linearize`; where `coefficients` has no row, none are evaluated.
     rows, slots : ndarray of int64, shape (n, P)
         Row of each evaluation in `gi`, and in `coefficients`.
-    weight : ndarray, shape (H, G)
-        W_hh transposed.
+    weight : ndarray, shape (H, at least G)
+        W_hh transposed, and columns that are not used.
     u : ndarray, shape (B, W)
         State to begin with.
     g : ndarray, shape (n or 0, B, W)
@@ -626,10 +456,23 @@ def chain_forward(
     first, last : int
         Only sequences ``first:last`` are worked on.
     """
+    gi, weight, bias, u, g = (
+        borrowed(gi),
+        borrowed(weight),
+        borrowed(bias),
+        borrowed(u),
+        borrowed(g),
+    )
+    steps, out, news, coefficients = (
+        borrowed(steps),
+        borrowed(out),
+        borrowed(news),
+        borrowed(coefficients),
+    )
     num_points, num_phases = rows.shape
     hidden = weight.shape[0]
     u = u[first:last]
-    gh = np.empty((u.shape[0], weight.shape[1]), dtype=u.dtype)
+    gh = np.empty((u.shape[0], gi.shape[2]), dtype=u.dtype)
     none, is_noted = np.empty((0, 0), dtype=u.dtype), coefficients.shape[0] > 0
     between = np.empty((num_phases - 1, *u.shape), dtype=u.dtype)
     state, mode = u, flush_subnormals()
@@ -637,7 +480,7 @@ def chain_forward(
     for i in range(num_points):
         for p in range(num_phases):
             new = between[p] if p + 1 < num_phases else out[i, first:last]
-            _multiply_in_chain(seen[:, :hidden], weight, gh)
+            multiply_in_chain(seen[:, :hidden], weight, gh)
             x, own_steps = gi[rows[i, p], first:last], steps[i, p, first:last]
             c = coefficients[slots[i, p], first:last] if is_noted else none
             _evaluate(cell, x, gh, bias, state, grows, factors[p], own_steps, new, c)
@@ -680,8 +523,8 @@ def chain_backward(
     d_above : ndarray, shape (n or 0, P, B, H)
         Adjoints that each evaluation's h gets from the layer above, in the order of time, opposite
         to that of the other arrays; no row is zero.
-    weight : ndarray, shape (G, H)
-        W_hh, its rows in the order of `d_gates`.
+    weight : ndarray, shape (G, at least H)
+        W_hh, its rows in the order of `d_gates`, and columns that are not used.
     steps, slots : ndarray of int64, shapes (n, P, B) and (n, P)
         As in `chain_forward`, in the order in which the steps are transposed.
     out : ndarray, shape (n, B, W)
@@ -691,10 +534,13 @@ def chain_backward(
     first, last : int
         Only sequences ``first:last`` are worked on.
     """
+    w, g, d_above, weight = borrowed(w), borrowed(g), borrowed(d_above), borrowed(weight)
+    steps, coefficients = borrowed(steps), borrowed(coefficients)
+    out, d_gates = borrowed(out), borrowed(d_gates)
     w = w[first:last]
     num_points, num_phases = slots.shape
     batch, width = w.shape
-    num_gates, hidden = weight.shape
+    num_gates, hidden = weight.shape[0], d_gates.shape[3] // 4
     d_seen = np.empty((batch, hidden), dtype=w.dtype)
     v, above, d_u = w, np.empty_like(w), np.empty_like(w)
     between = np.empty_like(w)  # adjoint of the state between two evaluations of a step
@@ -712,7 +558,7 @@ def chain_backward(
             gates = d_gates[num_points - 1 - i, p, first:last]
             c, own_steps = coefficients[slots[i, p], first:last], steps[i, p, first:last]
             _transpose(cell, v, c, own_steps, gates, d_u)
-            _multiply_in_chain(gates[:, :num_gates], weight, d_seen)
+            multiply_in_chain(gates[:, :num_gates], weight, d_seen)
             if has_start:
                 for b in range(batch):
                     for j in range(width):

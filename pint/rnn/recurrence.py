@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.propagator import Propagator, Step
+from pint.rnn.aligned import Factor, empty
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
@@ -17,7 +18,8 @@ from pint.rnn.linearization import (
     Layers,
     RecurrenceLinearization,
     Tape,
-    contiguous,
+    copy_layers,
+    layers_of,
     parts,
     product,
     take,
@@ -209,7 +211,7 @@ class Recurrence(Propagator):
         self._recorded, self._is_projected = None, False
         layers, weights = range(self.options.layers), self.weights
         self._input_weights, self._state_weights = (
-            [np.ascontiguousarray(weights[f"{name}_l{layer}"].T) for layer in layers]
+            [Factor.of(weights[f"{name}_l{layer}"].T) for layer in layers]
             for name in ("weight_ih", "weight_hh")
         )
         self._biases = [
@@ -322,18 +324,21 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
-        tape, noted, start = None, None, u
+        tape, noted, start, states = None, None, u, layers_of(out)
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
-            noted = tape.room("states", out) if out.shape[0] == bound.num_points else None
+            if out.shape[0] == bound.num_points:
+                noted = tape.room("states", out.shape[0] + 1)
+                for layer, own in enumerate(noted):
+                    own[0] = u[layer]
+                states = [own[1:] for own in noted]
         for part in parts(out.shape[0], self.batch * len(table)):
-            right = None if g is None else g[part]
-            self._chain_part(u, right, table, rows[part], steps[part], tape, out[part])
-            if noted is not None:
-                noted[part] = out[part]  # while they are in the cache
+            right, own_states = None if g is None else g[part], [own[part] for own in states]
+            self._chain_part(u, right, table, rows[part], steps[part], tape, own_states)
+            copy_layers(own_states, out[part])  # while they are in the cache
             u = out[part.stop - 1]
         if tape is not None and noted is not None:
-            tape.note_chain(rows[:, 0], start, noted)
+            tape.note_chain(rows[:, 0], noted)
         elif tape is not None:  # one interval of several
             tape.note(rows[:1, 0], start[None])
             tape.note(rows[1:, 0], out[:-1])
@@ -346,10 +351,11 @@ class Recurrence(Propagator):
         rows: NDArray[np.int64],
         steps: NDArray[np.int64],
         tape: Tape | None,
-        out: Array,
+        states: Layers,
     ) -> None:
         """Take some steps, layer after layer, so that each layer's inputs are one product.
 
+        Each layer's states are put in place.
         A chain of finest steps reads each input once: their products are not worth keeping.
         """
         options, batch = self.options, self.batch
@@ -361,18 +367,15 @@ class Recurrence(Propagator):
         for layer in range(options.layers):
             gi, gi_rows = self._input_products(layer, below, rows)
             right = none if g is None else np.ascontiguousarray(g[:, layer])
-            states = contiguous(out, layer)
             is_read = layer + 1 < options.layers
-            shape = (out.shape[0] if is_read else 0, len(table), batch, options.hidden)
-            news = np.empty(shape, dtype=self.dtype)
+            shape = (len(rows) if is_read else 0, len(table), batch, options.hidden)
+            news = empty(shape, self.dtype)
             self.team.share_batch(
                 batch, chain_forward,
-                self.cell.code, gi, gi_rows, self._state_weights[layer], self._biases[layer],
+                self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
                 np.ascontiguousarray(u[layer]), right, self._grows, factors, middles, steps,
-                states, news, rows, none if tape is None else tape.coefficients[layer],
+                states[layer], news, rows, none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
-            if options.layers > 1:
-                out[:, layer] = states
             if is_read:
                 below = news.reshape(-1, batch, options.hidden)
                 if tape is not None:
@@ -409,6 +412,7 @@ class Recurrence(Propagator):
             tape, slots = self._recorded, rows[:, 0]
             self._recorded = None  # it belongs to the linearisation from now on
             missing = np.flatnonzero(~tape.holds(slots, u))
+            tape.forget(slots[missing])
         else:
             tape, slots = self._tape(table, u.shape[0]), np.arange(u.shape[0])
             missing = slots

@@ -1,4 +1,4 @@
-"""A processor's vectors inside Numba's kernels: loads, stores, arithmetic, exp, tiles of products.
+"""A processor's vectors inside Numba's kernels: loads, stores, arithmetic.
 
 Compilers turn plain loops into vector code where they can prove that arrays do not overlap, and
 choose between two versions by addresses where they cannot; loops with many arrays stay scalar.
@@ -10,15 +10,13 @@ Numba's cache notices edits in the file of a kernel only: after one here, touch 
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
@@ -26,6 +24,20 @@ _FEATURES = get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
 _HAS_FMA = bool(_FEATURES.get("fma")) or not any("sse" in name for name in _FEATURES)
 _cg: Any = cgutils
+
+# No fused products, reassociation or assumption about NaN beside those that are written out: where
+# compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
+_FASTMATH = {"nsz"}
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile with the one set of options that all kernels share."""
+    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+
+
+def unit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as part of the caller."""
+    return njit(inline="always", error_model="numpy", fastmath=_FASTMATH)(function)
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -141,12 +153,13 @@ def splat(typing: Any, like: Any, x: Any) -> Any:
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         x = context.cast(builder, values[1], signature.args[1], like.element)
-        return _in_all_lanes(builder, x, context.get_value_type(like))
+        return in_all_lanes(builder, x, context.get_value_type(like))
 
     return like(like, x), build
 
 
-def _in_all_lanes(builder: Any, x: Any, kind: Any) -> Any:
+def in_all_lanes(builder: Any, x: Any, kind: Any) -> Any:
+    """Write a vector with the number x in every element."""
     integer, zeros = ir.IntType(32), ir.Constant(kind, None)
     first = builder.insert_element(zeros, x, ir.Constant(integer, 0))
     same_lane = ir.Constant(ir.VectorType(integer, kind.count), None)
@@ -187,6 +200,29 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any, like
     return _cg.pointer_add(builder, array.data, offset, context.get_value_type(like).as_pointer())
 
 
+@instruction
+def borrowed(typing: Any, array: Any) -> Any:
+    """Return an array that does not count references, for loops that take slices of it.
+
+    Counting takes longer than the arithmetic of a few sequences. For arguments of kernels only,
+    which their callers keep alive: an array made in a kernel goes when its own name is not used any
+    more.
+    """
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return without_owner(builder, context, array, values[0])
+
+    return array(array), build
+
+
+def without_owner(builder: Any, context: Any, kind: Any, array: Any) -> Any:
+    """Return an array that does not know whose memory it is, and counts no references to it."""
+    own = _cg.create_struct_proxy(kind)(context, builder, array)
+    own.meminfo = ir.Constant(own.meminfo.type, None)
+    own.parent = ir.Constant(own.parent.type, None)
+    return own._getvalue()
+
+
 def _binary(symbol: Any, operation: str) -> None:
     """Let an operator work on two vectors."""
 
@@ -219,12 +255,13 @@ def fused(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c of floats or vectors, rounded once on processors that can."""
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _multiply_add(builder, *values)
+        return multiply_add(builder, *values)
 
     return a(a, b, c), build
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Write a b + c."""
     if _HAS_FMA:
         return _call_llvm(builder, "fma", a, b, c)
     return builder.fadd(builder.fmul(a, b), c)
@@ -252,45 +289,25 @@ def square_root(typing: Any, a: Any) -> Any:
     return a(a), build
 
 
-@instruction
-def exp(typing: Any, x: Any) -> Any:
-    """Return exp of a float or a vector, for |x| <= 80 (float32) or 700 (float64), clamped outside.
+def masked_load(builder: Any, place: Any, mask: Any) -> Any:
+    """Return a vector of what lies behind a pointer to one; zero where the mask is not set."""
+    kind = place.type.pointee
+    arguments = place, _alignment(kind), mask, ir.Constant(kind, None)
+    return _call_masked(builder, kind, "load", kind, arguments)
 
-    exp(x) = 2^k exp(r) with k the integer next to x / ln 2, and exp(r) by its Taylor polynomial on
-    |r| <= ln 2 / 2; the remainder is below 5e-9 (degree 7) or 2e-16 (degree 12). Adding 1.5 2^bits
-    rounds x / ln 2 to an integer and leaves it in the low bits of the sum.
-    """
-    element = x.element if isinstance(x, Vector) else x
-    size, bits, degree, limit = (
-        (32, 23, 7, 80.0) if element == types.float32 else (64, 52, 12, 700.0)
-    )
-    high = round(math.log(2) * 2**8) / 2**8  # few bits: k * high is exact
-    low = math.log(2) - high + 2.3190468138462996e-17  # ln 2 beyond float64
 
-    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        (x,) = values
-        integers: Any = ir.IntType(size)
-        if isinstance(x.type, ir.VectorType):
-            integers = ir.VectorType(integers, x.type.count)
+def masked_store(builder: Any, vector: Any, place: Any, mask: Any) -> None:
+    """Write the elements of a vector for which the mask is set."""
+    arguments = vector, place, _alignment(vector.type), mask
+    _call_masked(builder, vector.type, "store", ir.VoidType(), arguments)
 
-        def number(value: float, kind: Any = None) -> Any:
-            kind = kind or x.type
-            is_vector = isinstance(kind, ir.VectorType)
-            value = float(np.float32(value)) if size == 32 and kind is x.type else value
-            return ir.Constant(kind, [value] * kind.count if is_vector else value)
 
-        least, greatest, magic = number(-limit), number(limit), number(1.5 * 2.0**bits)
-        inside = builder.select(builder.fcmp_ordered("<", x, least), least, x)
-        inside = builder.select(builder.fcmp_ordered(">", inside, greatest), greatest, inside)
-        shifted = _multiply_add(builder, inside, number(1 / math.log(2)), magic)
-        k = builder.fsub(shifted, magic)
-        r = _multiply_add(builder, k, number(-high), inside)
-        r = _multiply_add(builder, k, number(-low), r)
-        p = number(1 / math.factorial(degree))
-        for i in range(degree - 1, -1, -1):
-            p = _multiply_add(builder, p, r, number(1 / math.factorial(i)))
-        power = builder.shl(builder.bitcast(shifted, integers), number(bits, integers))
-        scaled = builder.bitcast(builder.add(builder.bitcast(p, integers), power), x.type)
-        return builder.select(builder.fcmp_ordered("ord", x, x), scaled, x)  # NaN stays NaN
+def _alignment(kind: Any) -> Any:
+    return ir.Constant(ir.IntType(32), 4 if isinstance(kind.element, ir.FloatType) else 8)
 
-    return x(x), build
+
+def _call_masked(builder: Any, vector: Any, name: str, result: Any, arguments: Any) -> Any:
+    signature = ir.FunctionType(result, [argument.type for argument in arguments])
+    bits = 8 * int(_alignment(vector).constant)
+    name = f"llvm.masked.{name}.v{vector.count}f{bits}.p0"
+    return builder.call(_cg.get_or_insert_function(builder.module, signature, name), arguments)

@@ -1,0 +1,46 @@
+"""Arrays that begin at cache lines: vectors that lie in two of them take twice as long to load."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+LINE = 64
+"""Bytes of a cache line."""
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array, not initialised, that begins at a cache line."""
+    dtype = np.dtype(dtype)
+    memory = np.empty(prod(shape) * dtype.itemsize + LINE, dtype=np.uint8)
+    begin = -memory.__array_interface__["data"][0] % LINE
+    own: Array = memory[begin : begin + memory.size - LINE].view(dtype).reshape(shape)
+    return own
+
+
+class Factor(NamedTuple):
+    """A matrix on the right of products.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (K, at least N)
+        Its rows, each from a cache line on; the last columns are not its own.
+    width : int
+        N.
+    """
+
+    rows: Array
+    width: int
+
+    @classmethod
+    def of(cls, matrix: Array) -> Factor:
+        """Copy a matrix, shape (K, N)."""
+        height, width = matrix.shape
+        in_line = LINE // matrix.itemsize
+        own = empty((height, -(-width // in_line) * in_line), matrix.dtype)
+        own[:, :width] = matrix
+        return cls(own, width)

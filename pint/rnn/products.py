@@ -1,0 +1,359 @@
+"""Matrix products for kernels: in tiles whose sums stay in a processor's registers.
+
+A tile of the result is a few rows by a few vectors; for each k it takes that many numbers of a, and
+vectors of b, and adds their products. Every entry is summed in the order of k with fused products,
+whatever tile it lies in, so that results do not depend on which rows are multiplied together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numpy.typing import NDArray
+
+from pint.rnn.vectors import (
+    VECTOR_BYTES,
+    flush_subnormals,
+    instruction,
+    kernel,
+    masked_load,
+    masked_store,
+    restore_mode,
+    unit,
+    without_owner,
+)
+
+Array = NDArray[Any]
+_cg: Any = cgutils
+
+PANEL = 4 if VECTOR_BYTES == 64 else 2
+"""Vectors in a row of a tile: with six rows, their sums fill the registers but for a few."""
+_UNROLLED = 4
+_BLOCK = 96
+"""Rows of b that stay in the cache while sums over many rows are made."""
+
+
+@instruction
+def _general(typing: Any, array: Any) -> Any:
+    """Return the same array, its type without a word on its layout: fewer types to compile for.
+
+    It does not count references, see `borrowed`.
+    """
+    kind = types.Array(array.dtype, array.ndim, "A")
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return without_owner(builder, context, array, values[0])
+
+    return kind(array), build
+
+
+class _Tile:
+    """Writes the instructions of one tile of out (+)= a @ b, or of out += a.T @ b.
+
+    Parameters
+    ----------
+    num_rows, num_vectors : int
+        Its size.
+    is_edge : bool
+        The last vector may be cut off.
+    along : {"row", "column", "any"}
+        What lies contiguous in memory of the matrix on the left.
+    """
+
+    def __init__(self, num_rows: int, num_vectors: int, is_edge: bool, along: str) -> None:
+        self.num_rows, self.num_vectors = num_rows, num_vectors
+        self.is_edge, self.along = is_edge, along
+
+    def build(self, context: Any, builder: Any, kinds: Any, values: Any) -> None:
+        """Write them, for arrays a, b, out, a row i, a column j, the range of k, and `adds`."""
+        self.builder, self.size = builder, kinds[0].dtype.bitwidth // 8
+        self.real = context.get_value_type(kinds[0].dtype)
+        self.vector = ir.VectorType(self.real, VECTOR_BYTES // self.size)
+        a, b, out = (
+            context.make_array(kind)(context, builder, value)
+            for kind, value in zip(kinds[:3], values[:3], strict=True)
+        )
+        strides_a, strides_b, strides_out = (
+            _cg.unpack_tuple(builder, array.strides) for array in (a, b, out)
+        )
+        i, j, begin, end, adds = values[3:]
+        step_row, step_k = self._steps(strides_a)
+        first = builder.add(builder.mul(i, step_row), builder.mul(begin, step_k))
+        left = [
+            self._at(a.data, builder.add(first, builder.mul(self._number(r), step_row)))
+            for r in range(self.num_rows)
+        ]
+        column = builder.mul(j, self._number(self.size))
+        right = self._at(b.data, builder.add(column, builder.mul(begin, strides_b[0])))
+        goals = [
+            self._at(out.data, builder.add(column, builder.mul(row, strides_out[0])))
+            for row in (builder.add(i, self._number(r)) for r in range(self.num_rows))
+        ]
+        self.mask = None
+        if self.is_edge:
+            columns = builder.sub(_cg.unpack_tuple(builder, out.shape)[1], j)
+            before = self._number((self.num_vectors - 1) * self.vector.count)
+            self.mask = _first_lanes(builder, builder.sub(columns, before), self.vector.count)
+        sums = self._begin(goals, adds)
+        self._sum(sums, left, right, step_k, strides_b[0], builder.sub(end, begin))
+        for goal, row in zip(goals, sums, strict=True):
+            for c, total in enumerate(row):
+                self._store(builder.load(total), self._at(goal, self._number(c * VECTOR_BYTES)), c)
+
+    def _steps(self, strides: Any) -> tuple[Any, Any]:
+        """Return bytes from row to row of the tile, and from k to k, of the left matrix."""
+        unit_step = self._number(self.size)
+        if self.along == "row":
+            return strides[0], unit_step
+        return (unit_step, strides[0]) if self.along == "column" else (strides[0], strides[1])
+
+    def _begin(self, goals: list[Any], adds: Any) -> list[list[Any]]:
+        """Return places for the sums, zero at first, or what is there already."""
+        zero = ir.Constant(self.vector, None)
+        sums = [
+            [_cg.alloca_once_value(self.builder, zero) for _ in range(self.num_vectors)]
+            for _ in goals
+        ]
+        with self.builder.if_then(adds):
+            for goal, row in zip(goals, sums, strict=True):
+                for c, total in enumerate(row):
+                    place = self._at(goal, self._number(c * VECTOR_BYTES))
+                    self.builder.store(self._load(place, c), total)
+        return sums
+
+    def _sum(
+        self, sums: Any, left: list[Any], right: Any, step_k: Any, step_b: Any, count: Any
+    ) -> None:
+        """Let k run; some at once, so that pointers are moved less often."""
+        builder = self.builder
+        places = [_cg.alloca_once_value(builder, start) for start in left]
+        place_b = _cg.alloca_once_value(builder, right)
+
+        def products(how_many: int) -> None:
+            row_of_b = builder.load(place_b)
+            rows_of_a = [builder.load(place) for place in places]
+            for n in range(how_many):
+                along_a = builder.mul(self._number(n), step_k)
+                start = self._at(row_of_b, builder.mul(self._number(n), step_b))
+                factors = [
+                    self._load(self._at(start, self._number(c * VECTOR_BYTES)), c)
+                    for c in range(self.num_vectors)
+                ]
+                for row, row_sums in zip(rows_of_a, sums, strict=True):
+                    self._add(row_sums, self._at(row, along_a), factors)
+            builder.store(self._at(row_of_b, builder.mul(self._number(how_many), step_b)), place_b)
+            along_a = builder.mul(self._number(how_many), step_k)
+            for place, row in zip(places, rows_of_a, strict=True):
+                builder.store(self._at(row, along_a), place)
+
+        with _cg.for_range(builder, builder.udiv(count, self._number(_UNROLLED))):
+            products(_UNROLLED)
+        with _cg.for_range(builder, builder.urem(count, self._number(_UNROLLED))):
+            products(1)
+
+    def _add(self, row_sums: list[Any], place: Any, factors: list[Any]) -> None:
+        """Add a number of a times vectors of b to a row's sums."""
+        builder, zero, word = self.builder, ir.Constant(self.vector, None), ir.IntType(32)
+        number = builder.load(builder.bitcast(place, self.real.as_pointer()), align=self.size)
+        first = builder.insert_element(zero, number, ir.Constant(word, 0))
+        same_lane = ir.Constant(ir.VectorType(word, self.vector.count), None)
+        number = builder.shuffle_vector(first, zero, same_lane)
+        for total, factor in zip(row_sums, factors, strict=True):
+            new = builder.fmul(number, factor, flags=("contract",))
+            new = builder.fadd(builder.load(total), new, flags=("contract",))
+            builder.store(new, total)
+
+    def _load(self, place: Any, c: int) -> Any:
+        place = self.builder.bitcast(place, self.vector.as_pointer())
+        if self.mask is not None and c == self.num_vectors - 1:
+            return masked_load(self.builder, place, self.mask)
+        return self.builder.load(place, align=self.size)
+
+    def _store(self, value: Any, place: Any, c: int) -> None:
+        place = self.builder.bitcast(place, self.vector.as_pointer())
+        if self.mask is not None and c == self.num_vectors - 1:
+            masked_store(self.builder, value, place, self.mask)
+        else:
+            self.builder.store(value, place, align=self.size)
+
+    def _number(self, n: int) -> Any:
+        return ir.Constant(ir.IntType(64), n)
+
+    def _at(self, start: Any, offset: Any) -> Any:
+        return _cg.pointer_add(self.builder, start, offset, ir.IntType(8).as_pointer())
+
+
+def _first_lanes(builder: Any, count: Any, lanes: int) -> Any:
+    """Return a mask of the first `count` lanes of a vector."""
+    kind, word = ir.VectorType(ir.IntType(64), lanes), ir.IntType(32)
+    each = builder.insert_element(ir.Constant(kind, None), count, ir.Constant(word, 0))
+    each = builder.shuffle_vector(each, each, ir.Constant(ir.VectorType(word, lanes), None))
+    return builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), each)
+
+
+def _tile_of(num_rows: int, num_vectors: int, is_edge: bool, along: str) -> Any:
+    """Return a function for kernels that computes a tile, see `_Tile`."""
+
+    @instruction
+    def tile(
+        typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any, begin: Any, end: Any, adds: Any
+    ) -> Any:
+        def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            own = _Tile(num_rows, num_vectors, is_edge, along)
+            own.build(context, builder, signature.args, values)
+            return context.get_dummy_value()
+
+        integer = types.intp
+        return types.void(a, b, out, integer, integer, integer, integer, types.boolean), build
+
+    return tile
+
+
+def _panel_of(num_rows: int, along: str) -> Any:
+    """Return a function for kernels that computes rows i.. of a panel of out from column j on."""
+    whole = _tile_of(num_rows, PANEL, False, along)
+    edges = [_tile_of(num_rows, n + 1, True, along) for n in range(PANEL)]
+    one, two, three, four = (edges * 4)[:4]
+
+    @unit
+    def panel(
+        a: Array, b: Array, out: Array, i: int, j: int, begin: int, end: int, adds: bool
+    ) -> None:
+        lanes = VECTOR_BYTES // out.itemsize
+        rest = out.shape[1] - j
+        if rest >= PANEL * lanes:
+            whole(a, b, out, i, j, begin, end, adds)
+        elif rest <= lanes:
+            one(a, b, out, i, j, begin, end, adds)
+        elif rest <= 2 * lanes:
+            two(a, b, out, i, j, begin, end, adds)
+        elif rest <= 3 * lanes:
+            three(a, b, out, i, j, begin, end, adds)
+        else:
+            four(a, b, out, i, j, begin, end, adds)
+
+    return panel
+
+
+_six, _four, _one = _panel_of(6, "row"), _panel_of(4, "row"), _panel_of(1, "row")
+_six_across, _four_across, _one_across = (_panel_of(n, "column") for n in (6, 4, 1))
+_wide_row, _row = _tile_of(1, 12, False, "row"), _tile_of(1, 4, False, "row")
+_narrow_row, _row_edge = _tile_of(1, 1, False, "row"), _tile_of(1, 1, True, "row")
+
+
+@kernel
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """Set out = a @ b, on this thread, tile by tile.
+
+    A panel of b as wide as a tile stays in the cache, so that nothing is copied to another order.
+
+    Parameters
+    ----------
+    a : ndarray, shape (M, K)
+        Its rows are contiguous.
+    b : ndarray, shape (K, at least N)
+        Its rows are contiguous; columns after the N-th are not used.
+    out : ndarray, shape (M, N)
+        Its rows are contiguous; overwritten.
+    """
+    mode = flush_subnormals()
+    _multiply(_general(a), _general(b), _general(out))
+    restore_mode(mode)
+
+
+@kernel
+def _multiply(a: Array, b: Array, out: Array) -> None:
+    rows, columns = out.shape
+    depth, width = b.shape[0], PANEL * (VECTOR_BYTES // out.itemsize)
+    if rows < 4:
+        multiply_rows(a, b, out)
+        return
+    # The panels of few rows of b stay in the cache together: rows of `out` can be written whole.
+    strip = 6 if depth <= 32 else rows
+    for begin in range(0, rows, strip):
+        end = min(begin + strip, rows)
+        for j in range(0, columns, width):
+            i = begin
+            while i < end:
+                if end - i >= 6:
+                    _six(a, b, out, i, j, 0, depth, False)
+                    i += 6
+                elif end - i >= 4:
+                    _four(a, b, out, i, j, 0, depth, False)
+                    i += 4
+                else:
+                    _one(a, b, out, i, j, 0, depth, False)
+                    i += 1
+
+
+@unit
+def multiply_rows(a: Array, b: Array, out: Array) -> None:
+    """Multiply row by row; in wide tiles, because additions to one sum wait for each other."""
+    columns, lanes, depth = out.shape[1], VECTOR_BYTES // out.itemsize, b.shape[0]
+    for i in range(out.shape[0]):
+        j = 0
+        while j < columns:
+            if columns - j >= 12 * lanes:
+                _wide_row(a, b, out, i, j, 0, depth, False)
+                j += 12 * lanes
+            elif columns - j >= 4 * lanes:
+                _row(a, b, out, i, j, 0, depth, False)
+                j += 4 * lanes
+            elif columns - j >= lanes:
+                _narrow_row(a, b, out, i, j, 0, depth, False)
+                j += lanes
+            else:
+                _row_edge(a, b, out, i, j, 0, depth, False)
+                j += lanes
+
+
+@unit
+def multiply_in_chain(a: Array, b: Array, out: Array) -> None:
+    """Multiply as `multiply` does; a few rows without a call, whose time would be felt."""
+    if out.shape[0] < 4:
+        multiply_rows(a, b, out)
+    else:
+        _multiply(_general(a), _general(b), _general(out))
+
+
+@kernel
+def add_product(a: Array, b: Array, out: Array) -> None:
+    """Add a.T @ b to `out`, on this thread: the gradient of weights, from many rows.
+
+    Some rows after others, so that those of b stay in the cache.
+
+    Parameters
+    ----------
+    a : ndarray, shape (K, M)
+        Its rows are contiguous.
+    b : ndarray, shape (K, N)
+        Its rows are contiguous.
+    out : ndarray, shape (M, N)
+        Its rows are contiguous; added to.
+    """
+    mode = flush_subnormals()
+    _add_product(_general(a), _general(b), _general(out))
+    restore_mode(mode)
+
+
+@kernel
+def _add_product(a: Array, b: Array, out: Array) -> None:
+    rows, columns = out.shape
+    width = PANEL * (VECTOR_BYTES // out.itemsize)
+    for begin in range(0, b.shape[0], _BLOCK):
+        end = min(begin + _BLOCK, b.shape[0])
+        for j in range(0, columns, width):
+            i = 0
+            while i < rows:
+                if rows - i >= 6:
+                    _six_across(a, b, out, i, j, begin, end, True)
+                    i += 6
+                elif rows - i >= 4:
+                    _four_across(a, b, out, i, j, begin, end, True)
+                    i += 4
+                else:
+                    _one_across(a, b, out, i, j, begin, end, True)
+                    i += 1
