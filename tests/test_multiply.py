@@ -12,13 +12,16 @@ INNER = (0, 1, 4, 5, 33, 64)
 TOLERANCES = pytest.mark.parametrize(
     ("dtype", "tolerance"), [(np.float32, 2e-4), (np.float64, 1e-12)]
 )
-LAYOUTS = pytest.mark.parametrize("layout", ["contiguous", "between other columns"])
+LAYOUTS = pytest.mark.parametrize(
+    "layout", ["contiguous", "between other columns", "rows far apart"]
+)
 
 
 def normal(shape, dtype, layout):
     rows, columns = shape
-    a = np.random.default_rng(rows + columns).standard_normal((rows, columns + 5)).astype(dtype)
-    a = a[:, 2:-3]
+    more = 1000 if layout == "rows far apart" else 5
+    a = np.random.default_rng(rows + columns).standard_normal((rows, columns + more)).astype(dtype)
+    a = a[:, 2 : columns + 2]
     return np.ascontiguousarray(a) if layout == "contiguous" else a
 
 

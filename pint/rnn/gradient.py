@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.rnn.parameters import views
-from pint.rnn.products import add_product
+from pint.rnn.products import add_product, flat, pairs_of
 from pint.rnn.team import Team
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class GradientSums:
     def __init__(self, model: Recurrence) -> None:
         self.model, self.cell = model, model.cell
         hidden, layers = model.options.hidden, range(model.options.layers)
-        # Each matrix transposed, so that rows are long; a row of sums belongs to the inputs' one.
-        widths = [model.options.num_features + 1, *(hidden for _ in layers[1:])]
+        # Each matrix transposed, so that rows are long.
+        widths = [model.options.num_features, *(hidden for _ in layers[1:])]
         columns = self.cell.num_gates * hidden
         self._ih, self._hh = (
             [np.zeros((rows, columns), dtype=model.dtype) for rows in heights]
@@ -39,44 +39,44 @@ class GradientSums:
         self._sums = [np.zeros(4 * hidden, dtype=model.dtype) for _ in layers]
 
     def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: Team) -> None:
-        """Add the products of some rows, points and sequences of one layer.
+        """Add the products of some points and sequences of one layer.
 
         Parameters
         ----------
         layer : int
             Whose gates.
-        x : ndarray, shape (rows, F + 1) or (rows, H)
-            What they read from below; a one is behind each input of the first layer.
-        seen : ndarray, shape (rows, H)
+        x : ndarray, shape (n, B, F) or (n, B, H)
+            What they read from below.
+        seen : ndarray, shape (n, B, H)
             The h that they saw.
-        d_gates : ndarray, shape (rows, 4 H)
+        d_gates : ndarray, shape (n, B, 4 H)
             Their adjoints.
         team : Team
             Threads that share the work.
         """
-        d_input = self.cell.input_gates(d_gates)
-        _add(x, d_input, self._ih[layer], team)
+        _add(x, self.cell.input_gates(d_gates), self._ih[layer], team)
         _add(seen, self.cell.state_gates(d_gates), self._hh[layer], team)
-        done = d_input.shape[1] if layer == 0 else 0  # with the inputs' ones
-        rest = d_gates[:, : d_gates.shape[1] - done]
-        if rest.shape[1]:
-            self._sums[layer][: rest.shape[1]] += np.ones(rest.shape[0], rest.dtype) @ rest
+        rows = flat(d_gates)
+        self._sums[layer] += np.ones(rows.shape[0], rows.dtype) @ rows
 
-    def flat(self) -> Array:
+    def total(self) -> Array:
         """Return the gradient in the order of the model's parameters, (num_parameters,); new."""
-        flat, cell = np.empty_like(self.model.parameters), self.cell
-        tensors = views(flat, self.model.shapes)
+        total, cell = np.empty_like(self.model.parameters), self.cell
+        tensors = views(total, self.model.shapes)
         for layer, (ih, hh, sums) in enumerate(zip(self._ih, self._hh, self._sums, strict=True)):
-            if layer == 0:
-                sums[sums.size - ih.shape[1] :] = ih[-1]
-                ih = ih[:-1]
             tensors[f"weight_ih_l{layer}"][...] = ih.T
             tensors[f"weight_hh_l{layer}"][...] = cell.torch_rows(hh.T)
             tensors[f"bias_ih_l{layer}"][...] = cell.input_gates(sums)
             tensors[f"bias_hh_l{layer}"][...] = cell.torch_rows(cell.state_gates(sums))
-        return flat
+        return total
 
 
 def _add(a: Array, b: Array, out: Array, team: Team) -> None:
-    """Add a.T @ b, the rows of `out` shared by threads that have at least so many each."""
-    team.share(out.shape[0], lambda own: add_product(a[:, own], b, out[own]), least=16)
+    """Add a.T @ b of all points; threads share the rows of `out`, if each has so many."""
+    pairs = pairs_of(a, b)
+
+    def add(own: slice) -> None:
+        for left, right in pairs:
+            add_product(left[:, own], right, out[own])
+
+    team.share(out.shape[0], add, least=16)

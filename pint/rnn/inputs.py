@@ -9,10 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Step
+from pint.rnn.products import is_flat
 from pint.rnn.schedule import Phase
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
+
+
+WIDE = 64
+"""With so many features and sequences inputs are read where they are, one point at a time."""
 
 
 class BoundInputs:
@@ -36,9 +41,7 @@ class BoundInputs:
     Attributes
     ----------
     rows : ndarray, shape (k, B, F)
-        The inputs; those of finest steps first. A view of the following.
-    rows_and_one : ndarray, shape (k, B, F + 1)
-        The same with a one behind each: products with it have sums in them too.
+        The inputs; those of finest steps first. Read only: wide ones may be those of `x`.
     num_points : int
         Number of finest steps among them.
 
@@ -61,7 +64,7 @@ class BoundInputs:
         if windows is None:
             self._row_of[1] = np.arange(-1, self.num_steps)  # -1: there is no step 0
             self.num_points = self.num_steps
-            self._keep(x.swapaxes(0, 1), dtype)
+            self.rows = _kept(x.swapaxes(0, 1), dtype)
             return
         last, length = windows.T
         if np.any((length < 1) | (last < length) | (last > self.num_steps)):
@@ -69,17 +72,12 @@ class BoundInputs:
         blocks = [
             self._block(x, mask, windows, n) for n in np.bincount(length).nonzero()[0].tolist()
         ]
-        none = np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
-        self._keep(blocks[0] if len(blocks) == 1 else np.concatenate([none, *blocks]), dtype)
+        if len(blocks) == 1:
+            self.rows = _kept(blocks[0], dtype)
+        else:
+            none = np.zeros((0, self.batch, x.shape[2]), dtype=dtype)
+            self.rows = np.concatenate([none, *blocks], dtype=dtype, casting="same_kind")
         self.num_points = int((self._row_of[1] >= 0).sum()) if 1 in self._row_of else 0
-
-    def _keep(self, rows: Array, dtype: Any) -> None:
-        """Copy the inputs, shape (k, B, F)."""
-        count, batch, width = rows.shape
-        self.rows_and_one = np.empty((count, batch, width + 1), dtype=dtype)
-        self.rows_and_one[..., width] = 1
-        self.rows = self.rows_and_one[..., :width]
-        self.rows[...] = rows
 
     def _block(
         self, x: Array, mask: NDArray[np.bool_] | None, windows: Indices, length: int
@@ -93,8 +91,9 @@ class BoundInputs:
         row_of[last] = begin + np.arange(last.size)
         self._row_of[int(length)] = row_of
         if length == 1:
-            points: Array = x[:, last - 1].swapaxes(0, 1)
-            return points
+            is_range = last.size == last[-1] - last[0] + 1
+            points = x[:, last[0] - 1 : last[-1]] if is_range else x[:, last - 1]
+            return points.swapaxes(0, 1)
         if mask is None:
             # One after another, so that rounding does not depend on how many windows there are.
             total = reduce(np.add, (x[:, last - length + index] for index in range(length)))
@@ -147,6 +146,15 @@ class BoundInputs:
             end = last - phase.end
             steps[:, index] = self._counts[end] - self._counts[end - phase.span]
         return steps
+
+
+def _kept(rows: Array, dtype: Any) -> Array:
+    """Return inputs, (k, B, F), in memory of their own; as they are where a copy costs too much."""
+    _, batch, width = rows.shape
+    is_costly = width >= WIDE and (batch >= WIDE or is_flat(rows))
+    if is_costly and rows.dtype == dtype and rows.strides[2] == rows.itemsize:
+        return rows
+    return np.array(rows, dtype=dtype, order="C")
 
 
 @lru_cache(maxsize=8)

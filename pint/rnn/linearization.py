@@ -13,7 +13,7 @@ from pint.rnn.aligned import Factor, empty
 from pint.rnn.diagonal import own_weights, step_diagonals
 from pint.rnn.gradient import GradientSums
 from pint.rnn.kernels import chain_backward, gates_backward
-from pint.rnn.products import multiply
+from pint.rnn.products import is_flat, multiply, pairs_of
 from pint.rnn.schedule import Phase
 from pint.rnn.team import Team
 
@@ -222,7 +222,7 @@ class RecurrenceLinearization(Linearization):
         steps = np.arange(w.shape[0])
         for part in parts(w.shape[0], self.model.batch):
             self._backward(w[part], steps[part], gradient)
-        return gradient.flat()
+        return gradient.total()
 
     def release(self) -> None:
         """Give the tape back to the model, which uses its memory again."""
@@ -245,7 +245,7 @@ class RecurrenceLinearization(Linearization):
             copy_layers(own, out[part])  # while they are in the cache
             w = out[part.stop - 1]
         if gradient is not None:
-            self._chained = gradient.flat(), first, states
+            self._chained = gradient.total(), first, states
 
     def _chain_part(
         self,
@@ -347,17 +347,17 @@ class RecurrenceLinearization(Linearization):
         num_phases, hidden = len(self.tape.table), self.model.options.hidden
         slots = self.slots[steps] * num_phases + index
         if layer == 0:
-            x = take(self._inputs, self.rows[steps, index])  # a one behind each
+            x = take(self._inputs, self.rows[steps, index])
         else:
             x = take(self.tape.news[layer - 1], slots)
         if index == 0:
             states = self.tape.chained(layer, self.slots[steps])
             seen = take(self.u, steps)[:, layer] if states is None else states
-            seen = np.ascontiguousarray(seen[:, :, :hidden])
+            seen = seen[:, :, :hidden]
+            seen = seen if is_flat(seen) else np.ascontiguousarray(seen)
         else:
             seen = take(self.tape.news[layer], slots - 1)
-        x, seen = x.reshape(-1, x.shape[-1]), seen.reshape(-1, hidden)
-        gradient.add(layer, x, seen, d_gates.reshape(-1, 4 * hidden), self.model.team)
+        gradient.add(layer, x, seen, d_gates, self.model.team)
         if layer == 0 and self.model.input_gradient is not None and np.all(self.step.num_fine == 1):
             d_x = product(self.cell.input_gates(d_gates), self.W_ih[0], self.model.team)
             last = np.atleast_1d(self.step.last)[steps]
@@ -366,21 +366,26 @@ class RecurrenceLinearization(Linearization):
     @property
     def _inputs(self) -> Array:
         assert self.model.bound is not None  # bound since the steps were linearised
-        return self.model.bound.rows_and_one
+        return self.model.bound.rows
 
 
 def product(a: Array, b: Factor, team: Team, out: Array | None = None) -> Array:
-    """Return a @ b for a of shape (n, B, K), as one matrix product, shape (n, B, N).
+    """Return a @ b for a of shape (n, B, K), as one product if a allows that, shape (n, B, N).
 
     The result is `out` if that has its shape, and new otherwise.
     """
-    n, batch, width = a.shape
-    shape = (n, batch, b.width)
+    shape = (*a.shape[:2], b.width)
     if out is None or out.shape != shape:
         out = empty(shape, a.dtype)
-    flat = a.reshape(n * batch, width)  # a view, also of columns of a contiguous array
-    rows = out.reshape(n * batch, b.width)
-    team.share(n * batch, lambda own: multiply(flat[own], b.rows, rows[own]), least=64)
+    if out.size == 0:
+        return out
+    pairs = pairs_of(a, out)
+
+    def multiply_rows(own: slice) -> None:
+        for left, rows in pairs:
+            multiply(left[own], b.rows, rows[own])
+
+    team.share(pairs[0][0].shape[0], multiply_rows, least=64)
     return out
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,10 +20,14 @@ from pint.rnn.vectors import (
     flush_subnormals,
     instruction,
     kernel,
+    lanes,
+    load,
     masked_load,
     masked_store,
     restore_mode,
+    store,
     unit,
+    wide,
     without_owner,
 )
 
@@ -32,8 +37,10 @@ _cg: Any = cgutils
 PANEL = 4 if VECTOR_BYTES == 64 else 2
 """Vectors in a row of a tile: with six rows, their sums fill the registers but for a few."""
 _UNROLLED = 4
-_BLOCK = 96
-"""Rows of b that stay in the cache while sums over many rows are made."""
+_BLOCK = 128
+"""Rows of b, at most, that stay in the cache while sums over many rows are made."""
+_FAR = 2048
+"""Bytes from row to row."""
 
 
 @instruction
@@ -222,15 +229,15 @@ def _panel_of(num_rows: int, along: str) -> Any:
     def panel(
         a: Array, b: Array, out: Array, i: int, j: int, begin: int, end: int, adds: bool
     ) -> None:
-        lanes = VECTOR_BYTES // out.itemsize
+        in_vector = VECTOR_BYTES // out.itemsize
         rest = out.shape[1] - j
-        if rest >= PANEL * lanes:
+        if rest >= PANEL * in_vector:
             whole(a, b, out, i, j, begin, end, adds)
-        elif rest <= lanes:
+        elif rest <= in_vector:
             one(a, b, out, i, j, begin, end, adds)
-        elif rest <= 2 * lanes:
+        elif rest <= 2 * in_vector:
             two(a, b, out, i, j, begin, end, adds)
-        elif rest <= 3 * lanes:
+        elif rest <= 3 * in_vector:
             three(a, b, out, i, j, begin, end, adds)
         else:
             four(a, b, out, i, j, begin, end, adds)
@@ -292,22 +299,22 @@ def _multiply(a: Array, b: Array, out: Array) -> None:
 @unit
 def multiply_rows(a: Array, b: Array, out: Array) -> None:
     """Multiply row by row; in wide tiles, because additions to one sum wait for each other."""
-    columns, lanes, depth = out.shape[1], VECTOR_BYTES // out.itemsize, b.shape[0]
+    columns, in_vector, depth = out.shape[1], VECTOR_BYTES // out.itemsize, b.shape[0]
     for i in range(out.shape[0]):
         j = 0
         while j < columns:
-            if columns - j >= 12 * lanes:
+            if columns - j >= 12 * in_vector:
                 _wide_row(a, b, out, i, j, 0, depth, False)
-                j += 12 * lanes
-            elif columns - j >= 4 * lanes:
+                j += 12 * in_vector
+            elif columns - j >= 4 * in_vector:
                 _row(a, b, out, i, j, 0, depth, False)
-                j += 4 * lanes
-            elif columns - j >= lanes:
+                j += 4 * in_vector
+            elif columns - j >= in_vector:
                 _narrow_row(a, b, out, i, j, 0, depth, False)
-                j += lanes
+                j += in_vector
             else:
                 _row_edge(a, b, out, i, j, 0, depth, False)
-                j += lanes
+                j += in_vector
 
 
 @unit
@@ -335,25 +342,60 @@ def add_product(a: Array, b: Array, out: Array) -> None:
         Its rows are contiguous; added to.
     """
     mode = flush_subnormals()
-    _add_product(_general(a), _general(b), _general(out))
+    # Rows far from one another are brought together: else each lies in another page of memory.
+    room = np.empty((_BLOCK if a.strides[0] >= _FAR else 0, a.shape[1]), dtype=out.dtype)
+    _add_product(_general(a), _general(b), _general(out), room)
     restore_mode(mode)
 
 
 @kernel
-def _add_product(a: Array, b: Array, out: Array) -> None:
+def _add_product(a: Array, b: Array, out: Array, room: Array) -> None:
     rows, columns = out.shape
     width = PANEL * (VECTOR_BYTES // out.itemsize)
-    for begin in range(0, b.shape[0], _BLOCK):
-        end = min(begin + _BLOCK, b.shape[0])
+    num_blocks = (b.shape[0] + _BLOCK - 1) // _BLOCK
+    for block in range(num_blocks):
+        begin, end = block * b.shape[0] // num_blocks, (block + 1) * b.shape[0] // num_blocks
+        left, right, count = a[begin:end], b[begin:end], end - begin
+        if room.shape[0] > 0:
+            _copy_rows(left, room)
+            left = _general(room)
         for j in range(0, columns, width):
             i = 0
             while i < rows:
                 if rows - i >= 6:
-                    _six_across(a, b, out, i, j, begin, end, True)
+                    _six_across(left, right, out, i, j, 0, count, True)
                     i += 6
                 elif rows - i >= 4:
-                    _four_across(a, b, out, i, j, begin, end, True)
+                    _four_across(left, right, out, i, j, 0, count, True)
                     i += 4
                 else:
-                    _one_across(a, b, out, i, j, begin, end, True)
+                    _one_across(left, right, out, i, j, 0, count, True)
                     i += 1
+
+
+@unit
+def _copy_rows(a: Array, out: Array) -> None:
+    rows, columns = a.shape
+    like = wide(a)
+    for k in range(rows):
+        if columns < lanes(like):
+            out[k, :columns] = a[k]
+        else:
+            for i in range(0, columns, lanes(like)):
+                j = min(i, columns - lanes(like))
+                store(load(like, a, (k, j)), out, (k, j))
+
+
+def is_flat(a: Array) -> bool:
+    """Tell whether points and sequences, the first two axes, can be one axis of a view."""
+    return a.shape[0] < 2 or a.shape[1] < 2 or bool(a.strides[0] == a.shape[1] * a.strides[1])
+
+
+def flat(a: Array) -> Array:
+    """Return a view with one axis of points and sequences."""
+    return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
+
+
+def pairs_of(a: Array, b: Array) -> list[tuple[Array, Array]]:
+    """Return matrices of as many points at once as possible, of two arrays (n, B, ...)."""
+    return [(flat(a), flat(b))] if is_flat(a) and is_flat(b) else list(zip(a, b, strict=True))

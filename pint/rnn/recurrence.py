@@ -183,7 +183,8 @@ class Recurrence(Propagator):
         Parameters
         ----------
         x : ndarray, shape (B, T, num_features)
-            Sequences; element ``x[:, i - 1]`` belongs to finest step i.
+            Sequences; element ``x[:, i - 1]`` belongs to finest step i. Wide ones are not copied:
+            leave them as they are while they are bound.
         windows : ndarray of int64, shape (k, 2), optional
             Inputs that this rank needs (see `input_windows`); the inputs of all finest steps, and
             no averages, if left out.

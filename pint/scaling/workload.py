@@ -290,7 +290,7 @@ def training_run(
         raise ValueError(f"groups must divide the batch, {batch}, got {groups}")
     a, item = network.architecture, network.parameters.itemsize
     size = a.num_states * (batch // groups) * a.state_width * item
-    kept = a.num_features + 1 + CELLS[a.cell].num_gates * a.hidden  # an input, a one, products
+    kept = a.num_features + CELLS[a.cell].num_gates * a.hidden  # an input, and products
     tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
     return Run(
         num_steps=steps,
