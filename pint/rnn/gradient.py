@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.rnn.inputs import WIDE
 from pint.rnn.parameters import views
 from pint.rnn.products import add_product, flat, pairs_of
 from pint.rnn.team import Team
@@ -29,13 +30,15 @@ class GradientSums:
     def __init__(self, model: Recurrence) -> None:
         self.model, self.cell = model, model.cell
         hidden, layers = model.options.hidden, range(model.options.layers)
-        # Each matrix transposed, so that rows are long.
-        widths = [model.options.num_features, *(hidden for _ in layers[1:])]
-        columns = self.cell.num_gates * hidden
-        self._ih, self._hh = (
-            [np.zeros((rows, columns), dtype=model.dtype) for rows in heights]
-            for heights in (widths, [hidden] * len(widths))
-        )
+        # Each matrix transposed, so that rows are long, but for that of wide inputs.
+        num_features, columns = model.options.num_features, self.cell.num_gates * hidden
+        self._is_wide = num_features >= WIDE
+        shapes = [(num_features, columns), *((hidden, columns) for _ in layers[1:])]
+        self._hh = [np.zeros((hidden, columns), dtype=model.dtype) for _ in layers]
+        self._ih = [
+            np.zeros(shape[::-1] if self._is_wide and layer == 0 else shape, dtype=model.dtype)
+            for layer, shape in enumerate(shapes)
+        ]
         self._sums = [np.zeros(4 * hidden, dtype=model.dtype) for _ in layers]
 
     def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: Team) -> None:
@@ -54,7 +57,9 @@ class GradientSums:
         team : Team
             Threads that share the work.
         """
-        _add(x, self.cell.input_gates(d_gates), self._ih[layer], team)
+        d_input = self.cell.input_gates(d_gates)
+        pair = (d_input, x) if self._is_wide and layer == 0 else (x, d_input)
+        _add(*pair, self._ih[layer], team)
         _add(seen, self.cell.state_gates(d_gates), self._hh[layer], team)
         rows = flat(d_gates)
         self._sums[layer] += np.ones(rows.shape[0], rows.dtype) @ rows
@@ -64,7 +69,7 @@ class GradientSums:
         total, cell = np.empty_like(self.model.parameters), self.cell
         tensors = views(total, self.model.shapes)
         for layer, (ih, hh, sums) in enumerate(zip(self._ih, self._hh, self._sums, strict=True)):
-            tensors[f"weight_ih_l{layer}"][...] = ih.T
+            tensors[f"weight_ih_l{layer}"][...] = ih if self._is_wide and layer == 0 else ih.T
             tensors[f"weight_hh_l{layer}"][...] = cell.torch_rows(hh.T)
             tensors[f"bias_ih_l{layer}"][...] = cell.input_gates(sums)
             tensors[f"bias_hh_l{layer}"][...] = cell.torch_rows(cell.state_gates(sums))

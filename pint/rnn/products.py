@@ -343,7 +343,8 @@ def add_product(a: Array, b: Array, out: Array) -> None:
     """
     mode = flush_subnormals()
     # Rows far from one another are brought together: else each lies in another page of memory.
-    room = np.empty((_BLOCK if a.strides[0] >= _FAR else 0, a.shape[1]), dtype=out.dtype)
+    width = PANEL * (VECTOR_BYTES // out.itemsize)
+    room = np.empty((_BLOCK if b.strides[0] >= _FAR else 0, width), dtype=out.dtype)
     _add_product(_general(a), _general(b), _general(out), room)
     restore_mode(mode)
 
@@ -355,21 +356,22 @@ def _add_product(a: Array, b: Array, out: Array, room: Array) -> None:
     num_blocks = (b.shape[0] + _BLOCK - 1) // _BLOCK
     for block in range(num_blocks):
         begin, end = block * b.shape[0] // num_blocks, (block + 1) * b.shape[0] // num_blocks
-        left, right, count = a[begin:end], b[begin:end], end - begin
-        if room.shape[0] > 0:
-            _copy_rows(left, room)
-            left = _general(room)
+        left, count = a[begin:end], end - begin
         for j in range(0, columns, width):
+            right, goal = b[begin:end, j : j + width], out[:, j : j + width]
+            if room.shape[0] > 0:
+                _copy_rows(right, room)
+                right = _general(room)
             i = 0
             while i < rows:
                 if rows - i >= 6:
-                    _six_across(left, right, out, i, j, 0, count, True)
+                    _six_across(left, right, goal, i, 0, 0, count, True)
                     i += 6
                 elif rows - i >= 4:
-                    _four_across(left, right, out, i, j, 0, count, True)
+                    _four_across(left, right, goal, i, 0, 0, count, True)
                     i += 4
                 else:
-                    _one_across(left, right, out, i, j, 0, count, True)
+                    _one_across(left, right, goal, i, 0, 0, count, True)
                     i += 1
 
 
