@@ -176,12 +176,20 @@ def test_memory_counts_what_is_kept_of_bound_inputs(levels, cell):
     solver = NetworkSolver(network, 64, workload.options, workload.backward)
     solver.loss_and_gradient(rng.standard_normal((3, 64, 2), dtype=np.float32), np.array([0, 1, 2]))
     model = solver.sweep.model
-    kept = model.bound.rows_and_one.nbytes + model._projected.nbytes
+    kept = model.bound.rows.nbytes + model._projected.nbytes
     bare = replace(workload.run(), input_bytes=0)
     with_inputs, without = (
         Schedule.of(run, 1).programs[0].num_bytes for run in (workload.run(), bare)
     )
     assert with_inputs - without == kept
+
+
+def test_memory_of_wide_inputs_that_are_read_where_they_are():
+    counted = [
+        GRUWorkload(steps=8, levels=1, batch=batch, features=64, hidden=5).run().input_bytes
+        for batch in (63, 64)
+    ]
+    assert counted == [63 * 4 * (64 + 15), 64 * 4 * 15]
 
 
 def test_refuses_what_is_not_known_beforehand():

@@ -119,8 +119,8 @@ class BoundInputs:
         """
         last = np.atleast_1d(step.last)
         rows = np.empty((last.size, len(table)), dtype=np.int64)
-        for index, phase in enumerate(table):
-            rows[:, index] = self._rows(last - phase.read, phase.length)
+        for length, own, back in _reads(table):
+            rows[:, own] = self._rows(last[:, None] - back, length)
         return rows
 
     def _rows(self, read: Indices, length: int) -> Indices:
@@ -148,13 +148,30 @@ class BoundInputs:
         return steps
 
 
+def is_read_in_place(batch: int, num_features: int, flat: bool = False) -> bool:
+    """Tell whether inputs that follow one another in memory as they are read are not copied."""
+    return num_features >= WIDE and (batch >= WIDE or flat)
+
+
 def _kept(rows: Array, dtype: Any) -> Array:
     """Return inputs, (k, B, F), in memory of their own; as they are where a copy costs too much."""
-    _, batch, width = rows.shape
-    is_costly = width >= WIDE and (batch >= WIDE or is_flat(rows))
-    if is_costly and rows.dtype == dtype and rows.strides[2] == rows.itemsize:
+    if (
+        is_read_in_place(*rows.shape[1:], is_flat(rows))
+        and rows.dtype == dtype
+        and rows.strides[2] == rows.itemsize
+    ):
         return rows
     return np.array(rows, dtype=dtype, order="C")
+
+
+@lru_cache(maxsize=64)
+def _reads(table: tuple[Phase, ...]) -> tuple[tuple[int, Indices, Indices], ...]:
+    """Return, for each length of means, which evaluations read it, and how far back from `last`."""
+    lengths, back = (
+        np.array([getattr(phase, name) for phase in table]) for name in ("length", "read")
+    )
+    places = [(n, np.flatnonzero(lengths == n)) for n in np.unique(lengths).tolist()]
+    return tuple((n, own, back[own]) for n, own in places)
 
 
 @lru_cache(maxsize=8)

@@ -265,6 +265,8 @@ class Recurrence(Propagator):
         slots: NDArray[np.int64],
     ) -> Layers:
         """Go through the gate evaluations of a step; put their derivatives on a tape."""
+        if u.shape[0] < len(table):  # fewer calls of kernels
+            return self._one_by_one(u, table, rows, steps, tape, slots)
         states = [np.ascontiguousarray(u[:, layer]) for layer in range(self.options.layers)]
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
@@ -280,6 +282,24 @@ class Recurrence(Propagator):
             seen = new
             if not phase.is_middle:
                 states = new
+        return states
+
+    def _one_by_one(
+        self,
+        u: Array,
+        table: tuple[Phase, ...],
+        rows: NDArray[np.int64],
+        steps: NDArray[np.int64],
+        tape: Tape | None,
+        slots: NDArray[np.int64],
+    ) -> Layers:
+        """Do as `_run` does, one step after another, in compiled loops over its evaluations."""
+        states = [np.empty_like(u[:, layer]) for layer in range(self.options.layers)]
+        at = slots[:, None] * len(table) + np.arange(len(table))
+        for i in range(u.shape[0]):
+            one = slice(i, i + 1)
+            own = [layer[one] for layer in states]
+            self._chain_part(u[i], None, table, rows[one], steps[one], tape, at[one], own)
         return states
 
     def _gates(
@@ -335,7 +355,8 @@ class Recurrence(Propagator):
                 states = [own[1:] for own in noted]
         for part in parts(out.shape[0], self.batch * len(table)):
             right, own_states = None if g is None else g[part], [own[part] for own in states]
-            self._chain_part(u, right, table, rows[part], steps[part], tape, own_states)
+            read = rows[part]  # a finest step has its slot where its input is
+            self._chain_part(u, right, table, read, steps[part], tape, read, own_states)
             copy_layers(own_states, out[part])  # while they are in the cache
             u = out[part.stop - 1]
         if tape is not None and noted is not None:
@@ -352,12 +373,13 @@ class Recurrence(Propagator):
         rows: NDArray[np.int64],
         steps: NDArray[np.int64],
         tape: Tape | None,
+        at: NDArray[np.int64],
         states: Layers,
     ) -> None:
         """Take some steps, layer after layer, so that each layer's inputs are one product.
 
-        Each layer's states are put in place.
-        A chain of finest steps reads each input once: their products are not worth keeping.
+        Each layer's states are put in place, and derivatives in these rows, (n, P), of a tape. A
+        chain of finest steps reads each input once: their products are not worth keeping.
         """
         options, batch = self.options, self.batch
         factors = np.array([phase.factor for phase in table])
@@ -369,18 +391,19 @@ class Recurrence(Propagator):
             gi, gi_rows = self._input_products(layer, below, rows)
             right = none if g is None else np.ascontiguousarray(g[:, layer])
             is_read = layer + 1 < options.layers
-            shape = (len(rows) if is_read else 0, len(table), batch, options.hidden)
+            is_kept = tape is not None and (is_read or len(table) > 1)
+            shape = (len(rows) if is_read or is_kept else 0, len(table), batch, options.hidden)
             news = empty(shape, self.dtype)
             self.team.share_batch(
                 batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
                 np.ascontiguousarray(u[layer]), right, self._grows, factors, middles, steps,
-                states[layer], news, rows, none if tape is None else tape.coefficients[layer],
+                states[layer], news, at, none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
             if is_read:
                 below = news.reshape(-1, batch, options.hidden)
-                if tape is not None:
-                    tape.news[layer][rows[:, 0]] = news[:, 0]
+            if tape is not None and is_kept:
+                tape.news[layer][at.reshape(-1)] = news.reshape(-1, batch, options.hidden)
 
     @property
     def _grows(self) -> bool:

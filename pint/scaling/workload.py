@@ -13,6 +13,7 @@ from pint.mgrit.solver import MGRIT
 from pint.models.heat import Heat
 from pint.options import MGRITOptions, at_least
 from pint.rnn.cells import CELLS, CellName
+from pint.rnn.inputs import is_read_in_place
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.schedule import CoarseStep
@@ -291,6 +292,8 @@ def training_run(
     a, item = network.architecture, network.parameters.itemsize
     size = a.num_states * (batch // groups) * a.state_width * item
     kept = a.num_features + CELLS[a.cell].num_gates * a.hidden  # an input, and products
+    if not forward.factors(steps) and is_read_in_place(batch // groups, a.num_features):
+        kept -= a.num_features
     tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
     return Run(
         num_steps=steps,
