@@ -155,11 +155,9 @@ def is_read_in_place(batch: int, num_features: int, flat: bool = False) -> bool:
 
 def _kept(rows: Array, dtype: Any) -> Array:
     """Return inputs, (k, B, F), in memory of their own; as they are where a copy costs too much."""
-    if (
-        is_read_in_place(*rows.shape[1:], is_flat(rows))
-        and rows.dtype == dtype
-        and rows.strides[2] == rows.itemsize
-    ):
+    _, batch, width = rows.shape
+    fits = rows.dtype == dtype and rows.strides[2] == rows.itemsize
+    if fits and is_read_in_place(batch, width, is_flat(rows)):
         return rows
     return np.array(rows, dtype=dtype, order="C")
 
