@@ -44,3 +44,19 @@ class Factor(NamedTuple):
         own = empty((height, -(-width // in_line) * in_line), matrix.dtype)
         own[:, :width] = matrix
         return cls(own, width)
+
+
+class Rooms:
+    """Memory under names that is used again: fresh memory costs as much as working on it."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Array] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array, not initialised, in the memory of that name: the last one's is gone."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        held = self._held.get(name)
+        if held is None or held.size < size:
+            held = self._held[name] = empty((size,), np.uint8)
+        own: Array = held[:size].view(dtype).reshape(shape)
+        return own

@@ -263,7 +263,7 @@ class RecurrenceLinearization(Linearization):
         none = np.empty((0, batch, 0), dtype=w.dtype)
         d_above = np.empty((0, *shape[1:], hidden), dtype=w.dtype)
         for layer in range(w.shape[0] - 1, -1, -1):
-            d_gates = empty((*shape, 4 * hidden), w.dtype)
+            d_gates = self.model.rooms.get("gates", (*shape, 4 * hidden), w.dtype)
             self.model.team.share_batch(
                 batch, chain_backward, self.cell.code, np.ascontiguousarray(w[layer]),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
@@ -272,7 +272,9 @@ class RecurrenceLinearization(Linearization):
             )  # fmt: skip
             if layer > 0:
                 flat = self.cell.input_gates(d_gates.reshape(-1, batch, 4 * hidden))
-                d_above = product(flat, self.W_ih[layer], self.model.team).reshape(*shape, hidden)
+                room = self.model.rooms.get("above", (*flat.shape[:2], hidden), w.dtype)
+                d_above = product(flat, self.W_ih[layer], self.model.team, room)
+                d_above = d_above.reshape(*shape, hidden)
             if gradient is not None:
                 for index in range(len(table)):
                     in_time = steps[::-1]
@@ -310,7 +312,7 @@ class RecurrenceLinearization(Linearization):
         d_input: Array | None = None
         for layer in range(num_layers - 1, -1, -1):
             v = d_new[layer] if d_input is None else _with(d_new[layer].copy(), d_input)
-            d_gates = empty((*v.shape[:2], 4 * hidden), v.dtype)
+            d_gates = self.model.rooms.get("gates", (*v.shape[:2], 4 * hidden), v.dtype)
             d_blended[layer] = np.empty_like(v)
             coefficients = self.tape.coefficients[layer]
             self._transpose(v, slots, coefficients, num_steps, d_gates, d_blended[layer])

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.propagator import Propagator, Step
-from pint.rnn.aligned import Factor, empty
+from pint.rnn.aligned import Factor, Rooms
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
@@ -159,6 +159,7 @@ class Recurrence(Propagator):
         self._projected: Array = np.empty((0, 0, 0), dtype=self.dtype)
         self._is_projected = False
         self._recorded: Tape | None = None
+        self.rooms = Rooms()
         self._spares: dict[tuple[tuple[Phase, ...], int, int], Tape] = {}
 
     @property
@@ -276,7 +277,9 @@ class Recurrence(Propagator):
             for layer in range(self.options.layers):
                 below = new[-1][..., :hidden] if new else None
                 gi, gi_rows = self._input_products(layer, below, rows[:, index])
-                gh = product(seen[layer][..., :hidden], self._state_weights[layer], self.team)
+                weight, shape = self._state_weights[layer], seen[layer].shape[:2]
+                room = self.rooms.get("gh", (*shape, weight.width), self.dtype)
+                gh = product(seen[layer][..., :hidden], weight, self.team, room)
                 gates = gi_rows, gh, states[layer], own_steps
                 new.append(self._gates(layer, phase, gi, gates, tape, at))
             seen = new
@@ -333,7 +336,9 @@ class Recurrence(Propagator):
     ) -> tuple[Array, NDArray[np.int64]]:
         """Return products W_ih x of a layer, and the row of each gate evaluation in them."""
         if below is not None:
-            gi = product(below, self._input_weights[layer], self.team)
+            shape = *below.shape[:2], self._input_weights[layer].width
+            gi = self.rooms.get("gi", shape, self.dtype)
+            gi = product(below, self._input_weights[layer], self.team, gi)
             return gi, np.arange(rows.size).reshape(rows.shape)
         if not self._is_projected:
             inputs, weights = self._bound().rows, self._input_weights[0]
@@ -393,7 +398,7 @@ class Recurrence(Propagator):
             is_read = layer + 1 < options.layers
             is_kept = tape is not None and (is_read or len(table) > 1)
             shape = (len(rows) if is_read or is_kept else 0, len(table), batch, options.hidden)
-            news = empty(shape, self.dtype)
+            news = self.rooms.get(f"news {layer}", shape, self.dtype)
             self.team.share_batch(
                 batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
