@@ -68,6 +68,8 @@ class AdjointPropagator(Propagator):
         self.times = times
         self.num_steps = times.size - 1
         self._linearized: list[_LinearizedLevel] = []
+        self._is_serial = False
+        self._on_the_way: NDArray[Any] | None = None
 
     @property
     def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -102,8 +104,9 @@ class AdjointPropagator(Propagator):
         u : array, shape (number of own reversed points, ...state_shape)
             Forward states at this rank's points of the reversed grid, in reversed order.
         """
-        self._linearized = []
+        self._linearized, self._on_the_way = [], None
         levels, transfer = hierarchy.levels, hierarchy.driver
+        self._is_serial = len(levels) == 1
         for level in levels:
             if level.index > 0:
                 above = levels[level.index - 1]
@@ -143,7 +146,9 @@ class AdjointPropagator(Propagator):
         if here.tape is None:
             super().chain(u, step, g, out)
         else:
-            here.tape.adjoint_chain(u, here.rows(step), g, out)
+            total = here.tape.adjoint_chain(u, here.rows(step), g, out)
+            if self._is_serial:  # else the states may change afterwards
+                self._on_the_way = total
 
     def diagonal(self, u: State, step: Step) -> State:
         """Return the diagonal of (dPhi/du)^T, which is that of dPhi/du, for a step or a stack."""
@@ -163,6 +168,8 @@ class AdjointPropagator(Propagator):
         level : Level
             The finest level of the reversed problem.
         """
+        if self._on_the_way is not None:
+            return self._on_the_way
         here = self._linearized[0]
         count = here.u.shape[0]
         starts = w[w.shape[0] - 1 - count : w.shape[0] - 1]
@@ -179,7 +186,7 @@ class AdjointPropagator(Propagator):
         for level in self._linearized:
             if level.tape is not None:
                 level.tape.release()
-        self._linearized = []
+        self._linearized, self._on_the_way = [], None
 
 
 @dataclass(eq=False)

@@ -79,7 +79,9 @@ class Linearization:
         """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
         return self.propagator.adjoint_step(w, self.u[rows], self.step.at(rows))
 
-    def adjoint_chain(self, w: State, rows: slice, g: State | None, out: State) -> None:
+    def adjoint_chain(
+        self, w: State, rows: slice, g: State | None, out: State
+    ) -> NDArray[Any] | None:
         """Apply the steps `rows` one after another: w_j = (dPhi_j/du)^T w_{j-1} + g_j.
 
         Parameters
@@ -92,11 +94,18 @@ class Linearization:
             Right-hand side; None is zero.
         out : array, shape (n, ...state_shape)
             The adjoint states after each step; overwritten.
+
+        Returns
+        -------
+        ndarray, shape (num_parameters,), or None
+            The sum of (dPhi_j/dtheta)^T w_{j-1}, if these are all steps and it was computed on the
+            way, which saves `gradient`; None, as here, if it was not.
         """
         indices = range(*rows.indices(self.u.shape[0]))
         for j, row in enumerate(indices):
             new = self.adjoint(w[None, ...], slice(row, row + 1, 1))
             out[j, ...] = w = new[0, ...] if g is None else new[0, ...] + g[j, ...]
+        return None
 
     def diagonal(self, rows: slice) -> State:
         """Return the diagonals of dPhi/du of the steps `rows`, (n, ...state_shape); new."""

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.propagator import Linearization
+from pint.rnn.linearization import RecurrenceLinearization
 from pint.rnn.recurrence import Recurrence
 from tests.recurrent_models import (
     BATCH,
@@ -267,43 +269,45 @@ def test_a_chain_takes_the_place_of_what_was_noted(problem):
 
 
 class TestGradientOnTheWay:
-    """A chain of all finest steps computes the gradient too, for exactly its adjoint states."""
+    """A chain of all finest steps computes the gradient too."""
 
     @staticmethod
-    def chained(problem, with_inputs=False):
-        """A linearisation after a chain, backwards in time, and the adjoint states it came by."""
+    def chained(problem, rows=EVERY):
+        """What a chain backwards in time returns, its linearisation, and where it stepped from."""
         model, step, u, w = problem
-        backwards = step.at(slice(None, None, -1))
-        linearization = model.linearize(u[5::-1].copy(), backwards)
-        if with_inputs:
-            model.input_gradient = np.full((BATCH, 6, FEATURES), np.nan)
-        out = np.empty_like(w)
-        linearization.adjoint_chain(w[0], EVERY, None, out)
-        fresh = model.linearize(u[5::-1].copy(), backwards)
-        return linearization, fresh, np.concatenate([w[:1], out[:-1]]), out
+        linearization = model.linearize(u[5::-1].copy(), step.at(slice(None, None, -1)))
+        out = np.empty_like(w[rows])
+        total = linearization.adjoint_chain(w[0], rows, None, out)
+        return total, linearization, np.concatenate([w[:1], out[:-1]])
 
-    def test_is_the_gradient(self, problem, monkeypatch):
-        linearization, fresh, w, _ = self.chained(problem)
-        expected = fresh.gradient(w)
-        monkeypatch.setattr(linearization, "_backward", None)  # nothing is computed again
-        np.testing.assert_allclose(linearization.gradient(w), expected, rtol=1e-12, atol=1e-13)
+    def test_is_the_gradient(self, problem):
+        total, linearization, w = self.chained(problem)
+        np.testing.assert_allclose(total, linearization.gradient(w), rtol=1e-12, atol=1e-13)
 
-    @pytest.mark.parametrize("moved", [0, 1, 5])
-    def test_is_not_used_for_other_adjoint_states(self, problem, moved):
-        linearization, fresh, w, _ = self.chained(problem)
-        w[moved, 0, 1, 2] += 0.1
-        np.testing.assert_allclose(linearization.gradient(w), fresh.gradient(w), rtol=1e-12)
-
-    def test_adjoint_states_changed_in_place_are_noticed(self, problem):
-        linearization, fresh, w, out = self.chained(problem)
-        out[2] += 0.1
-        w[3] = out[2]
-        np.testing.assert_allclose(linearization.gradient(w), fresh.gradient(w), rtol=1e-12)
+    def test_is_not_that_of_some_steps(self, problem):
+        total, _, _ = self.chained(problem, slice(0, 5, 1))
+        assert total is None
 
     def test_gives_the_gradient_of_inputs(self, problem):
         model = problem[0]
-        _, fresh, w, _ = self.chained(problem, with_inputs=True)
-        on_the_way = model.input_gradient
+        model.input_gradient = on_the_way = np.full((BATCH, 6, FEATURES), np.nan)
+        _, linearization, w = self.chained(problem)
         model.input_gradient = np.full_like(on_the_way, np.nan)
-        fresh.gradient(w)
+        linearization.gradient(w)
         np.testing.assert_allclose(on_the_way, model.input_gradient, rtol=1e-12, atol=1e-13)
+
+    @pytest.mark.parametrize("levels", [1, 2])
+    def test_is_taken_where_states_cannot_change_afterwards(self, problem, levels, monkeypatch):
+        """With more levels corrections come behind chains."""
+        model, _, u, w = problem
+        solver = MGRIT(model, TimeGrid.uniform(0, 6, 6), MGRITOptions(levels=levels, coarsening=3))
+        model.set_inputs(
+            normal(BATCH, 6, FEATURES), model.input_windows(*solver.hierarchy.own_steps())
+        )
+        result, asked = solver.solve(u[0]), []
+        gradient = RecurrenceLinearization.gradient
+        monkeypatch.setattr(
+            RecurrenceLinearization, "gradient", lambda *given: asked.append(1) or gradient(*given)
+        )
+        AdjointSolver(solver).solve(result, w[0])
+        assert len(asked) == levels - 1

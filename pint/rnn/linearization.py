@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Linearization, Step
-from pint.rnn.aligned import Factor, empty
+from pint.rnn.aligned import Factor, Rooms, empty
 from pint.rnn.diagonal import own_weights, step_diagonals
 from pint.rnn.gradient import GradientSums
 from pint.rnn.kernels import chain_backward, gates_backward
@@ -68,7 +68,7 @@ class Tape:
             [empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
         )
         self._starts: Array | None = None
-        self._rooms: dict[tuple[str, int], Layers] = {}
+        self._room: Layers | None = None
         self._start_shape = (num_slots, *model.state_shape)
         self.clear()
 
@@ -103,17 +103,13 @@ class Tape:
         self._is_chained[:] = False
         self._is_chained[slots], self._is_noted[slots] = True, False
 
-    def room(self, name: str, count: int) -> Layers:
-        """Return memory for `count` states, kept under a name: of each layer (count, B, W)."""
-        room = self._rooms.get((name, count))
-        if room is None:
+    def room(self, count: int) -> Layers:
+        """Return memory for the states of a chain, (count, B, W) of each layer; kept."""
+        if self._room is None or self._room[0].shape[0] != count:
             _, layers, batch, width = self._start_shape
             dtype = self.news[0].dtype
-            room = [empty((count, batch, width), dtype) for _ in range(layers)]
-            self._rooms = {(name, count): room} | {
-                key: kept for key, kept in self._rooms.items() if key[0] != name
-            }
-        return room
+            self._room = [empty((count, batch, width), dtype) for _ in range(layers)]
+        return self._room
 
     def chained(self, layer: int, slots: Indices) -> Array | None:
         """Return a layer's states from which steps of a chain were taken; None if not from one."""
@@ -187,7 +183,6 @@ class RecurrenceLinearization(Linearization):
         self.W_hh = [
             Factor.of(self.cell.state_rows(weights[f"weight_hh_l{layer}"])) for layer in layers
         ]
-        self._chained: tuple[Array, Array, Layers] | None = None
 
     def adjoint(self, w: Array, rows: slice) -> Array:
         """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
@@ -211,13 +206,6 @@ class RecurrenceLinearization(Linearization):
 
     def gradient(self, w: Array) -> Array:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
-        if self._chained is not None:
-            flat, first, states = self._chained
-            later = enumerate(own[:-1] for own in states)
-            if np.array_equal(w[0], first) and all(
-                np.array_equal(w[1:, layer], own) for layer, own in later
-            ):
-                return flat  # computed on the way
         gradient = GradientSums(self.model)
         steps = np.arange(w.shape[0])
         for part in parts(w.shape[0], self.model.batch):
@@ -228,24 +216,21 @@ class RecurrenceLinearization(Linearization):
         """Give the tape back to the model, which uses its memory again."""
         self.model.spare(self.tape)
 
-    def adjoint_chain(self, w: Array, rows: slice, g: Array | None, out: Array) -> None:
+    def adjoint_chain(self, w: Array, rows: slice, g: Array | None, out: Array) -> Array | None:
         """Apply steps one after another, in compiled loops; see `Linearization.adjoint_chain`.
 
         If these are all finest steps, the parameter gradient is computed on the way.
         """
         steps = np.arange(*rows.indices(self.u.shape[0]))
-        gradient: GradientSums | None = None
-        first, states = w.copy(), layers_of(out)
-        if steps.size == self.slots.size and np.all(self.step.num_fine == 1):
-            gradient, states = GradientSums(self.model), self.tape.room("adjoints", steps.size)
+        are_all = steps.size == self.slots.size and bool(np.all(self.step.num_fine == 1))
+        gradient = GradientSums(self.model) if are_all else None
         for part in parts(steps.size, self.model.batch * len(self.tape.table)):
             right = None if g is None else g[part]
-            own = [layer[part] for layer in states]
+            own = layers_of(out[part], self.model.rooms)
             self._chain_part(w, right, steps[part], gradient, own)
             copy_layers(own, out[part])  # while they are in the cache
             w = out[part.stop - 1]
-        if gradient is not None:
-            self._chained = gradient.total(), first, states
+        return None if gradient is None else gradient.total()
 
     def _chain_part(
         self,
@@ -408,10 +393,13 @@ def take(held: Array, rows: Indices) -> Array:
     return held[rows[0] : stop if stop >= 0 else None : by]
 
 
-def layers_of(states: Array) -> Layers:
+def layers_of(states: Array, rooms: Rooms) -> Layers:
     """Return memory for the states of each layer: their own place if that is contiguous."""
     own = [states[:, layer] for layer in range(states.shape[1])]
-    return [a if a.flags.c_contiguous else np.empty(a.shape, dtype=a.dtype) for a in own]
+    return [
+        a if a.flags.c_contiguous else rooms.get(f"states {layer}", a.shape, a.dtype)
+        for layer, a in enumerate(own)
+    ]
 
 
 def copy_layers(layers: Layers, states: Array) -> None:

@@ -350,19 +350,22 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
-        tape, noted, start, states = None, None, u, layers_of(out)
+        tape, noted, start = None, None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
             if out.shape[0] == bound.num_points:
-                noted = tape.room("states", out.shape[0] + 1)
+                noted = tape.room(out.shape[0] + 1)
                 for layer, own in enumerate(noted):
                     own[0] = u[layer]
-                states = [own[1:] for own in noted]
         for part in parts(out.shape[0], self.batch * len(table)):
-            right, own_states = None if g is None else g[part], [own[part] for own in states]
+            if noted is None:
+                states = layers_of(out[part], self.rooms)
+            else:
+                states = [own[1:][part] for own in noted]
+            right = None if g is None else g[part]
             read = rows[part]  # a finest step has its slot where its input is
-            self._chain_part(u, right, table, read, steps[part], tape, read, own_states)
-            copy_layers(own_states, out[part])  # while they are in the cache
+            self._chain_part(u, right, table, read, steps[part], tape, read, states)
+            copy_layers(states, out[part])  # while they are in the cache
             u = out[part.stop - 1]
         if tape is not None and noted is not None:
             tape.note_chain(rows[:, 0], noted)
