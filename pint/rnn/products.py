@@ -39,6 +39,8 @@ PANEL = 4 if VECTOR_BYTES == 64 else 2
 _UNROLLED = 4
 _BLOCK = 128
 """Rows of b, at most, that stay in the cache while sums over many rows are made."""
+_FEW = 16
+"""Rows of b that stay in the cache together: then rows of `out` are written one after another."""
 _FAR = 2048
 """Bytes from row to row."""
 
@@ -275,25 +277,21 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 def _multiply(a: Array, b: Array, out: Array) -> None:
     rows, columns = out.shape
     depth, width = b.shape[0], PANEL * (VECTOR_BYTES // out.itemsize)
-    if rows < 4:
+    if rows < 4 or depth <= _FEW:
         multiply_rows(a, b, out)
         return
-    # The panels of few rows of b stay in the cache together: rows of `out` can be written whole.
-    strip = 6 if depth <= 32 else rows
-    for begin in range(0, rows, strip):
-        end = min(begin + strip, rows)
-        for j in range(0, columns, width):
-            i = begin
-            while i < end:
-                if end - i >= 6:
-                    _six(a, b, out, i, j, 0, depth, False)
-                    i += 6
-                elif end - i >= 4:
-                    _four(a, b, out, i, j, 0, depth, False)
-                    i += 4
-                else:
-                    _one(a, b, out, i, j, 0, depth, False)
-                    i += 1
+    for j in range(0, columns, width):
+        i = 0
+        while i < rows:
+            if rows - i >= 6:
+                _six(a, b, out, i, j, 0, depth, False)
+                i += 6
+            elif rows - i >= 4:
+                _four(a, b, out, i, j, 0, depth, False)
+                i += 4
+            else:
+                _one(a, b, out, i, j, 0, depth, False)
+                i += 1
 
 
 @unit
