@@ -82,10 +82,7 @@ def _exp(builder: Any, x: Any, is_single: bool) -> Any:
     kind, integers = x.type, ir.IntType(size)
     if isinstance(kind, ir.VectorType):
         integers = ir.VectorType(integers, kind.count)
-    places = ir.Constant(
-        integers,
-        [bits] * kind.count if kind != integers and isinstance(kind, ir.VectorType) else bits,
-    )
+    places = _number(bits, integers)
     inside, magic = _bounded(builder, x, -limit, limit), _number(1.5 * 2.0**bits, kind)
     shifted = multiply_add(builder, inside, _number(1 / math.log(2), kind), magic)
     k = builder.fsub(shifted, magic)
