@@ -268,6 +268,32 @@ def test_a_chain_takes_the_place_of_what_was_noted(problem):
     assert_same(model.linearize(starts, step), model.linearize(starts, step), w)
 
 
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layout", ["fortran", "between others", "one for all", "double"])
+def test_states_may_lie_in_memory_as_they_like(cell, level, layout):
+    model, dtype = make(2, cell, np.float32 if layout == "double" else np.float64), np.float64
+    model.set_inputs(normal(BATCH, 16, FEATURES), windows_of(model))
+    step = stack([16], 16) if level else stack([3, 4], 1)
+    plain = np.repeat(states(model, 1), step.last.size, axis=0).astype(dtype)
+    laid = {
+        "fortran": np.asfortranarray(plain),
+        "between others": np.repeat(plain, 2, axis=-1)[..., ::2],
+        "one for all": np.broadcast_to(plain[:1], plain.shape),
+        "double": plain,
+    }[layout]
+    expected = np.ascontiguousarray(plain, dtype=model.dtype)
+    np.testing.assert_array_equal(model.step(laid, step), model.step(expected, step))
+    w = np.ascontiguousarray(normal(*plain.shape), dtype=model.dtype)
+    np.testing.assert_array_equal(
+        model.adjoint_gradient(w, laid, step), model.adjoint_gradient(w, expected, step)
+    )
+
+
+def windows_of(model):
+    return model.input_windows(stack([16], 16), stack(np.arange(1, 17), 1))
+
+
 class TestGradientOnTheWay:
     """A chain of all finest steps computes the gradient too."""
 

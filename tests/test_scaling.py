@@ -187,9 +187,9 @@ def test_memory_counts_what_is_kept_of_bound_inputs(levels, cell):
 def test_memory_of_wide_inputs_that_are_read_where_they_are():
     counted = [
         GRUWorkload(steps=8, levels=1, batch=batch, features=64, hidden=5).run().input_bytes
-        for batch in (63, 64)
+        for batch in (1, 63, 64)
     ]
-    assert counted == [63 * 4 * (64 + 15), 64 * 4 * 15]
+    assert counted == [4 * 15, 63 * 4 * (64 + 15), 64 * 4 * 15]
 
 
 def test_refuses_what_is_not_known_beforehand():

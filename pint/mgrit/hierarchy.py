@@ -360,6 +360,7 @@ class Hierarchy:
         else:  # every point is stepped to
             shape, device = (finest.num_slots, *state.shape), array_api_compat.device(state)
             finest.u = xp.empty(shape, dtype=state.dtype, device=device)
+            finest.u[:1, ...] = 0  # a ghost that may have no point
         finest.g = zeros(finest.g, finest.num_slots, state) if with_sources else None
         stack = xp.reshape(state, (1, *state.shape))
         for level, coarse in pairwise(self.levels):

@@ -148,16 +148,16 @@ class BoundInputs:
         return steps
 
 
-def is_read_in_place(batch: int, num_features: int, flat: bool = False) -> bool:
-    """Tell whether inputs that follow one another in memory as they are read are not copied."""
-    return num_features >= WIDE and (batch >= WIDE or flat)
+def is_read_in_place(batch: int, num_features: int, *, is_flat: bool) -> bool:
+    """Tell whether the inputs of steps that follow one another are not copied."""
+    return num_features >= WIDE and (batch >= WIDE or is_flat)
 
 
 def _kept(rows: Array, dtype: Any) -> Array:
     """Return inputs, (k, B, F), in memory of their own; as they are where a copy costs too much."""
     _, batch, width = rows.shape
     fits = rows.dtype == dtype and rows.strides[2] == rows.itemsize
-    if fits and is_read_in_place(batch, width, is_flat(rows)):
+    if fits and is_read_in_place(batch, width, is_flat=is_flat(rows)):
         return rows
     return np.array(rows, dtype=dtype, order="C")
 

@@ -3,8 +3,9 @@
 The gate evaluation is the only building block: every fine or coarse step is one or more of them
 (see `pint.rnn.schedule`). The kernels named ``gates_*`` treat a stack of n time points with B
 sequences each, H hidden units; those named ``chain_*`` take n steps one after another, products
-with the recurrent weights included. `docs/gru.md` derives the formulas. One file, because Numba's
-cache does not notice edits in other files.
+with the recurrent weights included. `docs/gru.md` derives the formulas. Numba's cache does not
+notice edits in other files: touch this one after those in `pint.rnn.products`, `pint.rnn.functions`
+and `pint.rnn.vectors`.
 
 With gi = W_ih x and gh = W_hh h in torch's order of rows, the gated recurrent unit is
 

@@ -387,15 +387,20 @@ def _copy_rows(a: Array, out: Array) -> None:
 
 
 def is_flat(a: Array) -> bool:
-    """Tell whether points and sequences, the first two axes, can be one axis of a view."""
-    return a.shape[0] < 2 or a.shape[1] < 2 or bool(a.strides[0] == a.shape[1] * a.strides[1])
+    """Tell whether `flat` returns a view with contiguous rows."""
+    by_point, by_row, by_number = a.strides
+    points, rows, width = a.shape
+    is_one_axis = points < 2 or rows < 2 or by_point == rows * by_row
+    return is_one_axis and (width < 2 or by_number == a.itemsize)
 
 
 def flat(a: Array) -> Array:
-    """Return a view with one axis of points and sequences."""
+    """Return points and sequences, the first two axes, as one axis."""
     return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
 
 
 def pairs_of(a: Array, b: Array) -> list[tuple[Array, Array]]:
     """Return matrices of as many points at once as possible, of two arrays (n, B, ...)."""
+    if a.shape[2] > 1 and a.strides[2] != a.itemsize:
+        a = np.ascontiguousarray(a)
     return [(flat(a), flat(b))] if is_flat(a) and is_flat(b) else list(zip(a, b, strict=True))

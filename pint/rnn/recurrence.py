@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.propagator import Propagator, Step
-from pint.rnn.aligned import Factor, Rooms
+from pint.rnn.aligned import Factor, Rooms, empty
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
@@ -268,7 +268,8 @@ class Recurrence(Propagator):
         """Go through the gate evaluations of a step; put their derivatives on a tape."""
         if u.shape[0] < len(table):  # fewer calls of kernels
             return self._one_by_one(u, table, rows, steps, tape, slots)
-        states = [np.ascontiguousarray(u[:, layer]) for layer in range(self.options.layers)]
+        layers = range(self.options.layers)
+        states = [np.ascontiguousarray(u[:, layer], dtype=self.dtype) for layer in layers]
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
             new: Layers = []
@@ -297,7 +298,8 @@ class Recurrence(Propagator):
         slots: NDArray[np.int64],
     ) -> Layers:
         """Do as `_run` does, one step after another, in compiled loops over its evaluations."""
-        states = [np.empty_like(u[:, layer]) for layer in range(self.options.layers)]
+        n, layers, batch, width = u.shape
+        states = [empty((n, batch, width), self.dtype) for _ in range(layers)]
         at = slots[:, None] * len(table) + np.arange(len(table))
         for i in range(u.shape[0]):
             one = slice(i, i + 1)
@@ -405,8 +407,9 @@ class Recurrence(Propagator):
             self.team.share_batch(
                 batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
-                np.ascontiguousarray(u[layer]), right, self._grows, factors, middles, steps,
-                states[layer], news, at, none if tape is None else tape.coefficients[layer],
+                np.ascontiguousarray(u[layer], self.dtype), right, self._grows, factors, middles,
+                steps, states[layer], news, at,
+                none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
             if is_read:
                 below = news.reshape(-1, batch, options.hidden)

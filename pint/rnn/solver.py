@@ -251,9 +251,9 @@ class NetworkSolver:
             raise FloatingPointError(f"the gradient is not finite; {REMEDY}")
         forward = self._joined([] if part is None else part.solved.forward_residuals)
         backward = self._joined([] if part is None else part.backward_residuals)
-        squares = np.zeros(2)
-        if forward[-1] > 0 or backward[-1] > 0:  # exact solves have no residual to compare
-            squares = self.comm.sum(squares if part is None else part.squares())
+        is_exact = not (forward[-1] > 0 or backward[-1] > 0)  # nothing to compare with norms
+        none = np.zeros(2)
+        squares = self.comm.sum(none if part is None or is_exact else part.squares())
         d_x, d_start = self._input_gradients(part, own, batch) if inputs else (None, None)
         return LossAndGradient(
             loss=float(loss),

@@ -292,7 +292,8 @@ def training_run(
     a, item = network.architecture, network.parameters.itemsize
     size = a.num_states * (batch // groups) * a.state_width * item
     kept = a.num_features + CELLS[a.cell].num_gates * a.hidden  # an input, and products
-    if not forward.factors(steps) and is_read_in_place(batch // groups, a.num_features):
+    own = batch // groups
+    if not forward.factors(steps) and is_read_in_place(own, a.num_features, is_flat=own == 1):
         kept -= a.num_features
     tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
     return Run(
