@@ -252,8 +252,7 @@ class NetworkSolver:
         forward = self._joined([] if part is None else part.solved.forward_residuals)
         backward = self._joined([] if part is None else part.backward_residuals)
         is_exact = not (forward[-1] > 0 or backward[-1] > 0)  # nothing to compare with norms
-        none = np.zeros(2)
-        squares = self.comm.sum(none if part is None or is_exact else part.squares())
+        squares = self.comm.sum(np.zeros(2) if part is None or is_exact else part.squares())
         d_x, d_start = self._input_gradients(part, own, batch) if inputs else (None, None)
         return LossAndGradient(
             loss=float(loss),
