@@ -187,6 +187,7 @@ class RecurrenceLinearization(Linearization):
     def adjoint(self, w: Array, rows: slice) -> Array:
         """Apply (dPhi/du)^T of the steps `rows` to a stack of adjoint states; a new array."""
         steps = np.arange(rows.start, rows.stop, rows.step)
+        w = np.asarray(w, dtype=self.model.dtype)
         out = np.empty(w.shape, dtype=w.dtype)
         for part in parts(w.shape[0], self.model.batch):
             for layer, d_u in enumerate(self._backward(w[part], steps[part], None)):
@@ -206,7 +207,7 @@ class RecurrenceLinearization(Linearization):
 
     def gradient(self, w: Array) -> Array:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
-        gradient = GradientSums(self.model)
+        gradient, w = GradientSums(self.model), np.asarray(w, dtype=self.model.dtype)
         steps = np.arange(w.shape[0])
         for part in parts(w.shape[0], self.model.batch):
             self._backward(w[part], steps[part], gradient)
@@ -224,6 +225,7 @@ class RecurrenceLinearization(Linearization):
         steps = np.arange(*rows.indices(self.u.shape[0]))
         are_all = steps.size == self.slots.size and bool(np.all(self.step.num_fine == 1))
         gradient = GradientSums(self.model) if are_all else None
+        w = np.asarray(w, dtype=self.model.dtype)
         for part in parts(steps.size, self.model.batch * len(self.tape.table)):
             right = None if g is None else g[part]
             own = layers_of(out[part], self.model.rooms)
@@ -250,7 +252,7 @@ class RecurrenceLinearization(Linearization):
         for layer in range(w.shape[0] - 1, -1, -1):
             d_gates = self.model.rooms.get("gates", (*shape, 4 * hidden), w.dtype)
             self.model.team.share_batch(
-                batch, chain_backward, self.cell.code, np.ascontiguousarray(w[layer]),
+                batch, chain_backward, self.cell.code, np.array(w[layer], order="C"),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
                 self.W_hh[layer].rows, middles, self.num_steps[steps], slots,
                 self.tape.coefficients[layer], states[layer], d_gates,

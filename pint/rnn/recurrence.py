@@ -244,6 +244,7 @@ class Recurrence(Propagator):
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, layers, B, W); new."""
         table, bound = self._phases(step), self._bound()
+        u = np.asarray(u, dtype=self.dtype)
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
         tape, slots = None, rows[:, 0]
         if self.recording and _is_finest(step):
@@ -269,7 +270,7 @@ class Recurrence(Propagator):
         if u.shape[0] < len(table):  # fewer calls of kernels
             return self._one_by_one(u, table, rows, steps, tape, slots)
         layers = range(self.options.layers)
-        states = [np.ascontiguousarray(u[:, layer], dtype=self.dtype) for layer in layers]
+        states = [np.ascontiguousarray(u[:, layer]) for layer in layers]
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
             new: Layers = []
@@ -352,6 +353,7 @@ class Recurrence(Propagator):
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
+        u = np.asarray(u, dtype=self.dtype)
         tape, noted, start = None, None, u
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
@@ -407,7 +409,7 @@ class Recurrence(Propagator):
             self.team.share_batch(
                 batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
-                np.ascontiguousarray(u[layer], self.dtype), right, self._grows, factors, middles,
+                np.array(u[layer], order="C"), right, self._grows, factors, middles,
                 steps, states[layer], news, at,
                 none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
@@ -443,6 +445,7 @@ class Recurrence(Propagator):
         """
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
+        u = np.asarray(u, dtype=self.dtype)
         if self._recorded is not None and _is_finest(step):
             tape, slots = self._recorded, rows[:, 0]
             self._recorded = None  # it belongs to the linearisation from now on
