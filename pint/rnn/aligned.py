@@ -28,7 +28,7 @@ class Factor(NamedTuple):
     Attributes
     ----------
     rows : ndarray, shape (K, at least N)
-        Its rows, each from a cache line on; the last columns are not its own.
+        Its contiguous rows; the last columns need not be its own.
     width : int
         N.
     """
@@ -38,7 +38,7 @@ class Factor(NamedTuple):
 
     @classmethod
     def of(cls, matrix: Array) -> Factor:
-        """Copy a matrix, shape (K, N)."""
+        """Copy a matrix, shape (K, N), so that each row begins at a cache line."""
         height, width = matrix.shape
         in_line = LINE // matrix.itemsize
         own = empty((height, -(-width // in_line) * in_line), matrix.dtype)

@@ -42,7 +42,7 @@ _BLOCK = 128
 _FEW = 16
 """Rows of b that stay in the cache together: then rows of `out` are written one after another."""
 _FAR = 2048
-"""Bytes from row to row."""
+"""So many bytes from row to row are far: each row may lie in another page of memory."""
 
 
 @instruction
@@ -60,7 +60,7 @@ def _general(typing: Any, array: Any) -> Any:
 
 
 class _Tile:
-    """Writes the instructions of one tile of out (+)= a @ b, or of out += a.T @ b.
+    """Writes the instructions of one tile of out = a @ b, or of out += a.T @ b.
 
     Parameters
     ----------
@@ -68,16 +68,16 @@ class _Tile:
         Its size.
     is_edge : bool
         The last vector may be cut off.
-    along : {"row", "column", "any"}
-        What lies contiguous in memory of the matrix on the left.
+    adds : bool
+        Whether it is the latter.
     """
 
-    def __init__(self, num_rows: int, num_vectors: int, is_edge: bool, along: str) -> None:
+    def __init__(self, num_rows: int, num_vectors: int, is_edge: bool, adds: bool) -> None:
         self.num_rows, self.num_vectors = num_rows, num_vectors
-        self.is_edge, self.along = is_edge, along
+        self.is_edge, self.adds = is_edge, adds
 
     def build(self, context: Any, builder: Any, kinds: Any, values: Any) -> None:
-        """Write them, for arrays a, b, out, a row i, a column j, the range of k, and `adds`."""
+        """Write them, for arrays a, b, out, and the row i and column j where the tile begins."""
         self.builder, self.size = builder, kinds[0].dtype.bitwidth // 8
         self.real = context.get_value_type(kinds[0].dtype)
         self.vector = ir.VectorType(self.real, VECTOR_BYTES // self.size)
@@ -88,15 +88,16 @@ class _Tile:
         strides_a, strides_b, strides_out = (
             _cg.unpack_tuple(builder, array.strides) for array in (a, b, out)
         )
-        i, j, begin, end, adds = values[3:]
-        step_row, step_k = self._steps(strides_a)
-        first = builder.add(builder.mul(i, step_row), builder.mul(begin, step_k))
+        i, j = values[3:]
+        step_row, step_k = strides_a[0], self._number(self.size)
+        if self.adds:
+            step_row, step_k = step_k, step_row
         left = [
-            self._at(a.data, builder.add(first, builder.mul(self._number(r), step_row)))
+            self._at(a.data, builder.mul(builder.add(i, self._number(r)), step_row))
             for r in range(self.num_rows)
         ]
         column = builder.mul(j, self._number(self.size))
-        right = self._at(b.data, builder.add(column, builder.mul(begin, strides_b[0])))
+        right = self._at(b.data, column)
         goals = [
             self._at(out.data, builder.add(column, builder.mul(row, strides_out[0])))
             for row in (builder.add(i, self._number(r)) for r in range(self.num_rows))
@@ -106,31 +107,23 @@ class _Tile:
             columns = builder.sub(_cg.unpack_tuple(builder, out.shape)[1], j)
             before = self._number((self.num_vectors - 1) * self.vector.count)
             self.mask = _first_lanes(builder, builder.sub(columns, before), self.vector.count)
-        sums = self._begin(goals, adds)
-        self._sum(sums, left, right, step_k, strides_b[0], builder.sub(end, begin))
+        sums = self._begin(goals)
+        self._sum(sums, left, right, step_k, strides_b[0], _cg.unpack_tuple(builder, b.shape)[0])
         for goal, row in zip(goals, sums, strict=True):
             for c, total in enumerate(row):
                 self._store(builder.load(total), self._at(goal, self._number(c * VECTOR_BYTES)), c)
 
-    def _steps(self, strides: Any) -> tuple[Any, Any]:
-        """Return bytes from row to row of the tile, and from k to k, of the left matrix."""
-        unit_step = self._number(self.size)
-        if self.along == "row":
-            return strides[0], unit_step
-        return (unit_step, strides[0]) if self.along == "column" else (strides[0], strides[1])
-
-    def _begin(self, goals: list[Any], adds: Any) -> list[list[Any]]:
+    def _begin(self, goals: list[Any]) -> list[list[Any]]:
         """Return places for the sums, zero at first, or what is there already."""
         zero = ir.Constant(self.vector, None)
         sums = [
             [_cg.alloca_once_value(self.builder, zero) for _ in range(self.num_vectors)]
             for _ in goals
         ]
-        with self.builder.if_then(adds):
-            for goal, row in zip(goals, sums, strict=True):
-                for c, total in enumerate(row):
-                    place = self._at(goal, self._number(c * VECTOR_BYTES))
-                    self.builder.store(self._load(place, c), total)
+        for goal, row in zip(goals if self.adds else [], sums, strict=False):
+            for c, total in enumerate(row):
+                place = self._at(goal, self._number(c * VECTOR_BYTES))
+                self.builder.store(self._load(place, c), total)
         return sums
 
     def _sum(
@@ -203,54 +196,69 @@ def _first_lanes(builder: Any, count: Any, lanes: int) -> Any:
     return builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), each)
 
 
-def _tile_of(num_rows: int, num_vectors: int, is_edge: bool, along: str) -> Any:
+def _tile_of(num_rows: int, num_vectors: int, is_edge: bool, adds: bool) -> Any:
     """Return a function for kernels that computes a tile, see `_Tile`."""
 
     @instruction
-    def tile(
-        typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any, begin: Any, end: Any, adds: Any
-    ) -> Any:
+    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            own = _Tile(num_rows, num_vectors, is_edge, along)
+            own = _Tile(num_rows, num_vectors, is_edge, adds)
             own.build(context, builder, signature.args, values)
             return context.get_dummy_value()
 
-        integer = types.intp
-        return types.void(a, b, out, integer, integer, integer, integer, types.boolean), build
+        return types.void(a, b, out, types.intp, types.intp), build
 
     return tile
 
 
-def _panel_of(num_rows: int, along: str) -> Any:
+def _panel_of(num_rows: int, adds: bool) -> Any:
     """Return a function for kernels that computes rows i.. of a panel of out from column j on."""
-    whole = _tile_of(num_rows, PANEL, False, along)
-    edges = [_tile_of(num_rows, n + 1, True, along) for n in range(PANEL)]
+    whole = _tile_of(num_rows, PANEL, False, adds)
+    edges = [_tile_of(num_rows, n + 1, True, adds) for n in range(PANEL)]
     one, two, three, four = (edges * 4)[:4]
 
     @unit
-    def panel(
-        a: Array, b: Array, out: Array, i: int, j: int, begin: int, end: int, adds: bool
-    ) -> None:
+    def panel(a: Array, b: Array, out: Array, i: int, j: int) -> None:
         in_vector = VECTOR_BYTES // out.itemsize
         rest = out.shape[1] - j
         if rest >= PANEL * in_vector:
-            whole(a, b, out, i, j, begin, end, adds)
+            whole(a, b, out, i, j)
         elif rest <= in_vector:
-            one(a, b, out, i, j, begin, end, adds)
+            one(a, b, out, i, j)
         elif rest <= 2 * in_vector:
-            two(a, b, out, i, j, begin, end, adds)
+            two(a, b, out, i, j)
         elif rest <= 3 * in_vector:
-            three(a, b, out, i, j, begin, end, adds)
+            three(a, b, out, i, j)
         else:
-            four(a, b, out, i, j, begin, end, adds)
+            four(a, b, out, i, j)
 
     return panel
 
 
-_six, _four, _one = _panel_of(6, "row"), _panel_of(4, "row"), _panel_of(1, "row")
-_six_across, _four_across, _one_across = (_panel_of(n, "column") for n in (6, 4, 1))
-_wide_row, _row = _tile_of(1, 12, False, "row"), _tile_of(1, 4, False, "row")
-_narrow_row, _row_edge = _tile_of(1, 1, False, "row"), _tile_of(1, 1, True, "row")
+def _rows_of(adds: bool) -> Any:
+    """Return a function for kernels that computes all rows of a panel of out from column j on."""
+    six, four, one = (_panel_of(n, adds) for n in (6, 4, 1))
+
+    @unit
+    def rows_of_panel(a: Array, b: Array, out: Array, j: int) -> None:
+        rows, i = out.shape[0], 0
+        while i < rows:
+            if rows - i >= 6:
+                six(a, b, out, i, j)
+                i += 6
+            elif rows - i >= 4:
+                four(a, b, out, i, j)
+                i += 4
+            else:
+                one(a, b, out, i, j)
+                i += 1
+
+    return rows_of_panel
+
+
+_set_panel, _add_to_panel = _rows_of(False), _rows_of(True)
+_wide_row, _row = _tile_of(1, 12, False, False), _tile_of(1, 4, False, False)
+_narrow_row, _row_edge = _tile_of(1, 1, False, False), _tile_of(1, 1, True, False)
 
 
 @kernel
@@ -281,37 +289,27 @@ def _multiply(a: Array, b: Array, out: Array) -> None:
         multiply_rows(a, b, out)
         return
     for j in range(0, columns, width):
-        i = 0
-        while i < rows:
-            if rows - i >= 6:
-                _six(a, b, out, i, j, 0, depth, False)
-                i += 6
-            elif rows - i >= 4:
-                _four(a, b, out, i, j, 0, depth, False)
-                i += 4
-            else:
-                _one(a, b, out, i, j, 0, depth, False)
-                i += 1
+        _set_panel(a, b, out, j)
 
 
 @unit
 def multiply_rows(a: Array, b: Array, out: Array) -> None:
     """Multiply row by row; in wide tiles, because additions to one sum wait for each other."""
-    columns, in_vector, depth = out.shape[1], VECTOR_BYTES // out.itemsize, b.shape[0]
+    columns, in_vector = out.shape[1], VECTOR_BYTES // out.itemsize
     for i in range(out.shape[0]):
         j = 0
         while j < columns:
             if columns - j >= 12 * in_vector:
-                _wide_row(a, b, out, i, j, 0, depth, False)
+                _wide_row(a, b, out, i, j)
                 j += 12 * in_vector
             elif columns - j >= 4 * in_vector:
-                _row(a, b, out, i, j, 0, depth, False)
+                _row(a, b, out, i, j)
                 j += 4 * in_vector
             elif columns - j >= in_vector:
-                _narrow_row(a, b, out, i, j, 0, depth, False)
+                _narrow_row(a, b, out, i, j)
                 j += in_vector
             else:
-                _row_edge(a, b, out, i, j, 0, depth, False)
+                _row_edge(a, b, out, i, j)
                 j += in_vector
 
 
@@ -349,28 +347,17 @@ def add_product(a: Array, b: Array, out: Array) -> None:
 
 @kernel
 def _add_product(a: Array, b: Array, out: Array, room: Array) -> None:
-    rows, columns = out.shape
-    width = PANEL * (VECTOR_BYTES // out.itemsize)
+    columns, width = out.shape[1], PANEL * (VECTOR_BYTES // out.itemsize)
     num_blocks = (b.shape[0] + _BLOCK - 1) // _BLOCK
     for block in range(num_blocks):
         begin, end = block * b.shape[0] // num_blocks, (block + 1) * b.shape[0] // num_blocks
-        left, count = a[begin:end], end - begin
+        left = a[begin:end]
         for j in range(0, columns, width):
             right, goal = b[begin:end, j : j + width], out[:, j : j + width]
             if room.shape[0] > 0:
                 _copy_rows(right, room)
-                right = _general(room)
-            i = 0
-            while i < rows:
-                if rows - i >= 6:
-                    _six_across(left, right, goal, i, 0, 0, count, True)
-                    i += 6
-                elif rows - i >= 4:
-                    _four_across(left, right, goal, i, 0, 0, count, True)
-                    i += 4
-                else:
-                    _one_across(left, right, goal, i, 0, 0, count, True)
-                    i += 1
+                right = _general(room)[: end - begin]
+            _add_to_panel(left, right, goal, 0)
 
 
 @unit

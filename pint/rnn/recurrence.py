@@ -267,9 +267,16 @@ class Recurrence(Propagator):
         slots: NDArray[np.int64],
     ) -> Layers:
         """Go through the gate evaluations of a step; put their derivatives on a tape."""
-        if u.shape[0] < len(table):  # fewer calls of kernels
-            return self._one_by_one(u, table, rows, steps, tape, slots)
         layers = range(self.options.layers)
+        if u.shape[0] < len(table):  # one step after another: fewer calls of kernels
+            n, _, batch, width = u.shape
+            states = [empty((n, batch, width), self.dtype) for _ in layers]
+            at = slots[:, None] * len(table) + np.arange(len(table))
+            for i in range(n):
+                one = slice(i, i + 1)
+                own = [layer[one] for layer in states]
+                self._chain_part(u[i], None, table, rows[one], steps[one], tape, at[one], own)
+            return states
         states = [np.ascontiguousarray(u[:, layer]) for layer in layers]
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
@@ -287,25 +294,6 @@ class Recurrence(Propagator):
             seen = new
             if not phase.is_middle:
                 states = new
-        return states
-
-    def _one_by_one(
-        self,
-        u: Array,
-        table: tuple[Phase, ...],
-        rows: NDArray[np.int64],
-        steps: NDArray[np.int64],
-        tape: Tape | None,
-        slots: NDArray[np.int64],
-    ) -> Layers:
-        """Do as `_run` does, one step after another, in compiled loops over its evaluations."""
-        n, layers, batch, width = u.shape
-        states = [empty((n, batch, width), self.dtype) for _ in range(layers)]
-        at = slots[:, None] * len(table) + np.arange(len(table))
-        for i in range(u.shape[0]):
-            one = slice(i, i + 1)
-            own = [layer[one] for layer in states]
-            self._chain_part(u[i], None, table, rows[one], steps[one], tape, at[one], own)
         return states
 
     def _gates(
