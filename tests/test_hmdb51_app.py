@@ -57,36 +57,52 @@ def runs(root):
     Both processes come to a clip that is a pipe, and wait there for somebody to write into it:
     however busy the machine is, a run does not end before it is stopped.
     """
-    start = [sys.executable, "-m", "apps.hmdb51", *command(root)]
     clips = sorted((root / "clips").rglob("*.avi"))
-    done = []
-    for stop, barrier in (
-        (signal.SIGINT, clips[20:22]),
-        (signal.SIGKILL, clips[40:42]),
-        (None, []),
-    ):
-        pipe = subprocess.PIPE
-        with (
-            pipes_instead(barrier) as let_go,
-            subprocess.Popen(
-                start,
-                env=environment(),
-                stdout=pipe,
-                stderr=pipe,
-                text=True,
-                start_new_session=True,
-            ) as process,
-        ):
-            if stop is not None:
-                wait_for_clips(root / "f.h5", 20 if stop == signal.SIGINT else 40, process)
-                # Ctrl-C on a terminal goes to all processes, a kill to the one that is named.
-                (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
-            if stop == signal.SIGKILL:
-                let_go()
-            # The workers have these pipes too: their end is the end of all processes.
-            said, errors = process.communicate(timeout=120)
-        done.append((process.returncode, said, errors, stored_clips(root / "f.h5")))
-    return done
+    done = [
+        interrupted(root, signal.SIGINT, 20, clips[20:22]),
+        interrupted(root, signal.SIGKILL, 40, clips[40:42]),
+    ]
+    with started(root) as process:
+        said, errors = process.communicate(timeout=120)
+    return [*done, (process.returncode, said, errors, stored_clips(root / "f.h5"))]
+
+
+def interrupted(root, stop, count, barrier):
+    """Run the app until so many clips are stored; return status, output, errors and the count."""
+    with pipes_instead(barrier) as let_go, started(root) as process:
+        wait_for_clips(root / "f.h5", count, process)
+        # Ctrl-C on a terminal goes to all processes, a kill to the one that is named.
+        (os.killpg if stop == signal.SIGINT else os.kill)(process.pid, stop)
+        if stop == signal.SIGKILL:
+            let_go()
+        # The workers have these pipes too: their end is the end of all processes.
+        said, errors = process.communicate(timeout=120)
+    return process.returncode, said, errors, stored_clips(root / "f.h5")
+
+
+@contextlib.contextmanager
+def started(root):
+    """Start the app in a group of its own, which is at its end when this is."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "apps.hmdb51", *command(root)],
+        env=environment(),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def heed_ctrl_c():
+    """Undo what shells do to commands in the background, these tests perhaps among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
