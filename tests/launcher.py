@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -44,3 +45,8 @@ def environment():
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     }
+
+
+def heed_ctrl_c():
+    """Let Ctrl-C reach a new process (its `preexec_fn`): in the background shells switch it off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

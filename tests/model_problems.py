@@ -30,5 +30,5 @@ PROBLEMS = {
     "lorenz, euler": lorenz.problem(method="euler"),
     "bdf2, dahlquist": bdf2.pairs(dahlquist.problem()),
     "bdf2, heat": bdf2.pairs(heat.problem(18)),
-    "bdf2, burgers": bdf2.pairs(burgers.problem(34)),
+    "bdf2, burgers": bdf2.pairs(burgers.problem(12)),
 }

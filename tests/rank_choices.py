@@ -4,7 +4,7 @@ from itertools import product
 
 from pint.comm import world
 
-FEW = 3
+FEW = 2
 
 
 def crossed(*axes, of):

@@ -16,7 +16,7 @@ import pytest
 from apps.hmdb51 import main
 from apps.train import main as train_app
 from pint.video.extraction import Extraction, clip_features
-from tests.launcher import environment, mpiexec
+from tests.launcher import environment, heed_ctrl_c, mpiexec
 from tests.moving_shapes import FRAMES, MOTIONS, SIZE, write_folder, write_model
 
 PER_CLASS, TRAINING = 30, 20
@@ -98,11 +98,6 @@ def started(root):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def heed_ctrl_c():
-    """Undo what shells do to commands in the background, these tests perhaps among them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

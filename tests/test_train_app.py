@@ -20,7 +20,7 @@ from pint.results import write_run
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.tasks import BASELINES, TASKS
-from tests.launcher import environment, mpiexec
+from tests.launcher import environment, heed_ctrl_c, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
 ADDING = [
@@ -349,7 +349,9 @@ def test_ctrl_c_while_packages_are_imported(tmp_path):
     (tmp_path / "h5py.py").write_text(CTRL_C)
     env = environment() | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
     command = [sys.executable, "-m", "apps.train"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=100, preexec_fn=heed_ctrl_c
+    )
     assert (done.returncode, done.stderr) == (130, "")
 
 
@@ -370,6 +372,7 @@ def test_ctrl_c_while_data_are_generated(tmp_path, ranks):
         capture_output=True,
         text=True,
         timeout=100,
+        preexec_fn=heed_ctrl_c,
     )
     assert done.returncode == 130 if ranks == 1 else done.returncode != 0
     assert "Traceback" not in done.stderr
@@ -384,6 +387,7 @@ def test_ctrl_c_under_mpiexec_leaves_a_readable_file(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_ctrl_c,
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -32,7 +32,7 @@ EACH = pytest.mark.parametrize("name", [name for _, name in in_turn(METHODS)])
 def grid_of(name):
     """The begin of the span, at the problem's own step length; all of it where steps are few."""
     problem = PROBLEMS[name]
-    num_steps = {"control": problem.num_steps, "bdf2, burgers": 17}.get(name, 37)  # the last: slow
+    num_steps = problem.num_steps if name == "control" else 37
     begin, end = problem.span
     stop = begin + (end - begin) * num_steps / problem.num_steps
     return TimeGrid.uniform(begin, stop, num_steps)
