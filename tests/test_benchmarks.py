@@ -32,7 +32,7 @@ def test_help(name, monkeypatch, capsys):
     if needed and importlib.util.find_spec(needed) is None:
         pytest.skip(f"benchmarks.{name} needs {needed}")
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         importlib.import_module(f"benchmarks.{name}").main()
     shown = capsys.readouterr().out
     assert shown.startswith("usage:")

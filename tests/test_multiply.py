@@ -42,7 +42,9 @@ def test_sums_of_products_equal_numpy(dtype, tolerance, layout):
     for count, rows, columns in product((*INNER, 96, 97, 200), ROWS, COLUMNS):
         a, b = normal((count, rows), dtype, layout), normal((count, columns), dtype, layout)
         around = np.full((rows + 2, columns + 2), 7, dtype=dtype)
-        add_product(a, b, around[1:-1, 1:-1])
+        sums = np.full((1, columns), 5, dtype=dtype)
+        add_product(a, b, around[1:-1, 1:-1], sums)
+        np.testing.assert_allclose(sums[0], 5 + b.sum(axis=0), rtol=0, atol=tolerance)
         np.testing.assert_allclose(around[1:-1, 1:-1], 7 + a.T @ b, rtol=0, atol=tolerance)
         around[1:-1, 1:-1] = 7
         assert np.all(around == 7)
@@ -67,3 +69,9 @@ def test_nan_stays_in_its_row(rows):
     multiply(a, np.ones((6, 40)), out)
     assert np.isnan(out[1]).all()
     assert np.isfinite(np.delete(out, 1, axis=0)).all()
+
+
+def test_sums_are_left_out_where_there_is_no_room_for_them():
+    a, b, out = np.ones((5, 2)), np.ones((5, 40)), np.zeros((2, 40))
+    add_product(a, b, out, np.zeros((0, 40)))
+    np.testing.assert_array_equal(out, 5)

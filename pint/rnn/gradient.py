@@ -39,7 +39,9 @@ class GradientSums:
             np.zeros(shape[::-1] if self._is_wide and layer == 0 else shape, dtype=model.dtype)
             for layer, shape in enumerate(shapes)
         ]
-        self._sums = [np.zeros(4 * hidden, dtype=model.dtype) for _ in layers]
+        self._sums_ih, self._sums_hh = (
+            [np.zeros((1, columns), dtype=model.dtype) for _ in layers] for _ in range(2)
+        )
 
     def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: Team) -> None:
         """Add the products of some points and sequences of one layer.
@@ -58,30 +60,34 @@ class GradientSums:
             Threads that share the work.
         """
         d_input = self.cell.input_gates(d_gates)
-        pair = (d_input, x) if self._is_wide and layer == 0 else (x, d_input)
-        _add(*pair, self._ih[layer], team)
-        _add(seen, self.cell.state_gates(d_gates), self._hh[layer], team)
-        rows = flat(d_gates)
-        self._sums[layer] += np.ones(rows.shape[0], rows.dtype) @ rows
+        ih, hh = self._sums_ih[layer], self._sums_hh[layer]
+        if self._is_wide and layer == 0:
+            _add(d_input, x, self._ih[layer], np.zeros((0, x.shape[2]), x.dtype), team)
+            rows = flat(d_input)
+            ih += np.ones(rows.shape[0], rows.dtype) @ rows
+        else:
+            _add(x, d_input, self._ih[layer], ih, team)
+        _add(seen, self.cell.state_gates(d_gates), self._hh[layer], hh, team)
 
     def total(self) -> Array:
         """Return the gradient in the order of the model's parameters, (num_parameters,); new."""
         total, cell = np.empty_like(self.model.parameters), self.cell
         tensors = views(total, self.model.shapes)
-        for layer, (ih, hh, sums) in enumerate(zip(self._ih, self._hh, self._sums, strict=True)):
+        for layer, (ih, hh) in enumerate(zip(self._ih, self._hh, strict=True)):
             tensors[f"weight_ih_l{layer}"][...] = ih if self._is_wide and layer == 0 else ih.T
             tensors[f"weight_hh_l{layer}"][...] = cell.torch_rows(hh.T)
-            tensors[f"bias_ih_l{layer}"][...] = cell.input_gates(sums)
-            tensors[f"bias_hh_l{layer}"][...] = cell.torch_rows(cell.state_gates(sums))
+            tensors[f"bias_ih_l{layer}"][...] = self._sums_ih[layer][0]
+            tensors[f"bias_hh_l{layer}"][...] = cell.torch_rows(self._sums_hh[layer][0])
         return total
 
 
-def _add(a: Array, b: Array, out: Array, team: Team) -> None:
-    """Add a.T @ b of all points; threads share the rows of `out`, if each has so many."""
+def _add(a: Array, b: Array, out: Array, sums: Array, team: Team) -> None:
+    """Add a.T @ b of all points, and the sums of b's columns; threads share the rows of `out`."""
     pairs = pairs_of(a, b)
 
     def add(own: slice) -> None:
+        own_sums = sums if own.start == 0 else sums[:0]
         for left, right in pairs:
-            add_product(left[:, own], right, out[own])
+            add_product(left[:, own], right, out[own], own_sums)
 
     team.share(out.shape[0], add, least=16)

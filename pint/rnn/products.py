@@ -237,7 +237,7 @@ def _panel_of(num_rows: int, adds: bool) -> Any:
 
 def _rows_of(adds: bool) -> Any:
     """Return a function for kernels that computes all rows of a panel of out from column j on."""
-    six, four, one = (_panel_of(n, adds) for n in (6, 4, 1))
+    six, four, three, one = (_panel_of(n, adds) for n in (6, 4, 3, 1))
 
     @unit
     def rows_of_panel(a: Array, b: Array, out: Array, j: int) -> None:
@@ -249,6 +249,9 @@ def _rows_of(adds: bool) -> Any:
             elif rows - i >= 4:
                 four(a, b, out, i, j)
                 i += 4
+            elif rows - i == 3:
+                three(a, b, out, i, j)
+                i += 3
             else:
                 one(a, b, out, i, j)
                 i += 1
@@ -256,7 +259,7 @@ def _rows_of(adds: bool) -> Any:
     return rows_of_panel
 
 
-_set_panel, _add_to_panel = _rows_of(False), _rows_of(True)
+_set_panel, _add_to_panel, _add_to_row = _rows_of(False), _rows_of(True), _panel_of(1, True)
 _wide_row, _row = _tile_of(1, 12, False, False), _tile_of(1, 4, False, False)
 _narrow_row, _row_edge = _tile_of(1, 1, False, False), _tile_of(1, 1, True, False)
 
@@ -323,8 +326,10 @@ def multiply_in_chain(a: Array, b: Array, out: Array) -> None:
 
 
 @kernel
-def add_product(a: Array, b: Array, out: Array) -> None:
+def add_product(a: Array, b: Array, out: Array, sums: Array) -> None:
     """Add a.T @ b to `out`, on this thread: the gradient of weights, from many rows.
+
+    The sums of b's columns, the gradient of biases, cost next to nothing on the way.
 
     Some rows after others, so that those of b stay in the cache.
 
@@ -336,19 +341,22 @@ def add_product(a: Array, b: Array, out: Array) -> None:
         Its rows are contiguous.
     out : ndarray, shape (M, N)
         Its rows are contiguous; added to.
+    sums : ndarray, shape (1 or 0, N)
+        Gets the sums of b's columns, added to it; with no row they are not computed.
     """
     mode = flush_subnormals()
     # Rows far from one another are brought together: else each lies in another page of memory.
     width = PANEL * (VECTOR_BYTES // out.itemsize)
     room = np.empty((_BLOCK if b.strides[0] >= _FAR else 0, width), dtype=out.dtype)
-    _add_product(_general(a), _general(b), _general(out), room)
+    _add_product(_general(a), _general(b), _general(out), _general(sums), room)
     restore_mode(mode)
 
 
 @kernel
-def _add_product(a: Array, b: Array, out: Array, room: Array) -> None:
+def _add_product(a: Array, b: Array, out: Array, sums: Array, room: Array) -> None:
     columns, width = out.shape[1], PANEL * (VECTOR_BYTES // out.itemsize)
     num_blocks = (b.shape[0] + _BLOCK - 1) // _BLOCK
+    ones = np.ones((_BLOCK, 1), dtype=out.dtype)
     for block in range(num_blocks):
         begin, end = block * b.shape[0] // num_blocks, (block + 1) * b.shape[0] // num_blocks
         left = a[begin:end]
@@ -358,6 +366,8 @@ def _add_product(a: Array, b: Array, out: Array, room: Array) -> None:
                 _copy_rows(right, room)
                 right = _general(room)[: end - begin]
             _add_to_panel(left, right, goal, 0)
+            if sums.shape[0] > 0:
+                _add_to_row(_general(ones), right, sums[:, j : j + width], 0, 0)
 
 
 @unit
