@@ -118,15 +118,20 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
     )
     pooling: Pooling = "every" if data.is_per_step else "last"
     network = Network(cell, data.num_outputs, pooling=pooling, seed=args.seed)
-    forward = MGRITOptions(
-        levels=1 if args.serial else args.levels,
-        coarsening=args.coarsening,
-        relax=args.relax,
-        max_iterations=args.forward_iterations,
-        coarsest=args.coarsest,
-        truncation=args.truncation,
-        delta=None if args.serial else args.delta,
-        threads=args.threads,
+    stepping = MGRITOptions(levels=1, threads=args.threads)
+    forward = (
+        stepping
+        if args.serial
+        else MGRITOptions(
+            levels=args.levels,
+            coarsening=args.coarsening,
+            relax=args.relax,
+            max_iterations=args.forward_iterations,
+            coarsest=args.coarsest,
+            truncation=args.truncation,
+            delta=args.delta,
+            threads=args.threads,
+        )
     )
     backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
     return NetworkSolver(

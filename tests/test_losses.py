@@ -75,9 +75,13 @@ def test_elements_that_count_and_are_right():
     assert SquaredError().num_correct(scores, scores, counts) == 0
 
 
-@pytest.mark.parametrize("weights", [(1.0, -0.5), (0.0, 0.0), (np.nan, 1.0)])
+@pytest.mark.parametrize(
+    "weights", [(1.0, -0.5), (0.0, 0.0), (np.nan, 1.0), (1.0, np.nan), (1.0, np.inf)]
+)
 def test_bad_class_weights(weights):
-    with pytest.raises(ValueError, match="class_weights must be at least 0 and not all 0, got"):
+    with pytest.raises(
+        ValueError, match="class_weights must be finite, at least 0 and not all 0, got"
+    ):
         CrossEntropy(class_weights=weights)
 
 

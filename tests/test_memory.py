@@ -90,3 +90,12 @@ def test_nothing_is_remembered_unless_asked_for():
     solver, _, x, y = make(num_remembered=0)
     with pytest.raises(ValueError, match="numbers must be below num_remembered, 0"):
         solver.loss_and_gradient(x, y, numbers=np.arange(6))
+
+
+def test_stepping_keeps_no_states():
+    """It needs no guess; sequences may have numbers all the same."""
+    network = make()[0].network
+    solver = NetworkSolver(network, 34, STEPPING, STEPPING, num_remembered=6)
+    assert solver.sweep.memory is None
+    x, y = np.ones((6, 34, 2)), np.zeros(6, dtype=np.int64)
+    assert np.isfinite(solver.loss_and_gradient(x, y, numbers=np.arange(6)).loss)

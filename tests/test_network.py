@@ -225,7 +225,7 @@ def assert_equals_torch(solver, kind, x, y, mask, start, atol=1e-10):
     return got, expected
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("pooling", ["last", "every", "mean"])
 @pytest.mark.parametrize("cell", ["implicit", "classic", "lstm"])

@@ -235,6 +235,28 @@ def test_ranks_train_alike(tmp_path):
         assert other["forward_residual"] == pytest.approx(said[0]["forward_residual"], rel=1e-8)
 
 
+def test_comparisons_warm_starts_and_groups_of_ranks(tmp_path, capsys):
+    """What is measured of each batch stands in the file; groups of ranks measure the same."""
+    cycles = ["--forward-iterations", "2", "--backward-iterations", "2", "--check-every", "3"]
+    arguments = [*cycles, "--dtype", "float64", "--epochs", "2", "--json"]
+    done = start(tmp_path, 2, *arguments, "--time-ranks", "1")
+    assert done.returncode == 0, done.stderr
+    output = ["--output", str(tmp_path / "one.h5")]
+    assert main([*SMALL, *arguments, *output]) == 0
+    capsys.readouterr()
+    two, one = (open_run(tmp_path / name).history for name in ("run2.h5", "one.h5"))
+    measured = one["measured_error"]
+    assert np.flatnonzero(~np.isnan(measured)).tolist() == [0, 3, 6]
+    assert 1e-8 < np.nanmin(measured) <= np.nanmax(measured) < 1
+    np.testing.assert_array_less(1 - one["cosine"][[0, 3]], measured[[0, 3]])
+    for name in ("measured_error", "cosine", "estimated_error", "forward_relative"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, err_msg=name)
+    assert main([*SMALL, *arguments, "--warm-start", "--accuracy", "adaptive", *output]) == 0
+    warm = open_run(tmp_path / "one.h5").history
+    assert warm["estimated_error"][0] == warm["measured_error"][0] == measured[0]  # a cold start
+    assert warm["forward_iterations"].size == measured.size
+
+
 def test_ranks_forecast_alike(tmp_path, capsys):
     """Targets at every step: two processes under mpiexec, and this one."""
     arguments = ["--data", "lorenz", "--length", "50", "--samples", "8", "--batch", "4", "--json"]

@@ -1,5 +1,6 @@
 """The training loop: batches, updates, both accuracies, interruption."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from pint import MGRITOptions
 from pint.comm import SerialCommunicator
+from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
@@ -223,3 +225,56 @@ def test_data_must_fit_the_model():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         TrainingOptions(**options)
+
+
+def weighted(class_weights, options, data=None, **grid):
+    """A trainer of labels whose classes have weights."""
+    data = make_data() if data is None else data
+    network = Network(RecurrenceOptions(num_features=1, hidden=8), 2)
+    mgrit = MGRITOptions(**({"levels": 1} | grid))
+    loss = CrossEntropy(class_weights=class_weights)
+    return Trainer(NetworkSolver(network, data.num_steps, mgrit, mgrit, loss=loss), data, options)
+
+
+def test_the_loss_of_training_counts_classes_as_much_as_they_weigh():
+    """With nearly no step, that of an epoch of batches is that of all data at once."""
+    for batch in (50, 7):
+        tiny = SGD(learning_rate=1e-30)
+        trainer = weighted((0.2, 3.0), TrainingOptions(epochs=1, batch=batch, optimizer=tiny))
+        x, y, _ = trainer.data.train(slice(0, 50))
+        whole = trainer.exact.loss_and_gradient(x, y)
+        assert whole.total_weight == pytest.approx((0.2 * (y == 0) + 3.0 * (y == 1)).sum())
+        (row,) = trainer.train().epochs
+        assert row["train_loss"] == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_batches_without_a_class_that_counts_are_passed_over():
+    """Batches of one: those of the class that is left out change nothing."""
+    trainer = weighted((0.0, 1.0), TrainingOptions(epochs=2, batch=1))
+    assert trainer.data.y_train[0] == 1 or trainer.data.y_train[1] == 1
+    log = trainer.train()
+    assert log.finished
+    assert len(log.forward_residuals) == 2 * (trainer.data.y_train == 1).sum()
+    assert log.epochs[-1]["train_accuracy"] == 1.0  # of what counts
+
+
+def test_data_of_which_nothing_counts_are_an_error():
+    data = dataclasses.replace(make_data(), y_train=np.zeros(50, dtype=np.int64))
+    trainer = weighted((0.0, 1.0), TrainingOptions(epochs=1), data)
+    with pytest.raises(ValueError, match="no element of slopes has a weight"):
+        trainer.train()
+
+
+def test_adaptive_training_does_without_a_parallel_test_that_diverges():
+    """Its batches are stepped exactly; a number that nobody knows is no reason to stop."""
+    options = TrainingOptions(epochs=2, batch=25, accuracy=AccuracyOptions(mode="adaptive"))
+    grid = {"levels": 2, "coarsening": 4, "max_iterations": 2, "divergence_factor": 1e-30}
+    log = make_trainer(options, mgrit=MGRITOptions(**grid)).train()
+    assert log.finished
+    assert np.isnan([row["parallel_test_accuracy"] for row in log.epochs]).all()
+    assert all(row["exact_test_accuracy"] >= 0 for row in log.epochs)
+
+
+def test_the_ranks_are_those_of_the_solver():
+    trainer = make_trainer(TrainingOptions(epochs=1))
+    assert Trainer(trainer.solver, trainer.data, trainer.options).comm is trainer.solver.comm

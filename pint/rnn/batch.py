@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,11 +93,15 @@ class Targets:
     y : ndarray, shape (B, ...)
         One for each element: a sequence, or with pooling "every" a time of a sequence.
     weights : ndarray of float64, shape (B,) or (B, T)
-        Of the elements in the loss of the whole batch; their sum is 1.
+        Of the elements in the loss of the whole batch; their sum is 1, or 0 where no element has a
+        weight.
+    total : float
+        What their sum was before.
     """
 
     y: Array
     weights: NDArray[np.float64]
+    total: float
 
     @classmethod
     def of(cls, y: Array, batch: Batch, loss: Loss, a: Architecture) -> Targets:
@@ -106,7 +110,7 @@ class Targets:
         Raises
         ------
         ValueError
-            If they do not fit, or no element has a weight.
+            If they do not fit.
         """
         elements = batch.x.shape[:2] if a.pooling == "every" else batch.x.shape[:1]
         mask = batch.mask if a.pooling == "every" else None
@@ -114,19 +118,16 @@ class Targets:
             y = np.where(mask.reshape(*mask.shape, *(1 for _ in y.shape[2:])), y, 0)
         loss.check(y, (*elements, a.num_outputs))
         weights = loss.weights(y) * (1.0 if mask is None else mask)
-        total = weights.sum()
-        if not total > 0:
-            raise ValueError("no element of the batch has a weight: the loss is not defined")
-        return cls(y=y, weights=weights / total)
+        total = float(weights.sum())
+        return cls(y=y, weights=weights / total if total > 0 else weights, total=total)
 
     def rows(self, own: NDArray[np.int64]) -> Targets:
         """Return those of some of the sequences."""
-        return Targets(y=self.y[own], weights=self.weights[own])
+        return replace(self, y=self.y[own], weights=self.weights[own])
 
     def at(self, times: NDArray[np.int64] | None) -> Targets:
         """Return those of some elements, counted from 1, with time as the first axis."""
         if times is None:
             return self
-        return Targets(
-            y=self.y[:, times - 1].swapaxes(0, 1), weights=self.weights[:, times - 1].swapaxes(0, 1)
-        )
+        y, weights = (a[:, times - 1].swapaxes(0, 1) for a in (self.y, self.weights))
+        return replace(self, y=y, weights=weights)

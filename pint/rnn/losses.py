@@ -55,7 +55,7 @@ class CrossEntropy(Loss):
     Raises
     ------
     ValueError
-        If a weight is negative, or none is positive.
+        If a weight is negative or not finite, or none is positive.
 
     Examples
     --------
@@ -69,8 +69,8 @@ class CrossEntropy(Loss):
 
     def __post_init__(self) -> None:
         given = self.class_weights
-        if given is not None and not (min(given) >= 0 and max(given) > 0):
-            raise ValueError(f"class_weights must be at least 0 and not all 0, got {given}")
+        if given is not None and not (np.isfinite(given).all() and min(given) >= 0 < max(given)):
+            raise ValueError(f"class_weights must be finite, at least 0 and not all 0, got {given}")
 
     def check(self, y: Array, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless y are integer classes, one for each element."""

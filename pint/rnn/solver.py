@@ -30,6 +30,8 @@ class LossAndGradient:
         Mean over the batch, see `Loss`.
     num_correct, num_elements : int
         Elements that are classified rightly, and all of them: sequences, or times of sequences.
+    total_weight : float
+        Sum of their weights in the loss.
     gradient : ndarray, shape (num_parameters,)
         Of the loss with respect to all parameters.
     forward_residuals, backward_residuals : ndarray of float64
@@ -47,6 +49,7 @@ class LossAndGradient:
     loss: float
     num_correct: int
     num_elements: int
+    total_weight: float
     gradient: Array
     forward_residuals: NDArray[np.float64]
     backward_residuals: NDArray[np.float64]
@@ -83,7 +86,8 @@ class NetworkSolver:
     ------
     ValueError
         If the number of ranks is no multiple of `time_ranks`, or sequences are to be remembered
-        by several groups, which would meet ever others of them.
+        by several groups, which would meet ever others of them, or states are not to be kept at
+        all points.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class NetworkSolver:
             raise ValueError(f"time_ranks {size} does not divide the {self.comm.size} ranks")
         self.group, self.num_groups = self.comm.rank // size, self.comm.size // size
         self.time: Communicator = self.comm if self.num_groups == 1 else self.comm.split(size)
+        if "c_points" in (forward.storage, backward.storage):
+            raise ValueError("networks need the states at all points: leave storage 'c_points' out")
         at_least("num_remembered", num_remembered, 0)
         if num_remembered and self.num_groups > 1:
             raise ValueError(
@@ -195,12 +201,23 @@ class NetworkSolver:
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
         batch = agreed(self.comm, lambda: self._batch(x, mask, start, numbers))
-        a = self.network.architecture
-        targets = agreed(self.comm, lambda: Targets.of(np.asarray(y), batch, self.loss, a))
+        targets = agreed(self.comm, lambda: self._targets(y, batch))
+        if not targets.total > 0:
+            raise ValueError("no element of the batch has a weight: the loss is not defined")
         own = self._own(batch)
         part = agreed(self.comm, lambda: self._part(batch, targets, own, inputs))
         with self.evaluation.watch.phase("messages"):
-            return self._total(part, own, batch, int((targets.weights > 0).sum()), inputs)
+            return self._total(part, own, batch, targets, inputs)
+
+    def total_weight(self, x: Array, y: Array, mask: NDArray[np.bool_] | None = None) -> float:
+        """Return the sum of the weights of a batch's elements; 0 if the loss looks at none of them.
+
+        Arguments are those of `loss_and_gradient`, which checks more of them.
+        """
+        return self._targets(y, Batch(np.asarray(x), mask)).total
+
+    def _targets(self, y: Any, batch: Batch) -> Targets:
+        return Targets.of(np.asarray(y), batch, self.loss, self.network.architecture)
 
     def _batch(self, x: Any, mask: Any, start: Any, numbers: Any = None) -> Batch:
         """Return a batch that fits."""
@@ -240,7 +257,12 @@ class NetworkSolver:
         return self.comm.sum(scores)
 
     def _total(
-        self, part: Part | None, own: NDArray[np.int64], batch: Batch, count: int, inputs: bool
+        self,
+        part: Part | None,
+        own: NDArray[np.int64],
+        batch: Batch,
+        targets: Targets,
+        inputs: bool,
     ) -> LossAndGradient:
         """Sum over all ranks, of the time axis and of the batch at once."""
         none = np.zeros_like(self.network.parameters)
@@ -257,7 +279,8 @@ class NetworkSolver:
         return LossAndGradient(
             loss=float(loss),
             num_correct=int(num_correct),
-            num_elements=count,
+            num_elements=int((targets.weights > 0).sum()),
+            total_weight=targets.total,
             gradient=gradient,
             forward_residuals=forward,
             backward_residuals=backward,

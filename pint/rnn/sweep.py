@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pint.adjoint import AdjointResult, AdjointSolver
 from pint.comm import Communicator
+from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
 from pint.mgrit.stopwatch import Stopwatch
@@ -88,7 +89,8 @@ class Sweep:
         self._skips = forward.skip_first_down
         self._numbers: NDArray[np.int64] | None = None
         finest = self.forward.hierarchy.levels[0]
-        self.memory = Memory(num_remembered, finest) if num_remembered else None
+        has_cycles = len(self.forward.hierarchy.levels) > 1  # stepping needs no guess
+        self.memory = Memory(num_remembered, finest) if num_remembered and has_cycles else None
         self._windows = {wanted: self._read(backward=wanted) for wanted in (False, True)}
 
     def _read(self, *, backward: bool) -> NDArray[np.int64]:
@@ -145,7 +147,8 @@ class Sweep:
             result = self.forward.solve(start, guess, on_iteration=before_last)
         finally:
             self.model.recording = False
-        if self.memory is not None and self._numbers is not None:
+        is_kept = self._numbers is not None and result.status is not Status.DIVERGED
+        if self.memory is not None and self._numbers is not None and is_kept:
             self.memory.keep(self._numbers, result.u)
         return result
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +20,12 @@ from pint.rnn.solver import LossAndGradient, NetworkSolver
 BATCHES_BETWEEN_CHECKS = 25
 CALM_BATCHES = 10
 """So many batches far below the bound, and fewer iterations are tried."""
+FAR_BELOW = 0.2
+"""That is, below this part of the bound."""
+COMPARISONS = 8
+"""So many of the last ones are remembered."""
+BEYOND = 3.0
+"""Residuals that are so many times greater than all that are remembered tell nothing for sure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +38,16 @@ class AccuracyOptions:
         "fixed": the solver's iterations, always. "adaptive": iterations are chosen so that the
         estimated relative error of the gradient stays below `bound`, the solver's being the first
         ones; where that takes longer than exact stepping, batches are stepped exactly, their
-        sequences split over the ranks.
+        sequences split over the ranks. A gradient whose estimate is not below the bound is not
+        returned without a comparison with the exact one, which is returned where it is too far away
+        or where a solve diverged.
     bound : float, default 0.05
         Greatest relative error of a gradient, in the 2-norm.
     check_every : int, default 0
         Compare the gradient of every so many batches with the exact one; 0 is never if "fixed", and
         every 25 batches if "adaptive", which calibrates its estimate by them.
     most_iterations : int, default 6
-        Greatest number of cycles of a solve that "adaptive" tries.
+        Greatest number of cycles of a solve that "adaptive" tries, unless the solver's are more.
 
     Raises
     ------
@@ -91,8 +101,8 @@ class AccuracyLog:
     estimated_error : list of float
         Estimated relative error of the gradient; NaN before the first comparison.
     measured_error, cosine : list of float
-        Relative error of the gradient, and cosine of its angle with the exact one; NaN where they
-        were not compared.
+        Relative error of the gradient that the cycles give, and cosine of its angle with the exact
+        one; NaN where they were not compared. The error is infinite where a solve diverged.
     """
 
     forward_iterations: list[float] = field(default_factory=list)
@@ -113,7 +123,11 @@ class AccuracyControl:
 
     The error of a gradient is estimated as a factor times the sum of the relative residuals of both
     solves. The factor is the greatest that the last comparisons with exact gradients gave, one for
-    each pair of iteration counts; a pair without any is compared at its first batch.
+    each pair of iteration counts; a pair without any is compared at its first batch. An adjoint
+    solution that has grown beyond the one that was compared last is not what residuals are divided
+    by: it may have grown with its error. Mode "adaptive" compares at once where the estimate is
+    not below the bound, where residuals are far greater than those that were compared, and where
+    they grew from one cycle to the next, unless the estimate is far below the bound.
 
     Parameters
     ----------
@@ -152,22 +166,24 @@ class AccuracyControl:
         )
         self._before_exact = self.rung
         self._calm, self._since_check = 0, 0
-        self._compared: set[Iterations] = set()
-        self._factors: dict[Iterations, float] = {}
+        self._compared: dict[Iterations, Comparisons] = {}
         self._seconds: dict[Iterations, float] = {}
+        self._cold = {self.solver, self.exact}
 
     def _ladder(self, forward: int, backward: int) -> list[Iterations]:
         """Return the pairs of iteration counts that are tried, cheapest first."""
         if self.options.mode == "fixed" or self.is_serial:
             return [Iterations(forward, backward)]
-        rungs = [Iterations(2, 1)]
-        while rungs[-1].backward < self.options.most_iterations:
+        rungs, most = [Iterations(2, 1)], self.options.most_iterations
+        while rungs[-1].backward < most:
             last = rungs[-1]
             grows_forward = last.forward == last.backward
             rungs.append(
                 Iterations(last.forward + grows_forward, last.backward + (not grows_forward))
             )
-        return [*(r for r in rungs if r.forward <= self.options.most_iterations), EXACT]
+        if max(forward, backward) > most:
+            rungs.append(Iterations(max(forward, most), max(backward, most)))
+        return [*rungs, EXACT]
 
     @property
     def iterations(self) -> Iterations:
@@ -179,35 +195,63 @@ class AccuracyControl:
         x: NDArray[Any],
         y: NDArray[Any],
         mask: NDArray[np.bool_] | None = None,
+        start: NDArray[Any] | None = None,
+        *,
+        inputs: bool = False,
         numbers: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
-        used = self.iterations
+
+        def evaluate(used: Iterations) -> LossAndGradient:
+            """Evaluate the batch, and keep the shortest time per sequence that it took."""
+            solver, known = (self.exact, None) if used.are_exact else (self.solver, numbers)
+            begin = time.perf_counter()
+            got = solver.loss_and_gradient(x, y, mask, start, inputs=inputs, numbers=known)
+            seconds = (time.perf_counter() - begin) / len(x)
+            if solver in self._cold:  # kernels may have been compiled
+                self._cold.discard(solver)
+            else:
+                self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
+            return got
+
+        return self._controlled(evaluate)
+
+    def _controlled(self, evaluate: Callable[[Iterations], LossAndGradient]) -> LossAndGradient:
+        """Return what a batch gives, as accurate as wanted, and choose for the next one."""
+        used, is_adaptive = self.iterations, self.options.mode == "adaptive"
         if used.are_exact:
-            got = self._timed(EXACT, self.exact, x, y, mask)
+            got = evaluate(EXACT)
             self._note(used, got, 0.0)
             return got
-        if self.options.mode == "adaptive":
+        if is_adaptive:
             self.solver.iterate(*used)
-        got = self._timed(used, self.solver, x, y, mask, numbers)
-        self._note(used, got, self._estimate(used, got))
-        if self._is_due(used):
-            got = self._check(used, got, x, y, mask)
-        if self.options.mode == "adaptive":
+        try:
+            got = evaluate(used)
+        except FloatingPointError:
+            if not is_adaptive:
+                raise
+            got = evaluate(EXACT)
+            self._note(used, got, np.inf)
+            self.log.measured_error[-1] = np.inf
+        else:
+            self._note(used, got, self._estimate(used, got))
+            if self._is_due(used, got):
+                got = self._check(used, got, evaluate(EXACT))
+        if is_adaptive:
             self._choose(used)
         return got
 
-    def _timed(
-        self, used: Iterations, solver: NetworkSolver, x: NDArray[Any],
-        y: NDArray[Any], mask: NDArray[np.bool_] | None,
-        numbers: NDArray[np.int64] | None = None,
-    ) -> LossAndGradient:  # fmt: skip
-        """Evaluate a batch, and keep the shortest time per sequence that it took."""
-        begin = time.perf_counter()
-        got = solver.loss_and_gradient(x, y, mask, numbers=numbers)
-        seconds = (time.perf_counter() - begin) / len(x)
-        self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
-        return got
+    def warm_up(
+        self, x: NDArray[Any], y: NDArray[Any], mask: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Have both solvers' kernels compiled, lest the first batches' times count; collective."""
+        try:
+            self.solver.loss_and_gradient(x, y, mask)
+        except FloatingPointError:
+            if self.options.mode == "fixed":
+                raise
+        self.exact.loss_and_gradient(x, y, mask)
+        self._cold.clear()
 
     def _note(self, used: Iterations, got: LossAndGradient, estimate: float) -> None:
         log = self.log
@@ -220,33 +264,42 @@ class AccuracyControl:
         log.cosine.append(np.nan)
 
     def _estimate(self, used: Iterations, got: LossAndGradient) -> float:
-        return self._factors.get(used, np.nan) * _sum_of_residuals(got)
+        if got.forward_relative == got.backward_relative == 0:
+            return 0.0  # both are solved
+        known = self._compared.get(used)
+        return np.nan if known is None else known.factor * known.residual(got)
 
-    def _is_due(self, used: Iterations) -> bool:
+    def _is_due(self, used: Iterations, got: LossAndGradient) -> bool:
         """Tell whether this batch is compared with its exact gradient."""
         every = self.options.batches_between_checks
         self._since_check += 1
         if every == 0 or self.is_serial:
             return False
-        return used not in self._compared or self._since_check >= every
+        if used not in self._compared or self._since_check >= every:
+            return True
+        return self.options.mode == "adaptive" and self._is_doubtful(used, got)
+
+    def _is_doubtful(self, used: Iterations, got: LossAndGradient) -> bool:
+        """Tell whether a gradient may be further away than wanted, for all that is known."""
+        estimate, bound = self.log.estimated_error[-1], self.options.bound
+        if not estimate <= bound or self._compared[used].is_exceeded_by(got):
+            return True
+        grew = _grew(got.forward_residuals) or _grew(got.backward_residuals)
+        return grew and estimate > FAR_BELOW * bound
 
     def _check(
-        self, used: Iterations, got: LossAndGradient, x: NDArray[Any],
-        y: NDArray[Any], mask: NDArray[np.bool_] | None,
-    ) -> LossAndGradient:  # fmt: skip
+        self, used: Iterations, got: LossAndGradient, exact: LossAndGradient
+    ) -> LossAndGradient:
         """Compare with the exact gradient; in mode "adaptive", return it if the bound is broken."""
         self._since_check = 0
-        self._compared.add(used)
-        exact = self._timed(EXACT, self.exact, x, y, mask)
         a, b = got.gradient.astype(np.float64), exact.gradient.astype(np.float64)
         error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-300)
         lengths = max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-300)
         self.log.measured_error[-1], self.log.cosine[-1] = error, float(a @ b) / lengths
-        residuals = _sum_of_residuals(got)
-        if residuals > 0:
-            self._factors[used] = max(error / residuals, 0.5 * self._factors.get(used, 0.0))
+        known = self._compared.setdefault(used, Comparisons())
+        known.add(got, error, is_near=error <= self.options.bound)
         self.log.estimated_error[-1] = self._estimate(used, got)
-        exceeds = self.options.mode == "adaptive" and error > self.options.bound
+        exceeds = self.options.mode == "adaptive" and not error <= self.options.bound
         return exact if exceeds else got
 
     def _choose(self, used: Iterations) -> None:
@@ -254,9 +307,9 @@ class AccuracyControl:
         measured, estimate = self.log.measured_error[-1], self.log.estimated_error[-1]
         error = estimate if np.isnan(measured) else measured
         top = len(self.ladder) - 1
-        if not error <= self.options.bound:  # also if it is not known
+        if np.isnan(estimate) or not error <= self.options.bound:
             self.rung, self._calm = min(self.rung + 1, top), 0
-        elif error < 0.2 * self.options.bound:
+        elif error < FAR_BELOW * self.options.bound:
             self._calm += 1
         else:
             self._calm = 0
@@ -269,7 +322,7 @@ class AccuracyControl:
 
     def _takes_longer_than_stepping(self, used: Iterations) -> bool:
         """Tell whether the iterations took longer than exact stepping did, on the slowest rank."""
-        if EXACT not in self._seconds or self.iterations.are_exact:
+        if not {used, EXACT} <= self._seconds.keys() or self.iterations.are_exact:
             return False
         own = np.array([[self._seconds[used], self._seconds[EXACT]]])
         slowest = self.comm.allgather_blocks(own).max(axis=0)
@@ -303,6 +356,54 @@ def exact_solver(
     return NetworkSolver(network, num_steps, stepping, stepping, comm, loss, time_ranks=1)
 
 
-def _sum_of_residuals(got: LossAndGradient) -> float:
-    """Return the sum of the relative residuals that were measured."""
-    return float(np.nansum([got.forward_relative, got.backward_relative]))
+@dataclass(eq=False)
+class Comparisons:
+    """The last comparisons with exact gradients, of one pair of iteration counts.
+
+    Attributes
+    ----------
+    residuals, ratios : deque of float
+        Relative residuals, and errors divided by them.
+    norm : float
+        Of the adjoint solution that was near the exact one last.
+    """
+
+    residuals: deque[float] = field(default_factory=lambda: deque(maxlen=COMPARISONS))
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=COMPARISONS))
+    norm: float = np.inf
+
+    @property
+    def factor(self) -> float:
+        """The greatest error for one unit of residual; NaN if no residual was measured."""
+        return max(self.ratios, default=np.nan)
+
+    def residual(self, got: LossAndGradient) -> float:
+        """Return the sum of the relative residuals that were measured."""
+        grown = max(1.0, _adjoint_norm(got) / self.norm)
+        return float(np.nansum([got.forward_relative, grown * got.backward_relative]))
+
+    def is_exceeded_by(self, got: LossAndGradient) -> bool:
+        """Tell whether residuals are far greater than those that were compared."""
+        return self.residual(got) > BEYOND * max(self.residuals, default=0.0)
+
+    def add(self, got: LossAndGradient, error: float, *, is_near: bool) -> None:
+        """Take in a comparison."""
+        norm = _adjoint_norm(got)
+        if is_near and norm > 0:
+            self.norm = norm
+        residual = self.residual(got)
+        if residual > 0:
+            self.residuals.append(residual)
+            self.ratios.append(error / residual)
+
+
+def _adjoint_norm(got: LossAndGradient) -> float:
+    """Return the norm of the adjoint solution; 0 where no residual was measured."""
+    relative = got.backward_relative
+    return float(got.backward_residuals[-1] / relative) if relative > 0 else 0.0
+
+
+def _grew(residuals: NDArray[np.float64]) -> bool:
+    """Tell whether the last residual is greater than the one before it."""
+    measured = residuals[~np.isnan(residuals)]
+    return bool(measured.size > 1 and measured[-1] > measured[-2])

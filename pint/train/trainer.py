@@ -165,7 +165,7 @@ class Trainer:
     options : TrainingOptions
         How to train.
     comm : mpi4py communicator or Communicator, optional
-        The ranks of `solver`; None is one process.
+        The ranks; those of `solver` if left out.
     progress : Progress, optional
         Told of batches and epochs.
     on_epoch : callable, optional
@@ -206,7 +206,7 @@ class Trainer:
         self.exact = self.control.exact
         self.data = data
         self.options = options
-        self.comm = as_communicator(comm)
+        self.comm = solver.comm if comm is None else as_communicator(comm)
         self.progress = Progress() if progress is None else progress
         self.on_epoch = on_epoch
         self.timeline, self.num_recorded = timeline, num_recorded
@@ -246,9 +246,13 @@ class Trainer:
 
     def _warm_up(self) -> None:
         """Have all kernels compiled, so that compilation is not counted as training."""
-        x, y, mask = self.data.train(slice(0, 1))
-        self.solver.loss_and_gradient(x, y, mask)
-        self.exact.loss_and_gradient(x, y, mask)
+        for index in range(len(self.data.y_train)):
+            x, y, mask = self.data.train(slice(index, index + 1))
+            if self.solver.total_weight(x, y, mask) > 0:
+                break
+        else:
+            raise ValueError(f"no element of {self.data.name} has a weight: nothing can be learned")
+        self.control.warm_up(x, y, mask)
         self.exact.predict(x, mask)
 
     def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans | None:
@@ -269,7 +273,9 @@ class Trainer:
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
                 numbers = chosen if self.solver.num_remembered else None
                 x, y, mask = agreed(self.comm, partial(data.train, chosen))
-                got = self.control.loss_and_gradient(x, y, mask, numbers)
+                if not self.solver.total_weight(x, y, mask) > 0:
+                    continue  # the loss looks at none of its elements
+                got = self.control.loss_and_gradient(x, y, mask, numbers=numbers)
                 with self.watch.phase("update"):
                     gradient, norm = _clipped(got.gradient, options.clip)
                     self._change_parameters(gradient, means.learning_rate)
@@ -297,7 +303,7 @@ class Trainer:
         """Measure the test part in both ways, record the epoch, and tell of it."""
         self.comm.bcast(self.solver.network.parameters, 0)  # in case ranks round differently
         with self.log.timed("parallel_test"):
-            parallel = measure(self.solver, self.solver.loss, self._test_batches())
+            parallel = self._parallel_test()
         with self.log.timed("exact_test"):
             exact = measure(self.exact, self.solver.loss, self._test_batches())
         what = "accuracy" if self.data.is_classification else "error"
@@ -311,6 +317,15 @@ class Trainer:
         self.progress.epoch(row)
         if self.on_epoch is not None and epoch < self.options.epochs:
             self.on_epoch(self.log)
+
+    def _parallel_test(self) -> float:
+        """Measure the test part by cycles; NaN where they diverged and training does without."""
+        try:
+            return measure(self.solver, self.solver.loss, self._test_batches())
+        except FloatingPointError:
+            if self.options.accuracy.mode == "adaptive":
+                return np.nan
+            raise
 
     def _test_batches(self) -> Iterator[Samples]:
         batch = self.options.batch
@@ -341,12 +356,14 @@ class MeasuredMean:
 class EpochMeans:
     """Means over an epoch: over its elements, or its batches; the learning rate is the last one.
 
-    Residuals are means over the batches that have one: exactly stepped ones have none.
+    Elements count as much as in the loss. Residuals are means over the batches that have one:
+    exactly stepped ones have none.
     """
 
     classifies: bool = True
     num_batches: int = 0
     num_seen: int = 0
+    weight: float = 0.0
     loss: float = 0.0
     correct: int = 0
     seconds: float = 0.0
@@ -359,7 +376,8 @@ class EpochMeans:
         """Take in one batch."""
         self.num_batches += 1
         self.num_seen += got.num_elements
-        self.loss += got.loss * got.num_elements
+        self.weight += got.total_weight
+        self.loss += got.loss * got.total_weight
         self.correct += got.num_correct
         self.seconds += seconds
         self.gradient_norm += norm
@@ -370,7 +388,7 @@ class EpochMeans:
         """Return the means under the names of a log's columns."""
         accuracy = {"train_accuracy": self.correct / self.num_seen} if self.classifies else {}
         return {
-            "train_loss": self.loss / self.num_seen,
+            "train_loss": self.loss / self.weight,
             **accuracy,
             "seconds": self.seconds,
             "forward_residual": self.forward_residual.value,
