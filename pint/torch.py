@@ -47,6 +47,10 @@ class _Solvers:
         """Let copies of a module begin without solvers of their own."""
         return _Solvers, self.settings
 
+    def __deepcopy__(self, memo: Any) -> _Solvers:
+        """Do the same on the same ranks: a communicator cannot be copied."""
+        return _Solvers(*self.settings)
+
     def solve(
         self,
         x: torch.Tensor,

@@ -203,7 +203,7 @@ class AccuracyControl:
         """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
 
         def evaluate(used: Iterations) -> LossAndGradient:
-            """Evaluate the batch, and keep the shortest time per sequence that it took."""
+            """Evaluate the batch, and keep the time per sequence that it took."""
             solver, known = (self.exact, None) if used.are_exact else (self.solver, numbers)
             begin = time.perf_counter()
             got = solver.loss_and_gradient(x, y, mask, start, inputs=inputs, numbers=known)
@@ -211,10 +211,14 @@ class AccuracyControl:
             if solver in self._cold:  # kernels may have been compiled
                 self._cold.discard(solver)
             else:
-                self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
+                self._keep_time(used, seconds)
             return got
 
         return self._controlled(evaluate)
+
+    def _keep_time(self, used: Iterations, seconds: float) -> None:
+        """Keep the shortest."""
+        self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
 
     def _controlled(self, evaluate: Callable[[Iterations], LossAndGradient]) -> LossAndGradient:
         """Return what a batch gives, as accurate as wanted, and choose for the next one."""

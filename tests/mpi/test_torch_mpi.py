@@ -1,5 +1,7 @@
 """The torch modules over the ranks: outputs and gradients of one process, on any number."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -63,3 +65,9 @@ def test_packed_sequences_in_both_directions(how):
     lengths = torch.tensor([9, 24])
     expected = outcome(module_of("GRU", None, bidirectional=True), 24, lengths)
     assert_same(outcome(module_of("GRU", COMM, **options), 24, lengths), expected)
+
+
+def test_copies_work_on_the_same_ranks():
+    module = module_of("GRU", COMM, forward_options=OPTIONS["gather"])
+    other = copy.deepcopy(module)
+    assert_same(outcome(other, 24), outcome(module, 24))
