@@ -118,11 +118,10 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
     )
     pooling: Pooling = "every" if data.is_per_step else "last"
     network = Network(cell, data.num_outputs, pooling=pooling, seed=args.seed)
-    stepping = MGRITOptions(levels=1, threads=args.threads)
-    forward = (
-        stepping
-        if args.serial
-        else MGRITOptions(
+    forward = backward = MGRITOptions(levels=1, threads=args.threads)
+    if not args.serial:
+        forward = dataclasses.replace(
+            forward,
             levels=args.levels,
             coarsening=args.coarsening,
             relax=args.relax,
@@ -130,10 +129,8 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
             coarsest=args.coarsest,
             truncation=args.truncation,
             delta=args.delta,
-            threads=args.threads,
         )
-    )
-    backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
+        backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
     return NetworkSolver(
         network,
         data.num_steps,

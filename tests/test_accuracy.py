@@ -188,7 +188,7 @@ def test_initial_states_and_gradients_of_inputs(mode):
 
 @pytest.mark.parametrize("bound", [0.3, 1e-2, 1e-4])
 def test_adaptive_keeps_compared_gradients_within_the_bound(bound, monkeypatch):
-    monkeypatch.setattr(AccuracyControl, "_takes_longer_than_stepping", lambda *_: False)
+    patient(monkeypatch)
     control = make(mode="adaptive", bound=bound, check_every=1, coarse_step="midpoint")
     got = run(control, 12)
     exact = exact_solver(control.solver.network, 64)
@@ -198,7 +198,7 @@ def test_adaptive_keeps_compared_gradients_within_the_bound(bound, monkeypatch):
 
 
 def test_a_tighter_bound_takes_more_iterations(monkeypatch):
-    monkeypatch.setattr(AccuracyControl, "_takes_longer_than_stepping", lambda *_: False)
+    patient(monkeypatch)
     used = []
     for bound in (0.5, 1e-3, 1e-9):
         control = make(mode="adaptive", bound=bound, check_every=5)
@@ -211,7 +211,7 @@ def test_a_tighter_bound_takes_more_iterations(monkeypatch):
 
 
 def test_fewer_iterations_are_tried_after_calm(monkeypatch):
-    monkeypatch.setattr(AccuracyControl, "_takes_longer_than_stepping", lambda *_: False)
+    patient(monkeypatch)
     control = make(mode="adaptive", bound=0.9, check_every=50)
     control.rung = 3
     run(control, accuracy.CALM_BATCHES)

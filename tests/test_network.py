@@ -438,3 +438,11 @@ def test_ranks_that_cannot_be_split(time_ranks):
     network = build("classic", "last", False, 1)
     with pytest.raises(ValueError, match=f"time_ranks .*{time_ranks}"):
         NetworkSolver(network, 6, STEPPING, STEPPING, time_ranks=time_ranks)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_states_are_needed_at_all_points(which):
+    grids = [MGRITOptions(levels=2), MGRITOptions(levels=2)]
+    grids[which] = dataclasses.replace(grids[which], storage="c_points")
+    with pytest.raises(ValueError, match="leave storage 'c_points' out"):
+        NetworkSolver(build("implicit", "last", False, 1, False), 8, *grids)

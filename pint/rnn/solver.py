@@ -101,6 +101,8 @@ class NetworkSolver:
         time_ranks: int | None = None,
         num_remembered: int = 0,
     ) -> None:
+        if "c_points" in (forward.storage, backward.storage):
+            raise ValueError("networks need the states at all points: leave storage 'c_points' out")
         self.network, self.num_steps = network, num_steps
         self.loss = CrossEntropy() if loss is None else loss
         self.comm = as_communicator(comm).duplicate()
@@ -110,8 +112,6 @@ class NetworkSolver:
             raise ValueError(f"time_ranks {size} does not divide the {self.comm.size} ranks")
         self.group, self.num_groups = self.comm.rank // size, self.comm.size // size
         self.time: Communicator = self.comm if self.num_groups == 1 else self.comm.split(size)
-        if "c_points" in (forward.storage, backward.storage):
-            raise ValueError("networks need the states at all points: leave storage 'c_points' out")
         at_least("num_remembered", num_remembered, 0)
         if num_remembered and self.num_groups > 1:
             raise ValueError(

@@ -147,8 +147,8 @@ class Sweep:
             result = self.forward.solve(start, guess, on_iteration=before_last)
         finally:
             self.model.recording = False
-        is_kept = self._numbers is not None and result.status is not Status.DIVERGED
-        if self.memory is not None and self._numbers is not None and is_kept:
+        has_states = result.status is not Status.DIVERGED
+        if self.memory is not None and self._numbers is not None and has_states:
             self.memory.keep(self._numbers, result.u)
         return result
 
