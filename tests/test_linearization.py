@@ -290,6 +290,30 @@ def test_states_may_lie_in_memory_as_they_like(cell, level, layout):
     )
 
 
+@pytest.mark.parametrize("layout", ["fortran", "between others", "upside down", "single"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_chains_write_to_any_memory(cell, layout):
+    model, step = make(2, cell), stack(np.arange(1, 17), 1)
+    model.set_inputs(normal(BATCH, 16, FEATURES))
+    (start,) = states(model, 1)
+    expected = np.empty((16, *start.shape))
+    model.chain(start, step, None, expected)
+    out = {
+        "fortran": np.asfortranarray(expected * 0),
+        "between others": np.zeros((*expected.shape, 2))[..., 0],
+        "upside down": np.zeros_like(expected)[::-1],
+        "single": np.zeros(expected.shape, dtype=np.float32),
+    }[layout]
+    model.chain(start, step, None, out)
+    np.testing.assert_array_equal(out, expected.astype(out.dtype))
+    u, last = np.concatenate([start[None], expected[:-1]]), slice(None, None, -1)
+    backwards, rows = model.linearize(u[last], step.at(last)), slice(0, 16, 1)
+    gradient = backwards.adjoint_chain(start, rows, None, expected)
+    same = backwards.adjoint_chain(start, rows, None, out)
+    np.testing.assert_array_equal(out, expected.astype(out.dtype))
+    np.testing.assert_array_equal(same, gradient)
+
+
 def windows_of(model):
     return model.input_windows(stack([16], 16), stack(np.arange(1, 17), 1))
 

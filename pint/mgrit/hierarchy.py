@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pint.comm import Communicator, Request, SerialCommunicator
 from pint.layout import Layout
+from pint.mgrit.recycling import Recycler
 from pint.mgrit.richardson import Richardson
 from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
@@ -282,6 +283,7 @@ class Hierarchy:
     gathered: Level | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     on_visit: Callable[[Level], None] | None = None
+    recycler: Recycler = field(default_factory=Recycler)
 
     @classmethod
     def build(
@@ -350,17 +352,16 @@ class Hierarchy:
     def allocate(self, state: State, with_sources: bool) -> None:
         """Give all levels arrays for states like `state`: zero, but for what is overwritten.
 
-        The finest `u` is new, because a result keeps it; the others are kept where they fit.
+        The finest `u` is the result's, in memory that nobody else holds; the others are kept where
+        they fit.
         """
-        finest = self.levels[0]
+        finest, xp = self.levels[0], array_api_compat.array_namespace(state)
         finest.u = None
-        xp = array_api_compat.array_namespace(state)
+        finest.u = self.recycler.empty((finest.num_slots, *state.shape), state)
         if len(self.levels) > 1:
-            finest.u = zeros(None, finest.num_slots, state)
-        else:  # every point is stepped to
-            shape, device = (finest.num_slots, *state.shape), array_api_compat.device(state)
-            finest.u = xp.empty(shape, dtype=state.dtype, device=device)
-            finest.u[:1, ...] = 0  # a ghost that may have no point
+            finest.u[...] = 0
+        else:  # every point is stepped to, but a ghost may have no point
+            finest.u[:1, ...] = 0
         finest.g = zeros(finest.g, finest.num_slots, state) if with_sources else None
         stack = xp.reshape(state, (1, *state.shape))
         for level, coarse in pairwise(self.levels):

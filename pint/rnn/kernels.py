@@ -426,6 +426,7 @@ def chain_forward(
     middles: Array,
     steps: Array,
     out: Array,
+    layer: int,
     news: Array,
     slots: Array,
     coefficients: Array,
@@ -450,8 +451,10 @@ def chain_forward(
         Of each evaluation; one that is a middle gives only the state that the next one's gates see.
     steps : ndarray of int64, shape (n, P, B)
         Finest steps of each evaluation.
-    out : ndarray, shape (n, B, W)
-        States after each step; overwritten.
+    out : ndarray, shape (n, layers, B, W)
+        States after each step; those of `layer` are overwritten.
+    layer : int
+        Which one it is.
     news : ndarray, shape (n or 0, P, B, H)
         h of each evaluation, before g is added; overwritten.
     first, last : int
@@ -480,10 +483,10 @@ def chain_forward(
     seen = u
     for i in range(num_points):
         for p in range(num_phases):
-            new = between[p] if p + 1 < num_phases else out[i, first:last]
-            multiply_in_chain(seen[:, :hidden], weight, gh)
-            x, own_steps = gi[rows[i, p], first:last], steps[i, p, first:last]
+            new = between[p] if p + 1 < num_phases else out[i, layer, first:last]
             c = coefficients[slots[i, p], first:last] if is_noted else none
+            multiply_in_chain(seen[:, :hidden], weight, gh, c)
+            x, own_steps = gi[rows[i, p], first:last], steps[i, p, first:last]
             _evaluate(cell, x, gh, bias, state, grows, factors[p], own_steps, new, c)
             if news.shape[0] > 0:
                 news[i, p, first:last] = new[:, :hidden]
@@ -507,6 +510,7 @@ def chain_backward(
     slots: Array,
     coefficients: Array,
     out: Array,
+    layer: int,
     d_gates: Array,
     first: int,
     last: int,
@@ -528,8 +532,10 @@ def chain_backward(
         W_hh, its rows in the order of `d_gates`, and columns that are not used.
     steps, slots : ndarray of int64, shapes (n, P, B) and (n, P)
         As in `chain_forward`, in the order in which the steps are transposed.
-    out : ndarray, shape (n, B, W)
-        Adjoint states after each step; overwritten.
+    out : ndarray, shape (n, layers, B, W)
+        Adjoint states after each step; those of `layer` are overwritten.
+    layer : int
+        Which one it is.
     d_gates : ndarray, shape (n, P, B, 4 H)
         Adjoints of the pre-activations, in the order of time; overwritten.
     first, last : int
@@ -559,13 +565,14 @@ def chain_backward(
             gates = d_gates[num_points - 1 - i, p, first:last]
             c, own_steps = coefficients[slots[i, p], first:last], steps[i, p, first:last]
             _transpose(cell, v, c, own_steps, gates, d_u)
-            multiply_in_chain(gates[:, :num_gates], weight, d_seen)
+            at = slots[i, p - 1] if p > 0 else slots[min(i + 1, num_points - 1), num_phases - 1]
+            multiply_in_chain(gates[:, :num_gates], weight, d_seen, coefficients[at, first:last])
             if has_start:
                 for b in range(batch):
                     for j in range(width):
                         d_u[b, j] += start[b, j]
             has_start = p > 0 and middles[p - 1]  # its gates saw the middle
-            v = out[i, first:last] if p == 0 else between
+            v = out[i, layer, first:last] if p == 0 else between
             if has_start:
                 start, d_u = d_u, start
                 for b in range(batch):

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Linearization, Step
-from pint.rnn.aligned import Factor, Rooms, empty
+from pint.rnn.aligned import Factor, empty
 from pint.rnn.diagonal import own_weights, step_diagonals
+from pint.rnn.fingerprints import Fingerprints
 from pint.rnn.gradient import GradientSums
 from pint.rnn.kernels import chain_backward, gates_backward
 from pint.rnn.products import is_flat, multiply, pairs_of
@@ -67,80 +68,21 @@ class Tape:
         self.coefficients, self.news = (
             [empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
         )
-        self._starts: Array | None = None
-        self._room: Layers | None = None
-        self._start_shape = (num_slots, *model.state_shape)
-        self.clear()
+        self._starts = np.empty(num_slots, dtype=np.uint64)
+        self._is_noted = np.zeros(num_slots, dtype=bool)
 
     def clear(self) -> None:
         """Forget all steps, and keep the memory."""
-        self._is_noted = np.zeros(self._start_shape[0], dtype=bool)
-        self._is_chained = np.zeros(self._start_shape[0], dtype=bool)
-        self._chain: tuple[int, Layers] | None = None
+        self._is_noted[:] = False
 
-    def forget(self, slots: Indices) -> None:
-        """Forget from which states steps were taken."""
-        self._is_noted[slots] = self._is_chained[slots] = False
+    def note(self, slots: Indices, starts: Fingerprints) -> None:
+        """Remember from which states steps are taken."""
+        self._starts[slots], self._is_noted[slots] = starts, True
 
-    def note(self, slots: Indices, u: Array) -> None:
-        """Remember the states, (n, layers, B, W), from which single steps are taken."""
-        if self._starts is None:
-            self._starts = np.empty(self._start_shape, dtype=u.dtype)
-        self._starts[slots] = u
-        self._is_noted[slots], self._is_chained[slots] = True, False
-
-    def note_chain(self, slots: Indices, states: Layers) -> None:
-        """Remember that consecutive steps were taken, from and to these states, not copied.
-
-        Parameters
-        ----------
-        slots : ndarray of int64, shape (n,)
-            Of the steps, in a row.
-        states : list of ndarray, (n + 1, B, W)
-            Of each layer.
-        """
-        self._chain = int(slots[0]), states
-        self._is_chained[:] = False
-        self._is_chained[slots], self._is_noted[slots] = True, False
-
-    def room(self, count: int) -> Layers:
-        """Return memory for the states of a chain, (count, B, W) of each layer; kept."""
-        if self._room is None or self._room[0].shape[0] != count:
-            _, layers, batch, width = self._start_shape
-            dtype = self.news[0].dtype
-            self._room = [empty((count, batch, width), dtype) for _ in range(layers)]
-        return self._room
-
-    def chained(self, layer: int, slots: Indices) -> Array | None:
-        """Return a layer's states from which steps of a chain were taken; None if not from one."""
-        if self._chain is None or not self._is_chained[slots].all():
-            return None
-        first, states = self._chain
-        return take(states[layer], slots - first)
-
-    def holds(self, slots: Indices, u: Array) -> NDArray[np.bool_]:
-        """Tell which steps were noted from exactly the states u, shape (n, layers, B, W)."""
-        same = np.zeros(slots.size, dtype=bool)
-        noted, chained = self._is_noted[slots], self._is_chained[slots]
-        if self._starts is not None and noted.any():
-            starts = self._starts[slots[noted]]
-            same[noted] = _equal(list(starts.swapaxes(0, 1)), u, np.flatnonzero(noted))
-        if self._chain is not None and chained.any():
-            first, states = self._chain
-            held = [take(own, slots[chained] - first) for own in states]
-            same[chained] = _equal(held, u, np.flatnonzero(chained))
+    def holds(self, slots: Indices, starts: Fingerprints) -> NDArray[np.bool_]:
+        """Tell which steps were noted from these very states."""
+        same: NDArray[np.bool_] = self._is_noted[slots] & (self._starts[slots] == starts)
         return same
-
-
-def _equal(layers: Layers, u: Array, rows: Indices) -> NDArray[np.bool_]:
-    """Tell which states are those of ``u[rows]``; given are those of each layer."""
-    b = take(u, rows)
-    # Sooner found out than state by state, and upwards.
-    if all(np.array_equal(a[::-1], b[::-1, layer]) for layer, a in enumerate(layers)):
-        return np.ones(rows.size, dtype=bool)
-    each = [np.all(a == b[:, layer], axis=(1, 2)) for layer, a in enumerate(layers)]
-    same: NDArray[np.bool_] = np.all(each, axis=0)
-    return same
 
 
 class RecurrenceLinearization(Linearization):
@@ -225,13 +167,13 @@ class RecurrenceLinearization(Linearization):
         steps = np.arange(*rows.indices(self.u.shape[0]))
         are_all = steps.size == self.slots.size and bool(np.all(self.step.num_fine == 1))
         gradient = GradientSums(self.model) if are_all else None
-        w = np.asarray(w, dtype=self.model.dtype)
+        w, states = np.asarray(w, dtype=self.model.dtype), in_rows(out, self.model.dtype)
         for part in parts(steps.size, self.model.batch * len(self.tape.table)):
             right = None if g is None else g[part]
-            own = layers_of(out[part], self.model.rooms)
-            self._chain_part(w, right, steps[part], gradient, own)
-            copy_layers(own, out[part])  # while they are in the cache
-            w = out[part.stop - 1]
+            self._chain_part(w, right, steps[part], gradient, states[part])
+            w = states[part.stop - 1]
+        if states is not out:
+            out[...] = states
         return None if gradient is None else gradient.total()
 
     def _chain_part(
@@ -240,9 +182,9 @@ class RecurrenceLinearization(Linearization):
         g: Array | None,
         steps: Indices,
         gradient: GradientSums | None,
-        states: Layers,
+        states: Array,
     ) -> None:
-        """Apply some steps, layer after layer from the top; put each layer's states in place."""
+        """Apply some steps, layer after layer from the top; put the states in place."""
         table, (_, batch, _) = self.tape.table, w.shape
         shape, hidden = (steps.size, len(table), batch), self.model.options.hidden
         slots = self.slots[steps][:, None] * len(table) + np.arange(len(table))
@@ -255,7 +197,7 @@ class RecurrenceLinearization(Linearization):
                 batch, chain_backward, self.cell.code, np.array(w[layer], order="C"),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
                 self.W_hh[layer].rows, middles, self.num_steps[steps], slots,
-                self.tape.coefficients[layer], states[layer], d_gates,
+                self.tape.coefficients[layer], states, layer, d_gates,
             )  # fmt: skip
             if layer > 0:
                 flat = self.cell.input_gates(d_gates.reshape(-1, batch, 4 * hidden))
@@ -340,9 +282,7 @@ class RecurrenceLinearization(Linearization):
         else:
             x = take(self.tape.news[layer - 1], slots)
         if index == 0:
-            states = self.tape.chained(layer, self.slots[steps])
-            seen = take(self.u, steps)[:, layer] if states is None else states
-            seen = seen[:, :, :hidden]
+            seen = take(self.u, steps)[:, layer, :, :hidden]
             seen = seen if is_flat(seen) else np.ascontiguousarray(seen)
         else:
             seen = take(self.tape.news[layer], slots - 1)
@@ -395,17 +335,6 @@ def take(held: Array, rows: Indices) -> Array:
     return held[rows[0] : stop if stop >= 0 else None : by]
 
 
-def layers_of(states: Array, rooms: Rooms) -> Layers:
-    """Return memory for the states of each layer: their own place if that is contiguous."""
-    own = [states[:, layer] for layer in range(states.shape[1])]
-    return [
-        a if a.flags.c_contiguous else rooms.get(f"states {layer}", a.shape, a.dtype)
-        for layer, a in enumerate(own)
-    ]
-
-
-def copy_layers(layers: Layers, states: Array) -> None:
-    """Copy the states of each layer to those of all, where they are not there already."""
-    for layer, own in enumerate(layers):
-        if not np.may_share_memory(own, states):
-            states[:, layer] = own
+def in_rows(out: Array, dtype: Any) -> Array:
+    """Return `out` if kernels can write to it, and memory of its shape if not."""
+    return out if out.flags.c_contiguous and out.dtype == dtype else np.empty(out.shape, dtype)

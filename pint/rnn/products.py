@@ -7,6 +7,7 @@ whatever tile it lies in, so that results do not depend on which rows are multip
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ _cg: Any = cgutils
 PANEL = 4 if VECTOR_BYTES == 64 else 2
 """Vectors in a row of a tile: with six rows, their sums fill the registers but for a few."""
 _UNROLLED = 4
+_LINES = 2
+"""Cache lines that are fetched in each round of so many k: no more than memory can give."""
 _BLOCK = 128
 """Rows of b, at most, that stay in the cache while sums over many rows are made."""
 _FEW = 16
@@ -70,14 +73,21 @@ class _Tile:
         The last vector may be cut off.
     adds : bool
         Whether it is the latter.
+    fetches : bool
+        Whether it brings other memory to the cache meanwhile.
     """
 
-    def __init__(self, num_rows: int, num_vectors: int, is_edge: bool, adds: bool) -> None:
+    def __init__(
+        self, num_rows: int, num_vectors: int, is_edge: bool, adds: bool, fetches: bool
+    ) -> None:
         self.num_rows, self.num_vectors = num_rows, num_vectors
-        self.is_edge, self.adds = is_edge, adds
+        self.is_edge, self.adds, self.fetches = is_edge, adds, fetches
 
     def build(self, context: Any, builder: Any, kinds: Any, values: Any) -> None:
-        """Write them, for arrays a, b, out, and the row i and column j where the tile begins."""
+        """Write them, for arrays a, b, out, and the row i and column j where the tile begins.
+
+        What it fetches begins at an address, and is some bytes for each of its rows.
+        """
         self.builder, self.size = builder, kinds[0].dtype.bitwidth // 8
         self.real = context.get_value_type(kinds[0].dtype)
         self.vector = ir.VectorType(self.real, VECTOR_BYTES // self.size)
@@ -88,7 +98,7 @@ class _Tile:
         strides_a, strides_b, strides_out = (
             _cg.unpack_tuple(builder, array.strides) for array in (a, b, out)
         )
-        i, j = values[3:]
+        i, j, ahead, per_row = values[3:]
         step_row, step_k = strides_a[0], self._number(self.size)
         if self.adds:
             step_row, step_k = step_k, step_row
@@ -108,7 +118,9 @@ class _Tile:
             before = self._number((self.num_vectors - 1) * self.vector.count)
             self.mask = _first_lanes(builder, builder.sub(columns, before), self.vector.count)
         sums = self._begin(goals)
-        self._sum(sums, left, right, step_k, strides_b[0], _cg.unpack_tuple(builder, b.shape)[0])
+        count = _cg.unpack_tuple(builder, b.shape)[0]
+        fetch = self._fetcher(ahead, per_row, count) if self.fetches else lambda: None
+        self._sum(sums, left, right, step_k, strides_b[0], count, fetch)
         for goal, row in zip(goals, sums, strict=True):
             for c, total in enumerate(row):
                 self._store(builder.load(total), self._at(goal, self._number(c * VECTOR_BYTES)), c)
@@ -126,8 +138,35 @@ class _Tile:
                 self.builder.store(self._load(place, c), total)
         return sums
 
+    def _fetcher(self, ahead: Any, per_row: Any, count: Any) -> Callable[[], None]:
+        """Return a function that writes the fetching of a part, one for each round of `_sum`."""
+        builder, byte, word = self.builder, ir.IntType(8).as_pointer(), ir.IntType(32)
+        rounds = builder.udiv(count, self._number(_UNROLLED))
+        parts = builder.add(builder.mul(rounds, self._number(_LINES)), self._number(1))
+        part = builder.udiv(builder.mul(per_row, self._number(self.num_rows)), parts)
+        place = _cg.alloca_once_value(builder, builder.inttoptr(ahead, byte))
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = _cg.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        options = [ir.Constant(word, n) for n in (0, 2, 1)]  # data to read, to the second cache
+
+        def fetch() -> None:
+            here = builder.load(place)
+            for _ in range(_LINES):
+                builder.call(prefetch, [here, *options])
+                here = self._at(here, part)
+            builder.store(here, place)
+
+        return fetch
+
     def _sum(
-        self, sums: Any, left: list[Any], right: Any, step_k: Any, step_b: Any, count: Any
+        self,
+        sums: Any,
+        left: list[Any],
+        right: Any,
+        step_k: Any,
+        step_b: Any,
+        count: Any,
+        fetch: Callable[[], None],
     ) -> None:
         """Let k run; some at once, so that pointers are moved less often."""
         builder = self.builder
@@ -153,6 +192,7 @@ class _Tile:
 
         with _cg.for_range(builder, builder.udiv(count, self._number(_UNROLLED))):
             products(_UNROLLED)
+            fetch()
         with _cg.for_range(builder, builder.urem(count, self._number(_UNROLLED))):
             products(1)
 
@@ -196,41 +236,43 @@ def _first_lanes(builder: Any, count: Any, lanes: int) -> Any:
     return builder.icmp_signed("<", ir.Constant(kind, list(range(lanes))), each)
 
 
-def _tile_of(num_rows: int, num_vectors: int, is_edge: bool, adds: bool) -> Any:
+def _tile_of(
+    num_rows: int, num_vectors: int, is_edge: bool, adds: bool, fetches: bool = False
+) -> Any:
     """Return a function for kernels that computes a tile, see `_Tile`."""
 
     @instruction
-    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any) -> Any:
+    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any, ahead: Any, per: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            own = _Tile(num_rows, num_vectors, is_edge, adds)
+            own = _Tile(num_rows, num_vectors, is_edge, adds, fetches)
             own.build(context, builder, signature.args, values)
             return context.get_dummy_value()
 
-        return types.void(a, b, out, types.intp, types.intp), build
+        return types.void(a, b, out, *4 * (types.intp,)), build
 
     return tile
 
 
 def _panel_of(num_rows: int, adds: bool) -> Any:
     """Return a function for kernels that computes rows i.. of a panel of out from column j on."""
-    whole = _tile_of(num_rows, PANEL, False, adds)
-    edges = [_tile_of(num_rows, n + 1, True, adds) for n in range(PANEL)]
+    whole = _tile_of(num_rows, PANEL, False, adds, not adds)
+    edges = [_tile_of(num_rows, n + 1, True, adds, not adds) for n in range(PANEL)]
     one, two, three, four = (edges * 4)[:4]
 
     @unit
-    def panel(a: Array, b: Array, out: Array, i: int, j: int) -> None:
+    def panel(a: Array, b: Array, out: Array, i: int, j: int, ahead: int, per_row: int) -> None:
         in_vector = VECTOR_BYTES // out.itemsize
         rest = out.shape[1] - j
         if rest >= PANEL * in_vector:
-            whole(a, b, out, i, j)
+            whole(a, b, out, i, j, ahead, per_row)
         elif rest <= in_vector:
-            one(a, b, out, i, j)
+            one(a, b, out, i, j, ahead, per_row)
         elif rest <= 2 * in_vector:
-            two(a, b, out, i, j)
+            two(a, b, out, i, j, ahead, per_row)
         elif rest <= 3 * in_vector:
-            three(a, b, out, i, j)
+            three(a, b, out, i, j, ahead, per_row)
         else:
-            four(a, b, out, i, j)
+            four(a, b, out, i, j, ahead, per_row)
 
     return panel
 
@@ -240,20 +282,21 @@ def _rows_of(adds: bool) -> Any:
     six, four, three, one = (_panel_of(n, adds) for n in (6, 4, 3, 1))
 
     @unit
-    def rows_of_panel(a: Array, b: Array, out: Array, j: int) -> None:
+    def rows_of_panel(a: Array, b: Array, out: Array, j: int, ahead: int, per_row: int) -> None:
         rows, i = out.shape[0], 0
         while i < rows:
+            place = ahead + i * per_row
             if rows - i >= 6:
-                six(a, b, out, i, j)
+                six(a, b, out, i, j, place, per_row)
                 i += 6
             elif rows - i >= 4:
-                four(a, b, out, i, j)
+                four(a, b, out, i, j, place, per_row)
                 i += 4
             elif rows - i == 3:
-                three(a, b, out, i, j)
+                three(a, b, out, i, j, place, per_row)
                 i += 3
             else:
-                one(a, b, out, i, j)
+                one(a, b, out, i, j, place, per_row)
                 i += 1
 
     return rows_of_panel
@@ -280,19 +323,23 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         Its rows are contiguous; overwritten.
     """
     mode = flush_subnormals()
-    _multiply(_general(a), _general(b), _general(out))
+    rows_are_close = a.strides[0] <= 2 * a.shape[1] * a.itemsize
+    per_row = a.strides[0] if rows_are_close else 0  # the rows that the tile below needs
+    _multiply(_general(a), _general(b), _general(out), a.ctypes.data + 6 * per_row, per_row, 0)
     restore_mode(mode)
 
 
 @kernel
-def _multiply(a: Array, b: Array, out: Array) -> None:
-    rows, columns = out.shape
+def _multiply(a: Array, b: Array, out: Array, ahead: int, per_row: int, per_panel: int) -> None:
+    """Multiply; bring what lies at an address to the cache, so much with each row and panel."""
+    columns = out.shape[1]
     depth, width = b.shape[0], PANEL * (VECTOR_BYTES // out.itemsize)
-    if rows < 4 or depth <= _FEW:
+    if out.shape[0] < 4 or depth <= _FEW:
         multiply_rows(a, b, out)
         return
     for j in range(0, columns, width):
-        _set_panel(a, b, out, j)
+        _set_panel(a, b, out, j, ahead, per_row)
+        ahead += per_panel
 
 
 @unit
@@ -303,26 +350,33 @@ def multiply_rows(a: Array, b: Array, out: Array) -> None:
         j = 0
         while j < columns:
             if columns - j >= 12 * in_vector:
-                _wide_row(a, b, out, i, j)
+                _wide_row(a, b, out, i, j, 0, 0)
                 j += 12 * in_vector
             elif columns - j >= 4 * in_vector:
-                _row(a, b, out, i, j)
+                _row(a, b, out, i, j, 0, 0)
                 j += 4 * in_vector
             elif columns - j >= in_vector:
-                _narrow_row(a, b, out, i, j)
+                _narrow_row(a, b, out, i, j, 0, 0)
                 j += in_vector
             else:
-                _row_edge(a, b, out, i, j)
+                _row_edge(a, b, out, i, j, 0, 0)
                 j += in_vector
 
 
 @unit
-def multiply_in_chain(a: Array, b: Array, out: Array) -> None:
-    """Multiply as `multiply` does; a few rows without a call, whose time would be felt."""
-    if out.shape[0] < 4:
+def multiply_in_chain(a: Array, b: Array, out: Array, ahead: Array) -> None:
+    """Multiply as `multiply` does; a few rows without a call, whose time would be felt.
+
+    The contiguous array `ahead`, which is needed next, comes to the cache meanwhile.
+    """
+    rows = out.shape[0]
+    if rows < 4:
         multiply_rows(a, b, out)
     else:
-        _multiply(_general(a), _general(b), _general(out))
+        num_panels = out.shape[1] * out.itemsize // (PANEL * VECTOR_BYTES) + 1
+        per_row = ahead.size * ahead.itemsize // (num_panels * rows)
+        address, per_panel = ahead.ctypes.data, rows * per_row
+        _multiply(_general(a), _general(b), _general(out), address, per_row, per_panel)
 
 
 @kernel
@@ -365,9 +419,9 @@ def _add_product(a: Array, b: Array, out: Array, sums: Array, room: Array) -> No
             if room.shape[0] > 0:
                 _copy_rows(right, room)
                 right = _general(room)[: end - begin]
-            _add_to_panel(left, right, goal, 0)
+            _add_to_panel(left, right, goal, 0, 0, 0)
             if sums.shape[0] > 0:
-                _add_to_row(_general(ones), right, sums[:, j : j + width], 0, 0)
+                _add_to_row(_general(ones), right, sums[:, j : j + width], 0, 0, 0, 0)
 
 
 @unit

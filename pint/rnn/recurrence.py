@@ -10,16 +10,16 @@ from numpy.typing import DTypeLike, NDArray
 
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.propagator import Propagator, Step
-from pint.rnn.aligned import Factor, Rooms, empty
+from pint.rnn.aligned import Factor, Rooms
 from pint.rnn.cells import CELLS, CellName
+from pint.rnn.fingerprints import fingerprints
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
 from pint.rnn.linearization import (
     Layers,
     RecurrenceLinearization,
     Tape,
-    copy_layers,
-    layers_of,
+    in_rows,
     parts,
     product,
     take,
@@ -249,7 +249,7 @@ class Recurrence(Propagator):
         tape, slots = None, rows[:, 0]
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
-            tape.note(slots, u)
+            tape.note(slots, fingerprints(u, self.team))
         out = np.empty(u.shape, dtype=self.dtype)
         for part in parts(u.shape[0], self.batch):
             new = self._run(u[part], table, rows[part], steps[part], tape, slots[part])
@@ -269,14 +269,13 @@ class Recurrence(Propagator):
         """Go through the gate evaluations of a step; put their derivatives on a tape."""
         layers = range(self.options.layers)
         if u.shape[0] < len(table):  # one step after another: fewer calls of kernels
-            n, _, batch, width = u.shape
-            states = [empty((n, batch, width), self.dtype) for _ in layers]
+            out = np.empty(u.shape, dtype=self.dtype)
             at = slots[:, None] * len(table) + np.arange(len(table))
-            for i in range(n):
+            for i in range(u.shape[0]):
                 one = slice(i, i + 1)
-                own = [layer[one] for layer in states]
-                self._chain_part(u[i], None, table, rows[one], steps[one], tape, at[one], own)
-            return states
+                chosen = rows[one], steps[one], tape, at[one]
+                self._chain_part(u[i], None, table, *chosen, out[one])
+            return [out[:, layer] for layer in layers]
         states = [np.ascontiguousarray(u[:, layer]) for layer in layers]
         seen, hidden = states, self.options.hidden
         for index, phase in enumerate(table):
@@ -342,28 +341,21 @@ class Recurrence(Propagator):
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)
         u = np.asarray(u, dtype=self.dtype)
-        tape, noted, start = None, None, u
+        tape, states, starts = None, in_rows(out, self.dtype), []
         if self.recording and _is_finest(step):
             tape = self._recorded = self._recorded or self._tape(table, bound.num_points)
-            if out.shape[0] == bound.num_points:
-                noted = tape.room(out.shape[0] + 1)
-                for layer, own in enumerate(noted):
-                    own[0] = u[layer]
+            starts.append(fingerprints(u[None], self.team))
         for part in parts(out.shape[0], self.batch * len(table)):
-            if noted is None:
-                states = layers_of(out[part], self.rooms)
-            else:
-                states = [own[1:][part] for own in noted]
             right = None if g is None else g[part]
             read = rows[part]  # a finest step has its slot where its input is
-            self._chain_part(u, right, table, read, steps[part], tape, read, states)
-            copy_layers(states, out[part])  # while they are in the cache
-            u = out[part.stop - 1]
-        if tape is not None and noted is not None:
-            tape.note_chain(rows[:, 0], noted)
-        elif tape is not None:  # one interval of several
-            tape.note(rows[:1, 0], start[None])
-            tape.note(rows[1:, 0], out[:-1])
+            self._chain_part(u, right, table, read, steps[part], tape, read, states[part])
+            u = states[part.stop - 1]
+            if tape is not None:  # while they are in the cache
+                starts.append(fingerprints(states[part], self.team))
+        if tape is not None:
+            tape.note(rows[:, 0], np.concatenate(starts)[:-1])
+        if states is not out:
+            out[...] = states
 
     def _chain_part(
         self,
@@ -374,11 +366,11 @@ class Recurrence(Propagator):
         steps: NDArray[np.int64],
         tape: Tape | None,
         at: NDArray[np.int64],
-        states: Layers,
+        states: Array,
     ) -> None:
         """Take some steps, layer after layer, so that each layer's inputs are one product.
 
-        Each layer's states are put in place, and derivatives in these rows, (n, P), of a tape. A
+        States are put in place, and derivatives in these rows, (n, P), of a tape. A
         chain of finest steps reads each input once: their products are not worth keeping.
         """
         options, batch = self.options, self.batch
@@ -391,20 +383,32 @@ class Recurrence(Propagator):
             gi, gi_rows = self._input_products(layer, below, rows)
             right = none if g is None else np.ascontiguousarray(g[:, layer])
             is_read = layer + 1 < options.layers
-            is_kept = tape is not None and (is_read or len(table) > 1)
-            shape = (len(rows) if is_read or is_kept else 0, len(table), batch, options.hidden)
-            news = self.rooms.get(f"news {layer}", shape, self.dtype)
+            news = self._news(layer, tape, at, is_read)
             self.team.share_batch(
                 batch, chain_forward,
                 self.cell.code, gi, gi_rows, self._state_weights[layer].rows, self._biases[layer],
                 np.array(u[layer], order="C"), right, self._grows, factors, middles,
-                steps, states[layer], news, at,
+                steps, states, layer, news, at,
                 none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
-            if is_read:
-                below = news.reshape(-1, batch, options.hidden)
-            if tape is not None and is_kept:
-                tape.news[layer][at.reshape(-1)] = news.reshape(-1, batch, options.hidden)
+            flat = news.reshape(-1, batch, options.hidden)
+            below = flat if is_read else None
+            if tape is not None and news.size and not np.may_share_memory(news, tape.news[layer]):
+                tape.news[layer][at.reshape(-1)] = flat
+
+    def _news(self, layer: int, tape: Tape | None, at: NDArray[np.int64], is_read: bool) -> Array:
+        """Return memory for a layer's h after evaluations `at`, (n, P, B, H).
+
+        That is the tape's own if it is in one piece, and none if nobody reads them.
+        """
+        shape = *at.shape, self.batch, self.options.hidden
+        if tape is not None and (is_read or at.shape[1] > 1):
+            own = take(tape.news[layer], at.reshape(-1))
+            if own.flags.c_contiguous:
+                return own.reshape(shape)
+        elif not is_read:
+            shape = 0, *shape[1:]
+        return self.rooms.get(f"news {layer}", shape, self.dtype)
 
     @property
     def _grows(self) -> bool:
@@ -437,8 +441,7 @@ class Recurrence(Propagator):
         if self._recorded is not None and _is_finest(step):
             tape, slots = self._recorded, rows[:, 0]
             self._recorded = None  # it belongs to the linearisation from now on
-            missing = np.flatnonzero(~tape.holds(slots, u))
-            tape.forget(slots[missing])
+            missing = np.flatnonzero(~tape.holds(slots, fingerprints(u, self.team)))
         else:
             tape, slots = self._tape(table, u.shape[0]), np.arange(u.shape[0])
             missing = slots

@@ -45,11 +45,11 @@ class Team:
             Number of items for which a thread is worth its while.
         """
         shares = min(self.size, max(count // least, 1))
+        if self._others is None or shares == 1:
+            work(slice(0, count))
+            return
         bounds = [count * i // shares for i in range(shares + 1)]
         slices = [slice(*pair) for pair in pairwise(bounds)]
-        if self._others is None or shares == 1:
-            work(slices[0])
-            return
         others = [self._others.submit(work, own) for own in slices[1:]]
         work(slices[0])
         for other in others:

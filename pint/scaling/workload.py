@@ -295,7 +295,9 @@ def training_run(
     own = batch // groups
     if not forward.factors(steps) and is_read_in_place(own, a.num_features, is_flat=own == 1):
         kept -= a.num_features
-    tapes = [7 * size * count for count in _evaluations(network.options, forward, steps)]
+    numbers = (CELLS[a.cell].num_coefficients + 1) * a.hidden  # and the new h
+    noted = a.num_states * own * numbers * item
+    tapes = [noted * count for count in _evaluations(network.options, forward, steps)]
     return Run(
         num_steps=steps,
         forward=forward,
