@@ -14,7 +14,7 @@ from pint.arguments import count
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
 from pint.train.schedules import Schedule
-from pint.train.sources import add_source
+from pint.train.sources import ClassWeights, add_source
 
 PROGRAM = "apps.train"
 
@@ -152,6 +152,11 @@ def number_or_none(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
+def balanced_or_numbers(text: str) -> ClassWeights:
+    """Read "balanced" or "1,2.5"."""
+    return "balanced" if text == "balanced" else tuple(map(float, text.split(",")))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -182,6 +187,10 @@ def _add_network(group: Group) -> None:
     add("--hidden", type=int, default=64, help="width of the state")
     add("--layers", type=int, default=1, help="number of stacked layers")
     add("--cell", choices=("implicit", "classic", "lstm"), default="implicit", help="kind of layer")
+    add("--bidirectional", action=switch, default=False, help="layers in both directions of time")
+    pooling = "what a label of a sequence is read from: its last state, or the mean over time"
+    add("--pooling", choices=("last", "mean"), help=f"{pooling}; last if left out")
+    add("--learned-start", action=switch, default=False, help="train the initial state too")
     add("--dtype", choices=("float32", "float64"), default="float32", help="precision")
     add("--seed", type=int, default=0, help="seed of parameters, batches and generated data")
     add(
@@ -205,6 +214,8 @@ def _add_training(group: Group) -> None:
     add("--period", type=int, help="updates between decays, if step; 1000 if left out")
     add("--decay", type=float, help="factor of each decay, if step; 0.5 if left out")
     add("--warm-up", type=int, default=0, help="updates over which the learning rate rises")
+    weights = "weight of each class in the loss: 1,2.5, or balanced, by how rare it is in training"
+    add("--class-weights", type=balanced_or_numbers, help=f"{weights}; all 1 if left out")
     add("--clip", type=number_or_none, default=1.0, help="greatest norm of a gradient, or none")
 
 

@@ -116,8 +116,14 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         substep=RecurrenceOptions.substep if args.substep is None else args.substep,
         dtype=args.dtype,
     )
-    pooling: Pooling = "every" if data.is_per_step else "last"
-    network = Network(cell, data.num_outputs, pooling=pooling, seed=args.seed)
+    network = Network(
+        cell,
+        data.num_outputs,
+        pooling=_pooling(args, data),
+        bidirectional=args.bidirectional,
+        learned_start=args.learned_start,
+        seed=args.seed,
+    )
     forward = backward = MGRITOptions(levels=1, threads=args.threads)
     if not args.serial:
         forward = dataclasses.replace(
@@ -137,10 +143,16 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         forward,
         backward,
         comm,
-        loss_of(data),
+        loss_of(data, args.class_weights),
         time_ranks=args.time_ranks,
         num_remembered=len(data.y_train) if args.warm_start else 0,
     )
+
+
+def _pooling(args: argparse.Namespace, data: SequenceData) -> Pooling:
+    if data.is_per_step and args.pooling is not None:
+        raise ValueError(f"--pooling is for one target of a sequence; {data.name} has one a step")
+    return "every" if data.is_per_step else args.pooling or "last"
 
 
 def _accuracy(args: argparse.Namespace) -> AccuracyOptions:

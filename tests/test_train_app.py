@@ -17,9 +17,16 @@ from apps.train import main
 from pint import open_run
 from pint.cli import main as inspect
 from pint.results import write_run
+from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
+from pint.train.accuracy import exact_solver
+from pint.train.data import SequenceData
+from pint.train.datasets import load_digits
+from pint.train.optimizers import Adam
+from pint.train.sources import loss_of
 from pint.train.tasks import BASELINES, TASKS
+from pint.train.trainer import Trainer, TrainingOptions
 from tests.launcher import environment, heed_ctrl_c, mpiexec
 
 SMALL = ["--hidden", "8", "--epochs", "1", "--batch", "400", "--levels", "2"]
@@ -89,6 +96,46 @@ def test_enough_iterations_train_as_serial_does(tmp_path, capsys):
         losses.append(last_json(capsys.readouterr().out)["train_loss"])
     assert losses[1:3] == pytest.approx([losses[0]] * 2, rel=1e-12)
     assert losses[3] != losses[4]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_networks_of_all_kinds(ranks, tmp_path):
+    """Two directions, the mean over time, a learned start and weights of classes, as in Python."""
+    output = tmp_path / "run.h5"
+    chosen = "--bidirectional --pooling mean --learned-start --class-weights balanced"
+    options = ["--dtype", "float64", "--serial", "--clip", "none", "--schedule", "constant"]
+    run = [*SMALL, *chosen.split(), *options, "--output", str(output)]
+    if ranks == 1:
+        assert main(run) == 0
+    else:
+        done = subprocess.run(
+            [*mpiexec(ranks), sys.executable, "-m", "apps.train", *run],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    saved, data = open_run(output).model, load_digits()
+    counts = np.bincount(data.y_train, minlength=10)
+    loss = CrossEntropy(class_weights=tuple(len(data.y_train) / (10 * counts)))
+    cell = RecurrenceOptions(num_features=data.num_features, hidden=8, dtype="float64")
+    network = Network(cell, 10, pooling="mean", bidirectional=True, learned_start=True)
+    solver = exact_solver(network, data.num_steps, loss)
+    options = TrainingOptions(epochs=1, batch=400, optimizer=Adam(learning_rate=1e-2))
+    Trainer(solver, data, options).train()
+    assert set(saved) == set(network.weights)
+    for name, expected in network.weights.items():
+        np.testing.assert_allclose(saved[name], expected, rtol=1e-7, atol=1e-9, err_msg=name)
+    assert np.abs(saved["initial_state"]).max() > 0
+
+
+def test_balanced_weights_count_what_has_labels():
+    """Elements behind the end of a sequence have none, and a class without elements counts not."""
+    x = np.zeros((2, 3, 1), dtype=np.float32)
+    y, mask = np.array([[0, 0, 0], [2, 1, 1]]), np.array([[True] * 3, [True, False, False]])
+    names = ("a", "b", "c")
+    data = SequenceData(
+        name="few", x_train=x, y_train=y, x_test=x, y_test=y, class_names=names, mask_train=mask
+    )
+    assert loss_of(data, "balanced").class_weights == (4 / (2 * 3), 1, 4 / (2 * 1))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -162,6 +209,10 @@ def test_help_gives_every_option_with_its_default(capsys):
             ["--coarse-step", "matched", "--substep", "2"],
             "--substep is for --coarse-step averaged or midpoint, got matched",
         ),
+        (["--class-weights", "1,2"], "must be 10 numbers, one for each class of digits, got 2"),
+        (["--class-weights", ",".join("0" * 10)], "class_weights must be finite, at least 0 and"),
+        (["--data", "adding", "--class-weights", "1"], "are for labels; adding has numbers"),
+        (["--data", "lorenz", "--pooling", "mean"], "--pooling is for one target of a sequence"),
         (["--period", "9"], "--period is for --schedule step, got cosine"),
         (["--decay", "0.1"], "--decay is for --schedule step, got cosine"),
         (["--schedule", "step", "--decay", "2"], "decay must be in (0, 1], got 2.0"),

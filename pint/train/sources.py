@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import inspect
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from pint.arguments import count
 from pint.rnn.losses import CrossEntropy, Loss, SquaredError
@@ -13,7 +16,9 @@ from pint.train.datasets import load_digits, load_har
 from pint.train.features import load_features
 from pint.train.tasks import TASKS
 
-__all__ = ["SETS", "add_source", "load", "loss_of"]
+__all__ = ["SETS", "ClassWeights", "add_source", "load", "loss_of"]
+
+ClassWeights = tuple[float, ...] | Literal["balanced"]
 
 SETS = ("digits", "har", "hmdb51", *TASKS)
 """Names of all data."""
@@ -68,6 +73,42 @@ def load(args: argparse.Namespace, seed: int) -> SequenceData:
     return load_digits() if args.data == "digits" else load_har(args.data_dir)
 
 
-def loss_of(data: SequenceData) -> Loss:
-    """Return what is to be small for targets of this kind."""
-    return CrossEntropy() if data.is_classification else SquaredError()
+def loss_of(data: SequenceData, class_weights: ClassWeights | None = None) -> Loss:
+    """Return what is to be small for targets of this kind.
+
+    Parameters
+    ----------
+    data : SequenceData
+        With the targets.
+    class_weights : tuple of float or "balanced", optional
+        Weight of each class. "balanced" is n / (K n_c), where n_c of n elements of the training
+        part are of a class, one of K, so that all classes weigh the same; classes without elements
+        are not counted, and have weight 1. All 1 if left out.
+
+    Raises
+    ------
+    ValueError
+        If there are weights and no classes, or not a weight for each.
+    """
+    if not data.is_classification:
+        if class_weights is not None:
+            raise ValueError(f"--class-weights are for labels; {data.name} has numbers to predict")
+        return SquaredError()
+    if class_weights == "balanced":
+        class_weights = _balanced(data)
+    if class_weights is not None and len(class_weights) != data.num_classes:
+        raise ValueError(
+            f"--class-weights must be {data.num_classes} numbers, one for each class of "
+            f"{data.name}, got {len(class_weights)}"
+        )
+    return CrossEntropy(class_weights=class_weights)
+
+
+def _balanced(data: SequenceData) -> tuple[float, ...]:
+    has_gaps = data.mask_train is not None and data.is_per_step
+    y = data.y_train[data.mask_train] if has_gaps else data.y_train
+    counts = np.bincount(y.ravel(), minlength=data.num_classes)
+    present = counts > 0
+    weights = np.ones(data.num_classes)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return tuple(weights.tolist())
