@@ -24,7 +24,7 @@ from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
 from pint.mgrit.stopwatch import Stopwatch
 from pint.mgrit.truncation import bring
-from pint.options import MGRITOptions
+from pint.options import MGRITOptions, instance_of
 from pint.propagator import (
     Linearization,
     Propagator,
@@ -272,6 +272,7 @@ class AdjointSolver:
     """
 
     def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
+        instance_of("forward", forward, MGRIT)
         if forward.options.periodic:
             raise ValueError("the adjoint needs an initial value, and a periodic problem has none")
         if forward.grid.times[-1] != forward.fine_grid.times[-1]:
@@ -345,6 +346,7 @@ class AdjointSolver:
         AdjointResult
             Gradients and adjoint states.
         """
+        instance_of("result", result, Result)
         self.forward.comm.agree(self._misfit(result))
         hierarchy = self.solver.hierarchy
         with self.watch.phase("linearization"):

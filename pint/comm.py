@@ -7,7 +7,8 @@ import socket
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -37,6 +38,28 @@ class Communicator(ABC):
 
     rank: int
     size: int
+    was_interrupted = False
+    """Whether an error ended an `exchange`: messages may be under way that nobody waits for."""
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Note where an error ends an exchange of messages, for `check_usable`."""
+        try:
+            yield
+        except BaseException:
+            self.was_interrupted = self.size > 1
+            raise
+
+    def check_usable(self) -> None:
+        """Raise RuntimeError where an error has ended an exchange of messages."""
+        if self.was_interrupted:
+            raise RuntimeError(
+                "an error has ended an earlier solve on these ranks, and its messages would be "
+                "taken for those of another: let errors end all ranks (pint.comm.run does), or, "
+                "where every rank has caught it, go on with a new communicator, "
+                "MPI.COMM_WORLD.Dup(); a step that fails may also return NaN, which ends a solve "
+                "as DIVERGED on every rank"
+            )
 
     @abstractmethod
     def isend(self, array: Any, dest: int) -> Request:

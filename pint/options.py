@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 PerLevel = int | tuple[int, ...]
@@ -514,7 +515,10 @@ def _entries(name: str, value: T | tuple[T, ...]) -> tuple[T, ...]:
 
 def at_least(name: str, value: PerLevel, least: int) -> None:
     """Raise ValueError unless every entry of `value` is an integer of at least `least`."""
-    for entry in _entries(name, value):
+    entries: tuple[Any, ...] = _entries(name, value)
+    for entry in entries:
+        if isinstance(entry, list):
+            raise ValueError(f"{name} must be an integer or a tuple of them, got {entry!r}")
         if isinstance(entry, bool) or not hasattr(entry, "__index__"):
             raise ValueError(f"{name} must be an integer, got {entry!r}")
         if entry < least:
@@ -523,8 +527,15 @@ def at_least(name: str, value: PerLevel, least: int) -> None:
 
 def positive(name: str, value: float | None) -> None:
     """Raise ValueError unless `value` is None or a finite number above zero."""
-    if value is not None and not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} must be a positive number, got {value}")
+    is_number = isinstance(value, Real)
+    if value is not None and not (is_number and value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+def instance_of(name: str, value: Any, kind: type) -> None:
+    """Raise TypeError unless `value` is of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be of {kind.__name__}, got {value!r:.80}")
 
 
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pint.comm import Communicator, as_communicator
 from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
-from pint.options import MGRITOptions, PerLevel
+from pint.options import MGRITOptions, PerLevel, instance_of
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.schedule import CoarseStep
@@ -160,6 +160,8 @@ class _Layers(torch.nn.RNNBase):
         exact = MGRITOptions(levels=1)
         forward_options = exact if forward_options is None else forward_options
         backward_options = forward_options if backward_options is None else backward_options
+        instance_of("forward_options", forward_options, MGRITOptions)
+        instance_of("backward_options", backward_options, MGRITOptions)
         self._solvers = _Solvers(
             self.cell, forward_options, backward_options, coarse_step, substep,
             as_communicator(comm),
@@ -190,6 +192,10 @@ class _Layers(torch.nn.RNNBase):
         """
         if isinstance(input, PackedSequence):
             return self._forward_packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ValueError(
+                f"input must have 2 or 3 axes, the last of {self.input_size}: {tuple(input.shape)}"
+            )
         has_batch = input.dim() == 3
         if not has_batch:
             input = input.unsqueeze(1)
@@ -234,7 +240,8 @@ class _Layers(torch.nn.RNNBase):
         expected = (count, *batch, self.hidden_size)
         if len(states) != blocks or any(tuple(state.shape) != expected for state in states):
             shapes = [tuple(state.shape) for state in states]
-            raise ValueError(f"hx must be {blocks} of shape {expected}, got {shapes}")
+            what = "a tensor" if blocks == 1 else "a pair of tensors"
+            raise ValueError(f"hx must be {what} of shape {expected}, got {shapes}")
         for state in states:
             _check_kind("hx", state, weight)
         start = torch.cat(states, dim=-1) if blocks > 1 else states[0]
@@ -381,8 +388,8 @@ def _check(status: Status, what: str, detail: str = "") -> None:
 
 def _check_input(x: torch.Tensor, width: int, weight: torch.Tensor) -> None:
     """Raise unless x, (T, B, F), is what layers with these weights can take."""
-    if x.dim() != 3 or x.shape[2] != width:
-        raise ValueError(f"input must have 2 or 3 axes, the last of {width}: {tuple(x.shape)}")
+    if x.shape[2] != width:
+        raise ValueError(f"input must have {width} features, got {x.shape[2]}")
     if 0 in x.shape:
         raise ValueError(f"input must have at least one step and sequence: {tuple(x.shape)}")
     _check_kind("input", x, weight)

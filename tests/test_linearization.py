@@ -268,6 +268,37 @@ def test_a_chain_takes_the_place_of_what_was_noted(problem):
     assert_same(model.linearize(starts, step), model.linearize(starts, step), w)
 
 
+def test_what_a_released_tape_held_is_gone(problem):
+    """Its memory serves again, while only some of the steps are noted anew."""
+    model, step, u, w = problem
+    starts = record(model, u, step, "stack")
+    model.linearize(starts, step).release()
+    model.parameters *= 1.5
+    model.refresh()
+    model.recording = True
+    model.step(starts[2:], step.at(slice(2, 6)))
+    model.recording = False
+    again = model.linearize(starts, step)
+    assert_same(again, model.linearize(starts, step), w)
+
+
+@pytest.mark.parametrize("elements", [[1, 3, 5, 7], [7, 6, 5, 4, 3], [3, 4, 9, 10]], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_recorded_chains_of_any_steps(cell, elements):
+    model, step = make(3, cell), stack(np.array(elements), 1)
+    model.set_inputs(normal(BATCH, 16, FEATURES))
+    (start,) = states(model, 1)
+    out = np.empty((len(elements), *start.shape))
+    model.recording = True
+    model.chain(start, step, None, out)
+    model.recording = False
+    u, w = np.concatenate([start[None], out[:-1]]), normal(*out.shape)
+    recorded, fresh = model.linearize(u, step), model.linearize(u, step)
+    every = slice(0, len(elements), 1)
+    np.testing.assert_allclose(recorded.gradient(w), fresh.gradient(w), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(recorded.adjoint(w, every), fresh.adjoint(w, every), rtol=1e-12)
+
+
 @pytest.mark.parametrize("level", [0, 1])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layout", ["fortran", "between others", "one for all", "double"])

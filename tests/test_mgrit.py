@@ -382,6 +382,11 @@ class Wrong(Propagator):
         (lambda u: u * np.nan, ValueError, "returned NaN or inf for the initial value"),
         (lambda u: u / 0 * 0, ValueError, "returned NaN or inf for the initial value"),
         (lambda u: u.nonsense, AttributeError, "nonsense"),
+        (
+            lambda u: u.__imul__(0.5),
+            ValueError,
+            "changed the state that it was given: return a new",
+        ),
     ],
     ids=[
         "none",
@@ -396,6 +401,7 @@ class Wrong(Propagator):
         "nan",
         "inf",
         "raises",
+        "in place",
     ],
 )
 def test_wrong_steps_are_told_before_any_work(function, kind, message, batched):

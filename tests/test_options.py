@@ -36,7 +36,7 @@ from pint.options import per_level
         ),
         ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
         ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),
-        ({"coarsening": [4, 2]}, "coarsening must be an integer, got [4, 2]"),
+        ({"coarsening": [4, 2]}, "coarsening must be an integer or a tuple of them, got [4, 2]"),
         ({"min_coarse": 0}, "min_coarse must be at least 1, got 0"),
         ({"min_coarse": (2,)}, "min_coarse must be one integer, got (2,)"),
         ({"relax": -1}, "relax must be at least 0, got -1"),

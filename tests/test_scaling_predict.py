@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pint import MGRITOptions
 from pint.cli import main
+from pint.rnn.linearization import Tape
+from pint.rnn.network import Network
+from pint.rnn.recurrence import Recurrence, RecurrenceOptions
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table
 from pint.scaling.measurement import measured
 from pint.scaling.predict import predict
-from pint.scaling.workload import GRUWorkload, HeatWorkload, workload_of
+from pint.scaling.workload import GRUWorkload, HeatWorkload, training_run, workload_of
 
 SMALL = GRUWorkload(steps=64, batch=4, features=1, hidden=4, outputs=10, coarsening=4)
 
@@ -33,6 +37,17 @@ def test_one_process_takes_what_its_pieces_take(costs_file):
     assert one.seconds == pytest.approx(sum(one.phases.values()))
     assert one.speedup["serial stepping"] == pytest.approx(64 * 1e-4 / one.seconds)
     assert not any("messages" in name for name in one.phases)
+
+
+@pytest.mark.parametrize("cell", ["classic", "lstm"])
+def test_a_tape_is_as_large_as_it_is_said_to_be(cell):
+    options = RecurrenceOptions(num_features=3, hidden=5, layers=2, cell=cell)
+    network, stepping = Network(options, 2), MGRITOptions(levels=1)
+    model = Recurrence(options)
+    model.set_inputs(np.zeros((4, 6, 3), dtype=np.float32))
+    tape = Tape(model, options.phases_of(0, 1), 6)
+    held = sum(array.nbytes for array in (*tape.coefficients, *tape.news))
+    assert training_run(network, 6, 4, stepping, stepping).tape_bytes == (held // 6,)
 
 
 def test_a_slower_network_never_helps(costs_file):

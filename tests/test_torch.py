@@ -348,14 +348,14 @@ def test_constructor_refuses_what_it_lacks(options, message):
 @pytest.mark.parametrize(
     ("x", "hx", "message"),
     [
-        (normal(STEPS, BATCH, 2), None, "the last of 3"),
-        (normal(STEPS, BATCH, 2, FEATURES), None, "2 or 3 axes"),
+        (normal(STEPS, BATCH, 2), None, "must have 3 features, got 2"),
+        (normal(STEPS, BATCH, 2, FEATURES), None, r"2 or 3 axes, the last of 3: \(7, 4, 2, 3\)"),
         (normal(0, BATCH, FEATURES), None, "at least one step"),
         (normal(STEPS, 0, FEATURES), None, "at least one step and sequence"),
         (normal(STEPS, BATCH, FEATURES).float(), None, "input must be torch.float64"),
-        (normal(STEPS, BATCH, FEATURES), normal(1, 2, HIDDEN), r"1 of shape \(1, 4, 5\)"),
+        (normal(STEPS, BATCH, FEATURES), normal(1, 2, HIDDEN), r"a tensor of shape \(1, 4, 5\)"),
         (normal(STEPS, BATCH, FEATURES), normal(1, BATCH, HIDDEN).float(), "hx must be"),
-        (normal(STEPS, FEATURES), normal(1, 1, HIDDEN), r"1 of shape \(1, 5\)"),
+        (normal(STEPS, FEATURES), normal(1, 1, HIDDEN), r"a tensor of shape \(1, 5\)"),
     ],
 )
 def test_call_refuses_what_does_not_fit(x, hx, message):

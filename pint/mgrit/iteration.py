@@ -29,8 +29,9 @@ class Status(enum.Enum):
         "coarsening factor"
     )
     DIVERGED = (
-        "diverged: the coarse steps do not resemble the fine ones; use a smaller coarsening "
-        "factor, fewer levels, or a coarse step that is stable at its length"
+        "diverged: the steps are not finite, or the coarse ones do not resemble the fine ones; "
+        "use a smaller coarsening factor, fewer levels, or a coarse step that is stable at its "
+        "length"
     )
 
 
@@ -97,10 +98,12 @@ class Iteration:
         richardson = self.hierarchy.levels[0].richardson
         if richardson is not None:
             richardson.iteration = len(self.residuals)
-        if richardson is None and self.hierarchy.on_visit is None:
-            self.hierarchy.driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
-        else:  # who looks on needs every operation in its turn, and extrapolation is in Python
-            cycle(self.hierarchy, shape)
+        with self.hierarchy.comm.exchange():
+            if richardson is None and self.hierarchy.on_visit is None:
+                driver = self.hierarchy.driver
+                driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
+            else:  # who looks on needs every operation in its turn, and extrapolation is in Python
+                cycle(self.hierarchy, shape)
 
     def _refine(self) -> bool:
         """Go on with other levels, if a refinement is due and leaves cycles to do; collective."""

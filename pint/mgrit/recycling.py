@@ -19,7 +19,8 @@ class Recycler:
     """Makes arrays, in the memory of the last one that nobody holds any more where that fits.
 
     Fresh memory comes page by page when it is first written to, which takes longer than writing.
-    What is kept between solves is the memory of one array; at most half of it is wasted.
+    What is kept between solves, as long as their solver, is the memory of one array; at most half
+    of it is wasted.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,9 @@ class Recycler:
             return xp.empty(shape, dtype=like.dtype, device=array_api_compat.device(like))
         size = prod(shape) * like.itemsize
         memory, self.free = self.free, None
-        if memory is None or not size + _LINE <= memory.size <= 2 * size + _LINE:
+        if memory is not None and not size + _LINE <= memory.size <= 2 * size + _LINE:
+            memory = None  # before other memory is asked for
+        if memory is None:
             memory = np.empty(size + _LINE, dtype=np.uint8)
         begin = -memory.__array_interface__["data"][0] % _LINE
         own: Any = np.asarray(_Loan(memory, self))[begin : begin + size]

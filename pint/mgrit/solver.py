@@ -23,7 +23,7 @@ from pint.mgrit.result import Result, Visit
 from pint.mgrit.richardson import check_model
 from pint.mgrit.stopwatch import NOWHERE
 from pint.mgrit.storage import Composed, Trajectory, on_c_points
-from pint.options import MGRITOptions
+from pint.options import MGRITOptions, instance_of
 from pint.propagator import Propagator, State, changes_space, has_own_equation
 from pint.stepping import Driver, make_driver
 from pint.threads import limited_blas
@@ -82,6 +82,7 @@ class MGRIT:
         self.propagator = propagator
         self.grid = as_grid(grid)
         self.options = MGRITOptions() if options is None else options
+        instance_of("options", self.options, MGRITOptions)
         self.comm = as_communicator(comm).duplicate()
         self._check_same_problem()
         self.model, self.fine_grid, self.given = propagator, self.grid, self.options
@@ -190,13 +191,17 @@ class MGRIT:
         Returns
         -------
         Result
-            States and how they were obtained.
+            States and how they were obtained. The memory of the states serves a later result of
+            this solver once nobody holds a view of them.
 
         Raises
         ------
         TypeError, ValueError
             If shapes or dtypes do not fit, before any iteration and on every rank.
+        RuntimeError
+            If an error has ended an earlier solve on these ranks in the middle of a cycle.
         """
+        self.comm.check_usable()
         begin = time.perf_counter()
         history = self._history = Iteration(self.hierarchy, on_iteration)
         watch = self.hierarchy.watch
@@ -207,7 +212,8 @@ class MGRIT:
                 guess = self._checked_guess(guess)
                 self._start(initial_value, guess, sources)
                 if isinstance(guess, str):
-                    step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
+                    with self.comm.exchange():
+                        step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
             status = history.run()
         whole = history.whole
         finest, driver = whole.levels[0], whole.driver
@@ -369,8 +375,11 @@ class MGRIT:
                 like, step = state, level.grid.steps(slice(point, point + 1, 1))
             else:
                 like, step = state[0, ...], level.grid.steps(point)
-            new, what = self.propagator.step(like, step), f"step on level {level.index}"
+            given, what = xp.asarray(like, copy=True), f"step on level {level.index}"
+            new = self.propagator.step(given, step)
             _check_state(new, like, what)
+            if not bool(xp.all((given == like) | (like != like))):
+                raise ValueError(f"{what} changed the state that it was given: return a new one")
             if 0 in level.block and not _is_finite(new):  # later steps start from other states
                 raise ValueError(f"{what} returned NaN or inf for the initial value")
 

@@ -25,7 +25,7 @@ Fingerprints = NDArray[np.uint64]
 
 def fingerprints(u: Array, team: Team) -> Fingerprints:
     """Return the fingerprint of each of a stack of states, shape (n, ...); threads share them."""
-    if u.shape[0] > 1 and u.strides[0] < 0:  # kernels know one order of memory
+    if u.shape[0] > 1 and u.strides[0] < 0:  # so that it need not be copied
         return fingerprints(u[::-1], team)[::-1]
     words = np.ascontiguousarray(u).reshape(u.shape[0], prod(u.shape[1:])).view(np.uint32)
     out, numbers = np.empty(u.shape[0], dtype=np.uint64), _numbers(words.shape[1])

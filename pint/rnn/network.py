@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.options import at_least
+from pint.options import at_least, instance_of
 from pint.rnn.architecture import Architecture, Pooling
 from pint.rnn.parameters import num_entries, uniform, views
 from pint.rnn.recurrence import RecurrenceOptions
@@ -77,6 +77,9 @@ class Network:
         learned_start: bool = False,
         seed: int = 0,
     ) -> None:
+        instance_of("options", options, RecurrenceOptions)
+        instance_of("bidirectional", bidirectional, bool)
+        instance_of("learned_start", learned_start, bool)
         at_least("num_outputs", num_outputs, 1)
         at_least("seed", seed, 0)
         self.options = options

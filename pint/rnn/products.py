@@ -323,7 +323,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
         Its rows are contiguous; overwritten.
     """
     mode = flush_subnormals()
-    rows_are_close = a.strides[0] <= 2 * a.shape[1] * a.itemsize
+    rows_are_close = 0 < a.strides[0] <= 2 * a.shape[1] * a.itemsize
     per_row = a.strides[0] if rows_are_close else 0  # the rows that the tile below needs
     _multiply(_general(a), _general(b), _general(out), a.ctypes.data + 6 * per_row, per_row, 0)
     restore_mode(mode)

@@ -404,7 +404,7 @@ class Recurrence(Propagator):
         shape = *at.shape, self.batch, self.options.hidden
         if tape is not None and (is_read or at.shape[1] > 1):
             own = take(tape.news[layer], at.reshape(-1))
-            if own.flags.c_contiguous:
+            if own.flags.c_contiguous and np.may_share_memory(own, tape.news[layer]):
                 return own.reshape(shape)
         elif not is_read:
             shape = 0, *shape[1:]
@@ -434,6 +434,7 @@ class Recurrence(Propagator):
 
         It holds 6 H numbers (7 H for LSTM) for each sequence, point, layer and gate evaluation.
         Finest steps that were taken from the same states while `recording` are not evaluated again.
+        Gradients read `u` later: leave it as it is until then.
         """
         table, bound = self._phases(step), self._bound()
         rows, steps = bound.rows_of(table, step), bound.steps_of(table, step)

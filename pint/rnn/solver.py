@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.comm import Communicator, as_communicator
-from pint.options import MGRITOptions, at_least
+from pint.options import MGRITOptions, at_least, instance_of
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.evaluation import Evaluation, Part, agreed
 from pint.rnn.losses import CrossEntropy, Loss
@@ -101,10 +101,15 @@ class NetworkSolver:
         time_ranks: int | None = None,
         num_remembered: int = 0,
     ) -> None:
+        instance_of("network", network, Network)
+        instance_of("forward", forward, MGRITOptions)
+        instance_of("backward", backward, MGRITOptions)
+        at_least("num_steps", num_steps, 1)
         if "c_points" in (forward.storage, backward.storage):
             raise ValueError("networks need the states at all points: leave storage 'c_points' out")
         self.network, self.num_steps = network, num_steps
         self.loss = CrossEntropy() if loss is None else loss
+        instance_of("loss", self.loss, Loss)
         self.comm = as_communicator(comm).duplicate()
         size = self.comm.size if time_ranks is None else time_ranks
         at_least("time_ranks", size, 1)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pint.comm import as_communicator
 from pint.mgrit.stopwatch import Stopwatch
-from pint.options import at_least, positive
+from pint.options import at_least, instance_of, positive
 from pint.rnn.evaluation import agreed
 from pint.rnn.solver import LossAndGradient, NetworkSolver
 from pint.rnn.stages import REMEDY
@@ -90,6 +90,9 @@ class TrainingOptions:
     accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
 
     def __post_init__(self) -> None:
+        instance_of("optimizer", self.optimizer, Optimizer)
+        instance_of("schedule", self.schedule, Schedule)
+        instance_of("accuracy", self.accuracy, AccuracyOptions)
         at_least("epochs", self.epochs, 1)
         at_least("batch", self.batch, 1)
         at_least("seed", self.seed, 0)

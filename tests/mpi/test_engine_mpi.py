@@ -506,6 +506,34 @@ def test_a_linearization_that_fails_on_one_rank_is_told_on_all():
         AdjointSolver(forward).solve(result, 1.0)
 
 
+@SEVERAL
+def test_a_solve_after_one_that_an_error_ended_is_refused():
+    """All ranks catch it; what they sent would be taken for messages of the next solve."""
+    from mpi4py import MPI
+
+    class Failing(Drift):
+        num_calls = 0
+
+        def step(self, u, step):
+            self.num_calls += 1
+            if self.num_calls > 9:
+                raise ArithmeticError("Newton's method failed")
+            return super().step(u, step)
+
+    own, grid = MPI.COMM_WORLD.Dup(), TimeGrid.uniform(0, 1, 12 * COMM.size)
+    options = MGRITOptions(levels=2, coarsening=4, max_iterations=3, skip_first_down=False)
+    begin = np.ones(15)
+    with pytest.raises(ArithmeticError):
+        MGRIT(Failing(), grid, options, own).solve(begin)
+    good = MGRIT(Drift(), grid, options, own)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="an error has ended an earlier solve on these"):
+            good.solve(begin)
+    same_bits(
+        MGRIT(Drift(), grid, options, COMM).solve(begin), MGRIT(Drift(), grid, options).solve(begin)
+    )
+
+
 def test_communicators_that_are_freed_free_what_was_made_of_them():
     if COMM.size == 1:
         return
