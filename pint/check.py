@@ -123,6 +123,14 @@ class _Check:
         flat = self.p.parameters
         fits = flat is None or (isinstance(flat, np.ndarray) and flat.ndim == 1)
         self.fail_unless(fits, "parameters must be None or a NumPy array of 1 dimension")
+        has = {
+            name: getattr(type(self.p), name) is not getattr(Propagator, name)
+            for name in ("adjoint_step", "adjoint_gradient", "linearize")
+        }
+        self.fail_unless(
+            flat is None or not has["adjoint_step"] or has["adjoint_gradient"] or has["linearize"],
+            "parameters need adjoint_gradient: write it, or leave parameters None",
+        )
 
     @property
     def eps(self) -> float:

@@ -397,6 +397,14 @@ def test_gradients_of_the_wrong_shape_are_refused():
         adjoint.solve(result, np.ones(3), np.zeros((8, 3)))
 
 
+def test_objects_of_another_class_are_refused():
+    forward = MGRIT(Dahlquist(), TimeGrid.uniform(0, 1, 16), MGRITOptions(tolerance=1e-9))
+    with pytest.raises(TypeError, match=r"forward must be of MGRIT, got"):
+        AdjointSolver(Dahlquist())
+    with pytest.raises(TypeError, match=r"result must be of Result, got array"):
+        AdjointSolver(forward).solve(forward.solve(1.0).u, 1.0)
+
+
 def test_a_result_of_another_solver_is_refused():
     grids = [TimeGrid.uniform(0, length, 16) for length in (1, 2)]
     first, second = (MGRIT(Dahlquist(), grid, MGRITOptions(tolerance=1e-9)) for grid in grids)

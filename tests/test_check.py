@@ -97,6 +97,10 @@ def overwrite(self, u, step):
         (broken(Pendulum, step=lambda s, u, t: u[:1]), r"returned shape \(1,\), expected \(2,\)"),
         (broken(Pendulum, step=lambda s, u, t: u.astype("f4")), "dtype float32, expected float64"),
         (broken(Pendulum, step=lambda s, u, t: u * np.nan), "step on level 0 returned NaN or inf"),
+        (
+            broken(Pendulum, adjoint_gradient=Propagator.adjoint_gradient),
+            "parameters need adjoint_gradient: write it, or leave parameters None",
+        ),
         (broken(Pendulum, step=remember), "gave another result the second time, by up to"),
         (broken(Pendulum, step=overwrite), "step on level 0 changed its input, by up to 1"),
         (

@@ -491,6 +491,11 @@ def test_a_guess_of_the_wrong_shape_is_refused():
         ((np.tanh, np.arange(9.0)), TypeError, "propagator must be a Propagator, got ufunc"),
         ((Swirl(), [0.0, 2.0, 1.0]), ValueError, "times must increase: point 1 is at 2.0, point 2"),
         ((Swirl(), 8), ValueError, "a time grid needs at least 2 points"),
+        (
+            (Swirl(), np.arange(9.0), {"levels": 2}),
+            TypeError,
+            "options must be of MGRITOptions, go",
+        ),
         ((Swirl(), np.arange(9.0), None, 3), TypeError, "comm must be a Communicator"),
         (
             (Swirl(), np.arange(9.0), None, None, Layout(np.array([0, 5]))),
@@ -498,7 +503,7 @@ def test_a_guess_of_the_wrong_shape_is_refused():
             r"layout must split points 0\.\.8 over 1 ranks, got bounds \[0, 5\]",
         ),
     ],
-    ids=["class", "function", "times", "number", "comm", "layout"],
+    ids=["class", "function", "times", "number", "options", "comm", "layout"],
 )
 def test_bad_constructions_are_refused(arguments, kind, message):
     with pytest.raises(kind, match=message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -418,6 +419,23 @@ BAD_INPUT = {
     "unknown class": ({"y": np.full((3, 6), 3)}, r"classes must be in 0\.\.2, got 3\.\.3"),
     "no weight": ({"y": np.ones((3, 6), int)}, "no element of the batch has a weight"),
 }
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"network": RecurrenceOptions(num_features=2, hidden=3)}, "network must be of Network"),
+        ({"forward": {"levels": 1}}, "forward must be of MGRITOptions, got {'levels': 1}"),
+        ({"backward": None}, "backward must be of MGRITOptions, got None"),
+        ({"loss": "mse"}, "loss must be of Loss, got 'mse'"),
+        ({"num_steps": "6"}, "num_steps must be an integer, got '6'"),
+    ],
+)
+def test_objects_of_another_class_are_refused(changed, message):
+    network = build("classic", "every", True, 1)
+    good = {"network": network, "num_steps": 6, "forward": STEPPING, "backward": STEPPING}
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        NetworkSolver(**good | changed)
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)

@@ -220,10 +220,14 @@ def test_data_must_fit_the_model():
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"clip": -1.0}, "clip must be a positive number, got -1.0"),
+        ({"clip": "1"}, "clip must be a positive number, got '1'"),
+        ({"optimizer": "adam"}, "optimizer must be of Optimizer, got 'adam'"),
+        ({"schedule": "cosine"}, "schedule must be of Schedule, got 'cosine'"),
+        ({"accuracy": "adaptive"}, "accuracy must be of AccuracyOptions, got 'adaptive'"),
     ],
 )
 def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         TrainingOptions(**options)
 
 

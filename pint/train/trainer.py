@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -227,7 +228,10 @@ class Trainer:
             If training diverges, on every rank.
         OSError, ValueError
             If sequences cannot be read, on every rank.
+        ValueError
+            If the ranks have different parameters, data or options.
         """
+        self._check_alike()
         self.last_update = self._no_update()
         with Interrupt(self.comm) as interrupt:
             with self.log.timed("compile"):
@@ -242,6 +246,25 @@ class Trainer:
             if self.on_epoch is not None:
                 self.on_epoch(self.log)
         return self.log
+
+    def _check_alike(self) -> None:
+        """Raise on every rank unless all of them train the same; collective."""
+        data, how = self.data, self.options
+        first = agreed(self.comm, lambda: data.train(slice(0, 1)).x)
+        looked_at = {
+            "parameters": self.solver.network.parameters,
+            "training data": data.y_train,
+            "first sequence": first,
+            "test data": data.y_test,
+            "options": np.array([how.epochs, how.batch, how.seed, how.clip or 0.0]),
+        }
+        keys = [zlib.crc32(array.tobytes()) for array in looked_at.values()]
+        ranks = self.comm.allgather_blocks(np.array([keys], dtype=np.int64))
+        differ = [name for name, column in zip(looked_at, ranks.T, strict=True) if np.ptp(column)]
+        if differ:
+            raise ValueError(
+                f"the ranks differ in their {', '.join(differ)}: give all the same, from one seed"
+            )
 
     def _no_update(self) -> Update:
         parameters = self.solver.network.parameters

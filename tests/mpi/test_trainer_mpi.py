@@ -1,5 +1,7 @@
 """Training with masks over the ranks: what one process learns, for every kind of targets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,20 @@ def test_masked_training_does_not_depend_on_the_ranks(kind):
             np.testing.assert_allclose(log.columns()[name], values, rtol=1e-8, err_msg=name)
     measured = np.array(log.accuracy.measured_error)
     np.testing.assert_allclose(measured, expected.accuracy.measured_error, rtol=1e-6)
+
+
+@pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes")
+@pytest.mark.parametrize("what", ["parameters", "training data", "options"])
+def test_ranks_that_differ_are_told(what):
+    data = make(KINDS[0], num_steps=24)
+    if what == "training data":
+        data = replace(data, y_train=(data.y_train + COMM.rank) % 3)
+    options = RecurrenceOptions(num_features=2, hidden=4)
+    network = Network(options, 3, pooling=pooling_of(data), seed=COMM.rank * (what == "parameters"))
+    solver = NetworkSolver(network, data.num_steps, STEPPING, STEPPING, COMM, loss_of(data))
+    training = TrainingOptions(batch=4 + COMM.rank * (what == "options"))
+    with pytest.raises(ValueError, match=f"the ranks differ in their {what}: give all the same"):
+        Trainer(solver, data, training).train()
 
 
 class Clocks(AccuracyControl):
