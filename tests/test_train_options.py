@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from apps.train import main
-from apps.train_options import build_parser, read, settle
+from apps.train_options import balanced_or_numbers, build_parser, read, settle
 from pint import open_run
 
 
@@ -42,6 +42,8 @@ def test_the_command_line_wins_over_the_file_over_the_defaults(write):
         ("forward_iterations = 3", "forward_iterations", 3),
         ('data-dir = "a/b"', "data_dir", Path("a/b")),
         ('coarse-step = "midpoint"', "coarse_step", "midpoint"),
+        ("class-weights = [1, 2.5]", "class_weights", (1.0, 2.5)),
+        ('class-weights = "balanced"', "class_weights", "balanced"),
         ("json = true", "json", True),
     ],
 )
@@ -65,6 +67,8 @@ def test_a_file_may_give_every_option(write):
             text = f'"{value}"'
         elif action.type is Path:
             text, value = '"x/y"', Path("x/y")
+        elif action.type is balanced_or_numbers:
+            text, value = "[1, 2.5]", (1.0, 2.5)
         else:
             text, value = "7", 7
         lines.append(f"{name} = {text}")
