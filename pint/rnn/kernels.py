@@ -414,25 +414,10 @@ def gates_backward(
 
 @kernel
 def chain_forward(
-    cell: int,
-    gi: Array,
-    rows: Array,
-    weight: Array,
-    bias: Array,
-    u: Array,
-    g: Array,
-    grows: bool,
-    factors: Array,
-    middles: Array,
-    steps: Array,
-    out: Array,
-    layer: int,
-    news: Array,
-    slots: Array,
-    coefficients: Array,
-    first: int,
-    last: int,
-) -> None:
+    cell: int, gi: Array, rows: Array, weight: Array, bias: Array, u: Array, g: Array, grows: bool,
+    factors: Array, middles: Array, steps: Array, out: Array, layer: int, news: Array,
+    slots: Array, coefficients: Array, first: int, last: int,
+) -> None:  # fmt: skip
     """Take n steps of one layer, each of P gate evaluations, one after another.
 
     Parameters
@@ -500,21 +485,10 @@ def chain_forward(
 
 @kernel
 def chain_backward(
-    cell: int,
-    w: Array,
-    g: Array,
-    d_above: Array,
-    weight: Array,
-    middles: Array,
-    steps: Array,
-    slots: Array,
-    coefficients: Array,
-    out: Array,
-    layer: int,
-    d_gates: Array,
-    first: int,
+    cell: int, w: Array, g: Array, d_above: Array, weight: Array, middles: Array, steps: Array,
+    slots: Array, coefficients: Array, out: Array, layer: int, d_gates: Array, first: int,
     last: int,
-) -> None:
+) -> None:  # fmt: skip
     """Apply the transposes of n steps of one layer, each of P evaluations, one after another.
 
     Parameters

@@ -251,14 +251,15 @@ class Trainer:
         """Raise on every rank unless all of them train the same; collective."""
         data, how = self.data, self.options
         first = agreed(self.comm, lambda: data.train(slice(0, 1)).x)
+        options = how.epochs, how.batch, how.schedule, how.clip, how.seed, how.accuracy
         looked_at = {
-            "parameters": self.solver.network.parameters,
-            "training data": data.y_train,
-            "first sequence": first,
-            "test data": data.y_test,
-            "options": np.array([how.epochs, how.batch, how.seed, how.clip or 0.0]),
+            "parameters": self.solver.network.parameters.tobytes(),
+            "training data": data.y_train.tobytes(),
+            "first sequence": first.tobytes(),
+            "test data": data.y_test.tobytes(),
+            "options": repr(options).encode(),
         }
-        keys = [zlib.crc32(array.tobytes()) for array in looked_at.values()]
+        keys = [zlib.crc32(each) for each in looked_at.values()]
         ranks = self.comm.allgather_blocks(np.array([keys], dtype=np.int64))
         differ = [name for name, column in zip(looked_at, ranks.T, strict=True) if np.ptp(column)]
         if differ:
