@@ -9,10 +9,8 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.aligned import empty
 from pint.propagator import State
-
-_LINE = 64
-"""Bytes of a cache line, at which arrays begin: vectors in two of them take twice as long."""
 
 
 class Recycler:
@@ -33,12 +31,11 @@ class Recycler:
             return xp.empty(shape, dtype=like.dtype, device=array_api_compat.device(like))
         size = prod(shape) * like.itemsize
         memory, self.free = self.free, None
-        if memory is not None and not size + _LINE <= memory.size <= 2 * size + _LINE:
+        if memory is not None and not size <= memory.size <= 2 * size:
             memory = None  # before other memory is asked for
         if memory is None:
-            memory = np.empty(size + _LINE, dtype=np.uint8)
-        begin = -memory.__array_interface__["data"][0] % _LINE
-        own: Any = np.asarray(_Loan(memory, self))[begin : begin + size]
+            memory = empty((size,), np.uint8)
+        own: Any = np.asarray(_Loan(memory, self))[:size]
         return own.view(like.dtype).reshape(shape)
 
 

@@ -1,4 +1,4 @@
-"""Arrays that begin at cache lines: vectors that lie in two of them take twice as long to load."""
+"""Matrices and rooms that begin at cache lines, see `pint.aligned`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.aligned import LINE, empty
+
 Array = NDArray[Any]
-LINE = 64
-"""Bytes of a cache line."""
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return an array, not initialised, that begins at a cache line."""
-    dtype = np.dtype(dtype)
-    memory = np.empty(prod(shape) * dtype.itemsize + LINE, dtype=np.uint8)
-    begin = -memory.__array_interface__["data"][0] % LINE
-    own: Array = memory[begin : begin + memory.size - LINE].view(dtype).reshape(shape)
-    return own
 
 
 class Factor(NamedTuple):

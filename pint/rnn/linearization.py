@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.aligned import empty
 from pint.propagator import Linearization, Step
-from pint.rnn.aligned import Factor, empty
+from pint.rnn.aligned import Factor
 from pint.rnn.diagonal import own_weights, step_diagonals
 from pint.rnn.fingerprints import Fingerprints
 from pint.rnn.gradient import GradientSums
