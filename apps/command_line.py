@@ -21,10 +21,10 @@ from apps.arguments import quiet_unless
 from apps.figures import Draw, draw_figure
 from apps.tracing import add_argument, check_trace, recorded, save_trace
 from pint import MGRIT, MGRITOptions, Result, Status
-from pint.arguments import count
-from pint.comm import Communicator, run, world
-from pint.figures import check_figure
+from pint.cli.arguments import count
+from pint.cli.figures import check_figure
 from pint.models.problem import Problem
+from pint.parallel.comm import Communicator, run, world
 from pint.results import check_target, record_of, write_solution
 from pint.timeline import Timeline
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from numba.core import event
 
-from pint.comm import Communicator
+from pint.parallel.comm import Communicator
 
 
 class _Announcer(event.Listener):

@@ -14,10 +14,10 @@ from scipy.optimize import minimize
 from apps.command_line import App, options_of, run_app
 from apps.figures import curves
 from pint import MGRIT, AdjointSolver, MGRITOptions, Result, value_and_gradient
-from pint.comm import Communicator
+from pint.adjoint.objective import Evaluation
 from pint.models import control
 from pint.models.problem import Problem
-from pint.objective import Evaluation
+from pint.parallel.comm import Communicator
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from apps.command_line import App, options_of, run_app
 from apps.figures import curves
 from pint import MGRIT, MGRITOptions, Result
-from pint.comm import Communicator
 from pint.models import lorenz
 from pint.models.problem import Problem
+from pint.parallel.comm import Communicator
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid, check_propagator
-from pint.comm import Communicator, run, world
+from pint.parallel.comm import Communicator, run, world
 from pint.train.optimizers import Adam
 
 Array = NDArray[np.float64]

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from pint.figures import check_figure
+from pint.cli.figures import check_figure
 from pint.results.atomic import check_folder
 from pint.timeline import Timeline
 

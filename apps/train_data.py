@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from apps.tracing import check_trace
-from pint.comm import Communicator
+from pint.cli.data_sources import load
+from pint.data.generated import BASELINES, TASKS
+from pint.data.sequences import SequenceData
+from pint.parallel.comm import Communicator
 from pint.results import check_target
-from pint.train.data import SequenceData
-from pint.train.sources import load
-from pint.train.tasks import BASELINES, TASKS
 
 
 def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from apps.tracing import add_argument
-from pint.arguments import count
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.cli.arguments import count
+from pint.cli.data_sources import ClassWeights, add_source
+from pint.rnn.options import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
-from pint.train.schedules import Schedule
-from pint.train.sources import ClassWeights, add_source
+from pint.train.learning_rate import Schedule
 
 PROGRAM = "apps.train"
 

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from apps.train_data import baseline_of
-from pint.comm import Communicator
+from pint.data.sequences import SequenceData
+from pint.parallel.agreement import agreed
+from pint.parallel.comm import Communicator
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import ARCHITECTURE
-from pint.rnn.evaluation import agreed
 from pint.rnn.solver import NetworkSolver
-from pint.train.data import SequenceData
-from pint.train.trainer import TrainingLog, last_residual
+from pint.train.log import TrainingLog, last_residual
 
 
 class Recorder:

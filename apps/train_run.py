@@ -18,19 +18,19 @@ from apps.tracing import save_trace
 from apps.train_data import kind_of, prepare
 from apps.train_results import Recorder, report
 from pint import MGRITOptions
-from pint.comm import Communicator, run, world
+from pint.data.loss import loss_of
+from pint.data.sequences import SequenceData
+from pint.parallel.agreement import agreed
+from pint.parallel.comm import Communicator, run, world
 from pint.rnn.architecture import Pooling
-from pint.rnn.evaluation import agreed
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyOptions
-from pint.train.data import SequenceData
+from pint.train.learning_rate import Schedule
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
-from pint.train.schedules import Schedule
-from pint.train.sources import loss_of
 from pint.train.trainer import Trainer, TrainingOptions
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint import AdjointPropagator
+from pint.adjoint.propagator import AdjointPropagator
 from pint.mgrit.delta import CorrectedPropagator, Delta
 from pint.mgrit.solver import MGRIT
 from pint.propagator import Step
@@ -26,7 +26,8 @@ from pint.rnn.recurrence import Recurrence
 from pint.rnn.sweep import Sweep
 
 if TYPE_CHECKING:
-    from pint.mgrit.hierarchy import Hierarchy, Level
+    from pint.grid.hierarchy import Hierarchy
+    from pint.grid.level import Level
 
 Array = NDArray[Any]
 

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from benchmarks._cases import CASES, heat
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator, as_communicator
+from pint.drivers.driver import Driver
 from pint.mgrit.solver import MGRIT
+from pint.parallel.comm import SerialCommunicator, as_communicator
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.measurement import mean_costs
-from pint.scaling.network import measure_network
+from pint.scaling.message_costs import measure_network
 from pint.scaling.workload import training_run
-from pint.stepping import Driver
 from pint.train.optimizers import Adam
 
 NUM_CLASSES = 6

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks._cases import heat, scalar
-from pint import sweeps
-from pint.mgrit import norms
-from pint.slots import shifted
+from pint.drivers import operations as sweeps
+from pint.grid.slots import shifted
+from pint.parallel import exact_sum as norms
 
 NUM = 4096
 

@@ -25,13 +25,13 @@ from benchmarks._experiments import (
     training,
 )
 from benchmarks._measure import machine, rank_counts
-from pint.comm import as_communicator
+from pint.parallel.comm import as_communicator
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
 from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import lengths
 from pint.scaling.measurement import mean_costs
-from pint.scaling.network import measure_network
+from pint.scaling.message_costs import measure_network
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam
 

@@ -15,15 +15,16 @@ import numpy as np
 from benchmarks import _measure
 from benchmarks._diagonal_delta import correct_by_diagonals
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator
+from pint.data.har import SequenceData, load_har
 from pint.mgrit.cycle import visits
+from pint.parallel.comm import SerialCommunicator
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.rnn.sweep import Sequences
-from pint.train.datasets import SequenceData, load_har
+from pint.train.log import TrainingLog
 from pint.train.optimizers import Adam
-from pint.train.trainer import Trainer, TrainingLog, TrainingOptions
+from pint.train.trainer import Trainer, TrainingOptions
 
 EPOCHS = (1, 6, 12)
 BATCH = 100

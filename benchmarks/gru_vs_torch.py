@@ -23,10 +23,11 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
+from pint.parallel.thread_team import Team
 from pint.rnn.network import Network
-from pint.rnn.products import add_product, multiply
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from pint.rnn.team import Team
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
+from pint.simd.products import add_product, multiply
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam
 

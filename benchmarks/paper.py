@@ -16,9 +16,10 @@ from typing import Any
 
 from benchmarks import _measure
 from benchmarks._paper_figures import draw_accuracy, draw_length, draw_ranks
-from pint.arguments import at_least
-from pint.train.datasets import load_digits, load_har
-from pint.train.features import load_features
+from pint.cli.arguments import at_least
+from pint.data.digits import load_digits
+from pint.data.har import load_har
+from pint.data.hmdb51 import load_features
 
 MGRIT = "--levels 3 --coarsening 4 --relax 0,1 --forward-iterations 2 --backward-iterations 2"
 METHODS = {

@@ -24,7 +24,7 @@ from benchmarks._experiments import (
     sleep_until_all_are_here,
 )
 from benchmarks._measure import RESULTS, print_table, rank_counts, write
-from pint.arguments import at_least
+from pint.cli.arguments import at_least
 
 DEFAULT_CASES = ["heat129", "heat1025", "gru_har", "gru_long"]
 FULL_ROUNDS = 5

@@ -24,15 +24,17 @@ from rich.table import Table
 from benchmarks import _measure
 from benchmarks.gru_vs_torch import Case, _pint_runs, _torch_training
 from pint import AdjointSolver, MGRITOptions, TimeGrid
-from pint.comm import SerialCommunicator
+from pint.data.har import SequenceData, load_har
 from pint.mgrit.solver import MGRIT
+from pint.parallel.comm import SerialCommunicator
 from pint.rnn.network import Network
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import exact_solver
-from pint.train.datasets import SequenceData, load_har
+from pint.train.log import TrainingLog
 from pint.train.optimizers import Adam
-from pint.train.trainer import Trainer, TrainingLog, TrainingOptions
+from pint.train.trainer import Trainer, TrainingOptions
 
 BATCH, LEARNING_RATE = 100, 1e-3
 LONG = Case(T=1024, B=1, inputs=9, H=64)

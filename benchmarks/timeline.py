@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks._measure import print_table, save
 from pint import MGRIT, MGRITOptions
-from pint.comm import Communicator, world
-from pint.mgrit.stopwatch import Stopwatch
 from pint.models import dahlquist, heat
+from pint.parallel.comm import Communicator, world
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
+from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline
 
 

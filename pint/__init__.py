@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 from pint._version import __version__
-from pint.adjoint import AdjointPropagator, AdjointResult, AdjointSolver
+from pint.adjoint.objective import Evaluation, Objective, value_and_gradient
+from pint.adjoint.propagator import AdjointPropagator
+from pint.adjoint.solver import AdjointResult, AdjointSolver
 from pint.check import ContractError, check_propagator
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.guess import Random
-from pint.mgrit.iteration import Status
 from pint.mgrit.result import Profile, Result, Visit
 from pint.mgrit.solver import MGRIT, solve
-from pint.objective import Evaluation, Objective, value_and_gradient
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, Step
-from pint.timegrid import TimeGrid
 from pint.windows import solve_in_windows
 
 if TYPE_CHECKING:

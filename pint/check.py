@@ -10,9 +10,9 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.grid.timegrid import TimeGrid, as_grid
 from pint.options import at_least
 from pint.propagator import Linearization, Propagator, State, Step, changes_space, kernel_of
-from pint.timegrid import TimeGrid, as_grid
 
 NUM_STACKED = 3
 

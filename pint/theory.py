@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pint.grid.timegrid import TimeGrid, as_grid
 from pint.options import Coarsening, MGRITOptions, at_least, one_of
-from pint.timegrid import TimeGrid, as_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

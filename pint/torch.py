@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pint.comm import Communicator, as_communicator
-from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions, PerLevel, instance_of
+from pint.parallel.comm import Communicator, as_communicator
 from pint.rnn.cells import CELLS, CellName
-from pint.rnn.recurrence import RecurrenceOptions
-from pint.rnn.schedule import CoarseStep
+from pint.rnn.coarse_step import CoarseStep
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.sequences import SequenceSolver
 
 try:

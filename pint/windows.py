@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pint.comm import as_communicator
-from pint.mgrit.iteration import Status
+from pint.grid.timegrid import TimeGrid, as_grid
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions, at_least, one_of
+from pint.parallel.comm import as_communicator
 from pint.propagator import Propagator, State
-from pint.timegrid import TimeGrid, as_grid
 
 
 def solve_in_windows(
@@ -92,7 +92,7 @@ def solve_in_windows(
         state = initial_value if before is None else before.final_state()
         result = solver.solve(state, _guess(solver, state, before, guess))
         if path is not None:
-            from pint.results.windows import write_window  # h5py, only where it is needed
+            from pint.results.window_files import write_window
 
             write_window(path, result, options, times, begin, (window, len(begins)))
         yield result

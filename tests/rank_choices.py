@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from pint.comm import world
+from pint.parallel.comm import world
 
 FEW = 2
 

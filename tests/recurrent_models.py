@@ -3,7 +3,8 @@
 import numpy as np
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Step, TimeGrid
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from tests.recurrent_reference import Reference, Sequences
 
 FEATURES, HIDDEN, BATCH = 2, 3, 3

@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import (
-    MGRIT,
-    AdjointSolver,
-    Linearization,
-    MGRITOptions,
-    Propagator,
-    Status,
-    TimeGrid,
-)
+from pint import MGRIT, AdjointSolver, Linearization, MGRITOptions, Propagator, Status, TimeGrid
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import Drift, Swirl, backpropagated, stepped, uneven_times
 

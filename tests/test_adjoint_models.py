@@ -7,8 +7,8 @@ import pytest
 
 import pint.mgrit.solver
 from pint import MGRIT, AdjointSolver, MGRITOptions, Objective, TimeGrid, value_and_gradient
-from pint.layout import Layout
-from pint.mgrit.hierarchy import Hierarchy
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.layout import Layout
 from tests.model_problems import PROBLEMS
 
 EACH = pytest.mark.parametrize("name", PROBLEMS)

@@ -7,7 +7,7 @@ import pytest
 
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 
 
 def zeros(architecture):

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from pint.video import backbone
-from pint.video.backbone import KNOWN_MODELS, Backbone, locate_model
+from apps.hmdb51 import backbone
+from apps.hmdb51.backbone import KNOWN_MODELS, Backbone, locate_model
 from tests.moving_shapes import onnx, save_model, write_model
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from pint import Propagator
 from pint.check import ContractError, check_propagator
+from pint.grid.timegrid import TimeGrid
 from pint.models.dahlquist import Dahlquist
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from pint.timegrid import TimeGrid
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 
 
 class Pendulum(Propagator):

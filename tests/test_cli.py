@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from apps.train import main as train
-from pint import cli, open_run
+from pint import open_run
 from pint._version import __version__
-from pint.cli import main
+from pint.cli import main as cli
+from pint.cli.main import main
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.weights import load, load_architecture
 from pint.train.accuracy import exact_solver
 

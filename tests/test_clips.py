@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from pint.video.clips import TEST, TRAIN, UNUSED, draw_parts, find_clips, official_parts
+from apps.hmdb51.clips import draw_parts, find_clips, official_parts
+from pint.data.feature_file import TEST, TRAIN, UNUSED
 
 
 def make_folder(folder, files):

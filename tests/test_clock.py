@@ -5,11 +5,11 @@ import time
 import numpy as np
 import pytest
 
-from pint.clock import clock_address
+from pint.drivers.choose import make_driver
+from pint.drivers.clock import clock_address
+from pint.drivers.operations import FIRST_PART, LAST_TICK, TICK
 from pint.models.dahlquist import Dahlquist
 from pint.options import MGRITOptions
-from pint.stepping import make_driver
-from pint.sweeps import FIRST_PART, LAST_TICK, TICK
 
 
 def test_ticks_add_what_the_clock_of_python_says():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
-from pint.layout import Layout
+from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import Drift, Swirl, naive_mgrit, stepped, uneven_times
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pint.agreement import agree
-from pint.comm import SerialCommunicator, as_communicator, run
+from pint.parallel.agreement import agree
+from pint.parallel.comm import SerialCommunicator, as_communicator, run
 from tests.fake_ranks import on_ranks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,14 +139,14 @@ def test_as_communicator():
 
 
 def test_without_mpiexec_the_world_is_one_process():
-    program = "from pint.comm import world\nprint(type(world()).__name__, world().size)"
+    program = "from pint.parallel.comm import world\nprint(type(world()).__name__, world().size)"
     assert run_python(program).stdout == "SerialCommunicator 1\n"
 
 
 def test_without_mpi4py_the_world_is_one_process_and_solves():
     program = """
 from pint import MGRIT, MGRITOptions, TimeGrid
-from pint.comm import world
+from pint.parallel.comm import world
 from pint.models.dahlquist import Dahlquist
 comm = world()
 options = MGRITOptions(tolerance=1e-13)
@@ -160,7 +160,7 @@ print(comm.size, abs(result.u[-1] - (2 / 3) ** 16) < 1e-12)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_many_processes_without_mpi4py_are_refused(launcher):
     """Each would think itself alone, and do all the work."""
-    done = run_python(BLOCKER + "from pint.comm import world; world()", **{launcher: "3"})
+    done = run_python(BLOCKER + "from pint.parallel.comm import world; world()", **{launcher: "3"})
     assert done.returncode == 1
     assert "mpiexec started 3 processes, but mpi4py cannot be imported" in done.stderr
     assert 'pip install "pint-mgrit[mpi]"' in done.stderr

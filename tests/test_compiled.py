@@ -12,8 +12,8 @@ import pytest
 from numba.core.event import install_recorder
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, TimeGrid
-from pint.compiled import SPLIT, CompiledDriver
-from pint.kernel_cache import fingerprint
+from pint.drivers.compiled import SPLIT, CompiledDriver
+from pint.drivers.kernel_cache import fingerprint
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, stepped, uneven_times
 
@@ -199,7 +199,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from pint import MGRIT, MGRITOptions, Propagator
-from pint.compiled import CompiledDriver
+from pint.drivers.compiled import CompiledDriver
 from decay import kernel
 
 class Decay(Propagator):

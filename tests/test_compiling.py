@@ -6,7 +6,7 @@ import numba
 import pytest
 
 from apps.compiling import announced
-from pint.comm import SerialCommunicator
+from pint.parallel.comm import SerialCommunicator
 
 
 def compile_two():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from pint.train.data import SequenceData
+from pint.data.sequences import SequenceData
 from tests.training_data import KINDS, make
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pint.train.datasets import SequenceData, load_digits, load_har
+from pint.data.digits import load_digits
+from pint.data.har import SequenceData, load_har
 
 CHANNELS = tuple(
     f"{signal}_{axis}" for signal in ("body_acc", "body_gyro", "total_acc") for axis in "xyz"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.mgrit.delta import orthonormal
+from pint.mgrit.lyapunov import orthonormal
 from pint.models.dahlquist import Dahlquist
 from pint.models.lorenz import Lorenz
 from tests.engine_models import Drift, Shear, Swirl, stepped, uneven_times

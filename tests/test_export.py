@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.rnn.architecture import Architecture
-from pint.rnn.export import export_onnx
 from pint.rnn.network import Network
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.onnx import export_onnx
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver
-from pint.timegrid import TimeGrid
 from tests.recurrent_reference import one_step, sigmoid
 
 onnx = pytest.importorskip("onnx", reason="the export is an extra: pint[onnx]")

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from pint.video.extraction import Extraction, clip_features, extract
-from pint.video.frames import UnreadableClipError, read_frames
+from apps.hmdb51.extraction import Extraction, clip_features, extract
+from apps.hmdb51.frames import UnreadableClipError, read_frames
 from tests.moving_shapes import FRAMES, SIZE, write_clip, write_model
 
 

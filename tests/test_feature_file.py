@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pint.video.clips import TEST, TRAIN, UNUSED, Clips
-from pint.video.feature_file import FeatureFile
-from pint.video.feature_layout import FeatureOptions, open_features
+from apps.hmdb51.clips import Clips
+from apps.hmdb51.feature_writer import FeatureFile
+from pint.data.feature_file import TEST, TRAIN, UNUSED, FeatureOptions, open_features
 
 OPTIONS = FeatureOptions(model_sha256="00ff", frames=4, size=8)
 

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from pint.train import features
-from pint.train.features import load_features
-from pint.train.stored import StoredSequences
-from pint.video.clips import TEST, TRAIN, Clips
-from pint.video.feature_file import FeatureFile
-from pint.video.feature_layout import FeatureOptions
+from apps.hmdb51.clips import Clips
+from apps.hmdb51.feature_writer import FeatureFile
+from pint.data import hmdb51 as features
+from pint.data.feature_file import TEST, TRAIN, FeatureOptions
+from pint.data.hmdb51 import load_features
+from pint.data.stored import StoredSequences
 
 PARTS = np.array([TRAIN, TEST, TRAIN, TRAIN, TEST], np.uint8)
 LENGTHS = (4, 1, 2, 3, 4)

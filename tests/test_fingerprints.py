@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pint.parallel.thread_team import ALONE, Team
 from pint.rnn.fingerprints import fingerprints
-from pint.rnn.team import ALONE, Team
 from tests.recurrent_models import normal
 
 FLOATS = [np.float32, np.float64]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint.video.frames import UnreadableClipError, count_packets, read_frames
+from apps.hmdb51.frames import UnreadableClipError, count_packets, read_frames
 from tests.moving_shapes import av, write_video
 
 

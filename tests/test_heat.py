@@ -5,16 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pint import (
-    MGRIT,
-    AdjointSolver,
-    MGRITOptions,
-    Status,
-    Step,
-    TimeGrid,
-    check_propagator,
-    solve,
-)
+from pint import MGRIT, AdjointSolver, MGRITOptions, Status, Step, TimeGrid, check_propagator, solve
 from pint.models.heat import Heat, HeatInSpace, problem
 
 LENGTH, KAPPA = 2.0, 0.7

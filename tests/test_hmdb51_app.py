@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from apps.hmdb51 import main
+from apps.hmdb51.__main__ import main
+from apps.hmdb51.extraction import Extraction, clip_features
 from apps.train import main as train_app
-from pint.video.extraction import Extraction, clip_features
 from tests.launcher import environment, heed_ctrl_c, mpiexec
 from tests.moving_shapes import FRAMES, MOTIONS, SIZE, write_folder, write_model
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pint.rnn.coarse_step import Phase, phases
 from pint.rnn.inputs import BoundInputs
-from pint.rnn.schedule import Phase, phases
 from tests.recurrent_models import stack
 from tests.recurrent_reference import Sequences
 

@@ -22,7 +22,7 @@ from pint.rnn.kernels import (
     gates_forward,
     gates_linearize,
 )
-from pint.rnn.vectors import load, single, store
+from pint.simd.vectors import load, single, store
 from tests.recurrent_reference import EPSILON, sigmoid
 
 FLOATS = [np.float32, np.float64]

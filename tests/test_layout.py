@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pint.layout import Layout
+from pint.grid.layout import Layout
 
 SIZES = st.integers(1, 40)
 NUM_STEPS = st.integers(1, 400)

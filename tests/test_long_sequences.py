@@ -13,11 +13,11 @@ TRAINING = f"""
 import pathlib, sys
 import numpy as np
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator
+from pint.parallel.comm import SerialCommunicator
 from pint.rnn.network import Network
 from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.train.data import SequenceData
+from pint.data.sequences import SequenceData
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingOptions
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pint import MGRIT, MGRITOptions, Propagator, Status, TimeGrid, solve
-from pint.layout import Layout
+from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import WAVES, Drift, Swirl, naive_mgrit, stepped, uneven_times
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pint.rnn.products import add_product, multiply
+from pint.simd.products import add_product, multiply
 
 ROWS, COLUMNS = (0, 1, 3, 4, 5, 6, 10, 11, 17), (1, 7, 8, 15, 16, 17, 33, 64, 65, 100, 193, 300)
 INNER = (0, 1, 4, 5, 33, 64)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pint import sweeps
-from pint.comm import SerialCommunicator
-from pint.mgrit.norms import exact_sum, integer_digits, squared_norms
+from pint.drivers import operations as sweeps
+from pint.parallel.comm import SerialCommunicator
+from pint.parallel.exact_sum import exact_sum, integer_digits, squared_norms
 
 LARGEST = np.finfo(np.float64).max
 LEAST = 5e-324

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pint import Status, TimeGrid
 from pint.propagator import Propagator
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from tests.recurrent_models import (
     BATCH,
     CASES,

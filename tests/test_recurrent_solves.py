@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions, Status, Step
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from tests.recurrent_models import (
     BATCH,
     CASES,

@@ -5,11 +5,12 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, replay, tiling
-from pint.mgrit.stopwatch import Stopwatch
-from pint.replay import Replay, Tape
-from pint.sweeps import CHAIN, CORRECT, FIRST_PART, NORM, RESIDUAL_AT, SWEEP, TICK
-from pint.tiling import num_items
+from pint import MGRIT, MGRITOptions
+from pint.drivers import replay, tiling
+from pint.drivers.operations import CHAIN, CORRECT, FIRST_PART, NORM, RESIDUAL_AT, SWEEP, TICK
+from pint.drivers.replay import Replay, Tape
+from pint.drivers.tiling import num_items
+from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline
 from tests.engine_models import CompiledSwirl, uneven_times
 

@@ -8,9 +8,9 @@ import pytest
 
 from pint import MGRIT, MGRITOptions, Status, TimeGrid, open_run
 from pint.mgrit.result import PHASES
-from pint.mgrit.stopwatch import Stopwatch, timed
 from pint.models.dahlquist import Dahlquist
 from pint.results import write_iteration, write_result, write_visit
+from pint.stopwatch import Stopwatch, timed
 from tests.engine_models import CompiledSwirl, Driven, Swirl, uneven_times
 from tests.histories import Touched
 
@@ -140,7 +140,7 @@ def test_results_to_files_from_each_callback(tmp_path):
 
 def test_stopwatch_charges_the_inner_phase(monkeypatch):
     now = iter([0.0, 1.0, 3.0, 7.0, 10.0, 15.0])
-    monkeypatch.setattr("pint.mgrit.stopwatch.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("pint.stopwatch.time.perf_counter", lambda: next(now))
     watch = Stopwatch()
     with watch.phase("outer"):
         with watch.phase("inner"):

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 from rich.console import Console
 
 from pint._version import __version__
-from pint.agreement import share, together
-from pint.comm import SerialCommunicator
+from pint.parallel.agreement import share, together
+from pint.parallel.comm import SerialCommunicator
 from pint.results import (
     RunRecord,
     check_target,

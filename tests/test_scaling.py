@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, TimeGrid
-from pint.adjoint import AdjointSolver
+from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver

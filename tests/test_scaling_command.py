@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from pint.cli import main
-from pint.comm import SerialCommunicator
+from pint.cli.main import main
+from pint.parallel.comm import SerialCommunicator
 from pint.scaling.costs import Costs, Machine, Table
 from pint.scaling.measurement import joined, mean_costs
 from pint.scaling.predict import Prediction, crossover
@@ -254,7 +254,7 @@ def test_calibrate_checks_before_it_measures(monkeypatch, tmp_path, capsys, argu
     def never(*_):
         raise AssertionError("measured before the arguments were checked")
 
-    monkeypatch.setattr("pint.scaling.command.measured", never)
+    monkeypatch.setattr("pint.cli.calibrate_command.measured", never)
     output = ["--output", str(tmp_path / "costs.toml")]
     assert main([*CALIBRATE, *output, *arguments]) == 2
     assert message in capsys.readouterr().err

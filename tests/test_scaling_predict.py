@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.cli import main
-from pint.rnn.linearization import Tape
+from pint.cli.main import main
 from pint.rnn.network import Network
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
+from pint.rnn.tape import Tape
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table
 from pint.scaling.measurement import measured

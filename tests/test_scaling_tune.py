@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from apps.train_options import read, settle
-from pint.cli import main
+from pint.cli.main import main
+from pint.data.sequences import Samples
 from pint.rnn.losses import CrossEntropy
 from pint.scaling.candidates import Candidate, candidates, hierarchies
 from pint.scaling.fit import fitted, run_of
 from pint.scaling.predict import predict
 from pint.scaling.tune import exact_gradients, gradient_error, tune
 from pint.scaling.workload import GRUWorkload
-from pint.train.data import Samples
 from tests.made_up_costs import made_up
 
 SMALL = GRUWorkload(steps=64, batch=4, features=1, hidden=4, outputs=10, coarsening=4)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pint.rnn.schedule import Phase, phases
+from pint.rnn.coarse_step import Phase, phases
 
 HALVED = ["midpoint", "averaged"]
 KINDS = ["implicit", "matched", *HALVED]

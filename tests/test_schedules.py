@@ -5,9 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pint.train.learning_rate import Schedule
+from pint.train.log import Progress
 from pint.train.optimizers import SGD
-from pint.train.schedules import Schedule
-from pint.train.trainer import Progress, TrainingOptions
+from pint.train.trainer import TrainingOptions
 from tests.test_trainer import make_trainer
 
 

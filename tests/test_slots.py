@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pint.slots import even_runs, shifted, slots_of
+from pint.grid.slots import even_runs, shifted, slots_of
 
 
 @given(st.sets(st.integers(0, 60)))

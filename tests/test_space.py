@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions
-from pint.comm import SerialCommunicator
 from pint.models.heat_in_parts import HeatInParts
+from pint.parallel.comm import SerialCommunicator
 
 
 def test_sine_shrinks_as_forward_euler_says():

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, Propagator, TimeGrid
-from pint.comm import SerialCommunicator
-from pint.compiled import CompiledDriver
-from pint.layout import Layout
-from pint.mgrit.hierarchy import Hierarchy
-from pint.stepping import LoopDriver, SingleStackDriver, StackDriver, make_driver
+from pint.drivers.choose import make_driver
+from pint.drivers.compiled import CompiledDriver
+from pint.drivers.loop import LoopDriver, SingleStackDriver
+from pint.drivers.stack import StackDriver
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.layout import Layout
+from pint.parallel.comm import SerialCommunicator
 from tests.engine_models import CompiledSwirl, Swirl, one_step, uneven_times
 
 N = 13

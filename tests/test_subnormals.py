@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.rnn import kernels, products
-from pint.rnn.products import multiply
-from pint.rnn.vectors import VECTOR_BYTES
+from pint.rnn import kernels
+from pint.simd import products
+from pint.simd.products import multiply
+from pint.simd.vectors import VECTOR_BYTES
 from tests.recurrent_models import BATCH, CELLS, FEATURES, make, normal, stack, states
 
 KERNELS = {

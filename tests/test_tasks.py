@@ -5,14 +5,14 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from pint import MGRITOptions
+from pint.data import generated as tasks
+from pint.data.generated import BASELINES, TASKS, adding, ideal_accuracy, lorenz, oscillator
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.train import tasks
+from pint.train.learning_rate import Schedule
 from pint.train.optimizers import Adam
-from pint.train.schedules import Schedule
-from pint.train.tasks import BASELINES, TASKS, adding, ideal_accuracy, lorenz, oscillator
 from pint.train.trainer import Trainer, TrainingOptions
 
 STEPPING = MGRITOptions(levels=1)

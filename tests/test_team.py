@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
+from pint.parallel.thread_team import Team
 from pint.rnn.network import Network
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver
-from pint.rnn.team import Team
 
 T, B = 24, 37
 

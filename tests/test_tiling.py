@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pint import MGRIT, MGRITOptions, tiling
-from pint.sweeps import CHAIN, COARSE_RHS, CORRECT, NORM, RESIDUAL_AT, RESTRICT, SWEEP
-from pint.tiling import items, num_items, tiled
+from pint import MGRIT, MGRITOptions
+from pint.drivers import tiling
+from pint.drivers.operations import CHAIN, COARSE_RHS, CORRECT, NORM, RESIDUAL_AT, RESTRICT, SWEEP
+from pint.drivers.tiling import items, num_items, tiled
 from tests.engine_models import CompiledSwirl, uneven_times
 
 WAY_DOWN = [

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pint import Step, TimeGrid
-from pint.timegrid import as_grid
+from pint.grid.timegrid import as_grid
 
 FACTORS = st.lists(st.integers(2, 9), max_size=4)
 

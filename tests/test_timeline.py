@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.comm import SerialCommunicator
 from pint.models.dahlquist import Dahlquist
+from pint.parallel.comm import SerialCommunicator
 from pint.timeline import Events, Timeline, clock_offset, draw_events, save_figure, write_trace
 from pint.timeline.figure import COLORS
 from tests.engine_models import CompiledSwirl, Swirl, uneven_times
@@ -59,7 +59,7 @@ def test_phases_levels_and_iterations_of_v_cycles():
 
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
 def test_seconds_are_those_of_the_result_and_nothing_else_changes(monkeypatch, driver):
-    monkeypatch.setattr("pint.replay.BRIEF", np.inf)
+    monkeypatch.setattr("pint.drivers.replay.BRIEF", np.inf)
     options = MGRITOptions(levels=3, max_iterations=3, driver=driver)
     model = CompiledSwirl(coarsening=(2, 2), batched=driver == "stack")
     result, events = recorded(model, options)

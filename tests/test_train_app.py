@@ -15,17 +15,17 @@ import pytest
 from apps import train_results, train_run
 from apps.train import main
 from pint import open_run
-from pint.cli import main as inspect
+from pint.cli.main import main as inspect
+from pint.data.digits import load_digits
+from pint.data.generated import BASELINES, TASKS
+from pint.data.loss import loss_of
+from pint.data.sequences import SequenceData
 from pint.results import write_run
 from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.train.accuracy import exact_solver
-from pint.train.data import SequenceData
-from pint.train.datasets import load_digits
 from pint.train.optimizers import Adam
-from pint.train.sources import loss_of
-from pint.train.tasks import BASELINES, TASKS
 from pint.train.trainer import Trainer, TrainingOptions
 from tests.launcher import environment, heed_ctrl_c, mpiexec
 
@@ -432,7 +432,7 @@ def test_ctrl_c_while_packages_are_imported(tmp_path):
 def test_ctrl_c_while_data_are_generated(tmp_path, ranks):
     script = (
         f"{CTRL_C.splitlines()[0]}, sys\nfrom apps.train import main\n"
-        "from pint.train.tasks import TASKS\n"
+        "from pint.data.generated import TASKS\n"
         "def adding(length, samples, seed):\n"
         f"    {CTRL_C.splitlines()[1]}\n"
         "TASKS['adding'] = adding\n"
@@ -496,7 +496,7 @@ def test_a_rank_that_fails_ends_all(tmp_path):
     """An exception on one rank must not leave the other waiting."""
     script = tmp_path / "fail.py"
     script.write_text(
-        "from pint.comm import run, world\n"
+        "from pint.parallel.comm import run, world\n"
         "comm = world()\n"
         "def main():\n"
         "    if comm.rank == 1:\n"

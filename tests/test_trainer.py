@@ -11,17 +11,18 @@ import pytest
 from rich.console import Console
 
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator
+from pint.data.har import SequenceData
+from pint.parallel.comm import SerialCommunicator
 from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import EXACT, AccuracyOptions
-from pint.train.datasets import SequenceData
+from pint.train.log import COLUMNS, Progress
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
-from pint.train.trainer import COLUMNS, Progress, Trainer, TrainingOptions
+from pint.train.trainer import Trainer, TrainingOptions
 
 STEPPING = MGRITOptions(levels=1)
 

@@ -9,14 +9,15 @@ from rich.console import Console
 from pint import MGRITOptions
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import views
-from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import AccuracyOptions
+from pint.train.log import COLUMNS, ERROR_COLUMNS
 from pint.train.measure import tally
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
-from pint.train.trainer import COLUMNS, ERROR_COLUMNS, Trainer, TrainingOptions
+from pint.train.trainer import Trainer, TrainingOptions
 from tests.training_data import KINDS, loss_of, make, pooling_of
 
 STEPPING = MGRITOptions(levels=1)

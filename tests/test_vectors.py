@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from pint.rnn.functions import exp
-from pint.rnn.vectors import (
+from pint.simd.functions import exp
+from pint.simd.vectors import (
     VECTOR_BYTES,
     fused,
     lanes,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from pint.data.sequences import SequenceData
 from pint.rnn.losses import CrossEntropy, SquaredError
-from pint.train.data import SequenceData
 
 KINDS = ("labels", "labels per step", "numbers", "numbers per step")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import array_api_compat
 import numpy as np
 
-from pint.mgrit.hierarchy import Hierarchy, Level
+from pint.arrays import in_library_of
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level
+from pint.mgrit.at_mgrit import solve_truncated
 from pint.mgrit.relaxation import relax, step_in_turn
-from pint.mgrit.truncation import solve_truncated
 from pint.propagator import State
 
 
@@ -59,8 +58,3 @@ def _last_state(level: Level) -> State:
     own = level.comm.rank == last
     state = np.array(level.u[-1, ...] if own else level.u[0, ...])
     return in_library_of(level.u, level.comm.bcast(state, last))
-
-
-def in_library_of(state: State, array: Any) -> State:
-    """Return a NumPy array as one of the library of `state`."""
-    return array_api_compat.array_namespace(state).asarray(array)

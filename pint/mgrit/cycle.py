@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pint.grid.hierarchy import Hierarchy
 from pint.mgrit.coarsest import solve_coarsest
 from pint.mgrit.fas import correct, residual, restrict, restrict_state
-from pint.mgrit.hierarchy import Hierarchy
 from pint.mgrit.relaxation import f_relax, relax
 
 

@@ -25,7 +25,8 @@ from pint.mgrit.delta import CorrectedPropagator, Correction, Delta, c_slots_of
 from pint.propagator import State, Step
 
 if TYPE_CHECKING:
-    from pint.mgrit.hierarchy import Hierarchy, Level
+    from pint.grid.hierarchy import Hierarchy
+    from pint.grid.level import Level
 
 
 class DiagonalPropagator(CorrectedPropagator):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pint.mgrit.hierarchy import Level
-from pint.mgrit.stopwatch import timed
-from pint.stepping import Driver
+from pint.drivers.driver import Driver
+from pint.grid.level import Level
+from pint.stopwatch import timed
 
 
 @timed("residual")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.mgrit.coarsest import in_library_of
-from pint.mgrit.hierarchy import Level
+from pint.arrays import in_library_of
+from pint.grid.level import Level
 from pint.options import at_least
 from pint.propagator import State
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable
 
@@ -10,30 +9,13 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.slots import slots_of
 from pint.mgrit.cycle import cycle, upward_cycle
-from pint.mgrit.hierarchy import Hierarchy
-from pint.mgrit.norms import norm_of
 from pint.mgrit.refinement import Refinement
+from pint.mgrit.status import Status
+from pint.parallel.exact_sum import norm_of
 from pint.propagator import Propagator
-from pint.slots import slots_of
-
-
-class Status(enum.Enum):
-    """How a solve ended, and what to do about it."""
-
-    CONVERGED = "converged: the residual is below the tolerance"
-    STEPPED = "one level: solved by time stepping"
-    COMPLETED = "the given number of iterations was done; no tolerance was given"
-    MAX_ITERATIONS = (
-        "not converged: increase max_iterations, use FCF-relaxation (relax=1) or a smaller "
-        "coarsening factor"
-    )
-    DIVERGED = (
-        "diverged: the steps are not finite, or the coarse ones do not resemble the fine ones; "
-        "use a smaller coarsening factor, fewer levels, or a coarse step that is stable at its "
-        "length"
-    )
-
 
 _NOWHERE = 2**62
 

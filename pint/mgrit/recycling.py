@@ -9,7 +9,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.aligned import empty
+from pint.arrays import empty
 from pint.propagator import State
 
 

@@ -16,13 +16,16 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.layout import Layout
-from pint.mgrit.hierarchy import Hierarchy, Level
+from pint.drivers.driver import Driver
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.layout import Layout
+from pint.grid.level import Level
+from pint.grid.timegrid import TimeGrid
+from pint.mgrit.corrections import make_corrected_driver
 from pint.mgrit.relaxation import f_relax
+from pint.mgrit.richardson import attach
 from pint.options import MGRITOptions, at_least
 from pint.propagator import Propagator, State, Step, refines_space, refines_time
-from pint.stepping import Driver, make_driver
-from pint.timegrid import TimeGrid
 
 Ends = NDArray[np.float64]
 Parts: TypeAlias = int | Ends
@@ -206,6 +209,7 @@ def _moved(
     try:
         u, driver = _in_finer_space(hierarchy, finer)
         new = Hierarchy.build(grid, layout, driver, options, comm, hierarchy.watch)
+        attach(new.levels, options)
         new.on_visit = hierarchy.on_visit
         num_steps = hierarchy.driver.num_steps
         new.allocate(u[0, ...], with_sources=False)
@@ -228,7 +232,7 @@ def _in_finer_space(hierarchy: Hierarchy, finer: Propagator | None) -> tuple[Sta
         return level.u, hierarchy.driver
     if not isinstance(finer, Propagator):
         raise TypeError(f"finer returned {type(finer).__name__}, expected a Propagator or None")
-    driver = make_driver(finer, hierarchy.options)
+    driver = make_corrected_driver(finer, hierarchy.options)
     driver.compile()
     first = max(level.block.start - 1, 0)
     times = level.grid.times[first : first + level.num_slots]

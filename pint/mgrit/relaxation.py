@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pint.drivers.driver import Driver
+from pint.grid.level import Level
+from pint.grid.slots import shifted
 from pint.mgrit.fas import restrict
-from pint.mgrit.hierarchy import Level
-from pint.mgrit.stopwatch import timed
-from pint.slots import shifted
-from pint.stepping import Driver
+from pint.stopwatch import timed
 
 
 @timed("relaxation")

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
-from pint.layout import Layout
-from pint.mgrit.delta import Lyapunov
-from pint.mgrit.iteration import Status
-from pint.mgrit.storage import Trajectory
+from pint.grid.layout import Layout
+from pint.mgrit.c_points import Trajectory
+from pint.mgrit.lyapunov import Lyapunov
+from pint.mgrit.status import Status
 from pint.options import Coarsening, MGRITOptions
+from pint.parallel.comm import Communicator
 from pint.propagator import Propagator, State
 
 PHASES = (

@@ -14,13 +14,14 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
+from pint.grid.timegrid import TimeGrid
+from pint.options import MGRITOptions
+from pint.parallel.comm import Communicator
 from pint.propagator import Propagator, State, changes_space, has_own_equation
-from pint.timegrid import TimeGrid
 
 if TYPE_CHECKING:
-    from pint.mgrit.hierarchy import Level
-    from pint.stepping import Driver
+    from pint.drivers.driver import Driver
+    from pint.grid.level import Level
 
 
 @dataclass(eq=False)
@@ -155,3 +156,10 @@ def check_model(propagator: Propagator) -> None:
         raise ValueError(
             f"order needs residuals u - Phi, and {name} has a defect of its own: leave order out"
         )
+
+
+def attach(levels: list[Level], options: MGRITOptions) -> None:
+    """Give the finest level its error estimates, where the options know the order."""
+    if options.order is not None and len(levels) > 1:
+        level, coarse = levels[:2]
+        level.richardson = Richardson(level, coarse, options.order, options.richardson)

@@ -12,22 +12,24 @@ from typing import Any, cast
 import array_api_compat
 import numpy as np
 
-from pint.comm import as_communicator
-from pint.layout import Layout
+from pint.drivers.driver import Driver
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.layout import Layout
+from pint.grid.level import Level
+from pint.grid.timegrid import TimeGrid, as_grid
+from pint.mgrit.c_points import Composed, Trajectory, on_c_points
+from pint.mgrit.corrections import make_corrected_driver
 from pint.mgrit.guess import Guess, Random, fill, states_of
-from pint.mgrit.hierarchy import Hierarchy, Level
 from pint.mgrit.iteration import Iteration
 from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
-from pint.mgrit.richardson import check_model
-from pint.mgrit.stopwatch import NOWHERE
-from pint.mgrit.storage import Composed, Trajectory, on_c_points
+from pint.mgrit.richardson import attach, check_model
 from pint.options import MGRITOptions, instance_of
+from pint.parallel.blas_threads import limited_blas
+from pint.parallel.comm import as_communicator
 from pint.propagator import Propagator, State, changes_space, has_own_equation
-from pint.stepping import Driver, make_driver
-from pint.threads import limited_blas
-from pint.timegrid import TimeGrid, as_grid
+from pint.stopwatch import NOWHERE
 
 
 class MGRIT:
@@ -98,6 +100,7 @@ class MGRIT:
         driver, seconds = self._make_driver()
         self.compile_seconds = seconds
         self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
+        attach(self.hierarchy.levels, self.options)
         self._check_relaxation()
         self._check_order()
         check_refinement(self.propagator, self.options)
@@ -118,7 +121,7 @@ class MGRIT:
         """Return the driver, and how long it took to compile it, or to load it; collective."""
         begin, error = time.perf_counter(), None
         try:
-            driver = make_driver(self.propagator, self.options)
+            driver = make_corrected_driver(self.propagator, self.options)
             driver.compile()
         except Exception as caught:  # every rank must hear of it
             error = caught

@@ -75,7 +75,7 @@ class Burgers(Propagator):
     @property
     def kernel(self) -> Any:
         """The step, compiled."""
-        from pint.models.kernels import burgers
+        from pint.models.compiled_steps import burgers
 
         return burgers
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.adjoint.objective import Objective
+from pint.grid.timegrid import TimeGrid
 from pint.models.problem import Problem
-from pint.objective import Objective
 from pint.options import at_least, positive
 from pint.propagator import Propagator, Step
-from pint.timegrid import TimeGrid
 
 Array = NDArray[np.float64]
 

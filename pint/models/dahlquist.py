@@ -64,7 +64,7 @@ class Dahlquist(Propagator):
     @property
     def kernel(self) -> Any:
         """The step, compiled."""
-        from pint.models import kernels
+        from pint.models import compiled_steps as kernels
 
         return kernels.dahlquist if self.method == "backward_euler" else kernels.rational
 

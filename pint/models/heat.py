@@ -133,7 +133,7 @@ class Heat(Propagator):
     @property
     def kernel(self) -> Any:
         """The step, compiled."""
-        from pint.models.kernels import heat
+        from pint.models.compiled_steps import heat
 
         method = self.method
         return heat(self.amplitude, method.fraction, method.explicit, method.restarts)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
-from pint.mgrit.norms import exact_sum, integer_digits
 from pint.options import at_least, positive
+from pint.parallel.comm import Communicator
+from pint.parallel.exact_sum import exact_sum, integer_digits
 from pint.propagator import Propagator, Step
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ class HeatInParts(Propagator):
     num_nodes : int
         Number of inner nodes, at least one for each rank.
     space : Communicator
-        The ranks that share space, see `pint.comm.time_by_space`. They call every method together.
+        The ranks that share space, see `pint.parallel.comm.time_by_space`. They call every method together.
     length : float, default 1.0
         Length of the interval.
     diffusivity : float, default 1.0

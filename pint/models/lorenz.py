@@ -71,7 +71,7 @@ class Lorenz(Propagator):
     @property
     def kernel(self) -> Any:
         """The step, compiled."""
-        from pint.models import kernels
+        from pint.models import compiled_steps as kernels
 
         return kernels.lorenz_euler if self.method == "euler" else kernels.lorenz_rk4
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import as_communicator
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.result import Result
 from pint.options import at_least
+from pint.parallel.comm import as_communicator
 from pint.propagator import Propagator, State
-from pint.timegrid import TimeGrid
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

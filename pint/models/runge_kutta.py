@@ -102,7 +102,7 @@ class RungeKutta(Propagator):
     @property
     def kernel(self) -> Any:
         """The step, compiled."""
-        from pint.models.kernels import runge_kutta
+        from pint.models.compiled_steps import runge_kutta
 
         return runge_kutta(self.rhs)
 

@@ -14,17 +14,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.agreement import Communicator, share, together
+from pint.parallel.agreement import Communicator, share, together
 from pint.results.atomic import check_folder, put_in_place, temporary_beside
 from pint.results.provenance import provenance
 from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
-from pint.results.schema import (
-    ARRAY_GROUPS,
-    FORMAT_VERSION,
-    Quantity,
-    axis_names,
-    known_quantity,
-)
+from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, Quantity, axis_names, known_quantity
 
 __all__ = ["check_target", "write_run", "write_solution"]
 

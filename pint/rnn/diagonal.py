@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pint.rnn.cells import Cell
 from pint.rnn.kernels import LSTM
-from pint.rnn.vectors import kernel
+from pint.simd.vectors import kernel
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
 from pint.mgrit.result import Result
-from pint.mgrit.stopwatch import Stopwatch
 from pint.options import MGRITOptions
+from pint.parallel.agreement import agreed
+from pint.parallel.comm import Communicator
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.losses import Loss
 from pint.rnn.network import Network
@@ -20,6 +19,7 @@ from pint.rnn.parameters import views
 from pint.rnn.pooling import Features, pool, transposed_pool
 from pint.rnn.stages import REMEDY, Derivatives, Results, Stages, told
 from pint.rnn.sweep import Sequences
+from pint.stopwatch import Stopwatch
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -174,15 +174,3 @@ class Evaluation:
             raise FloatingPointError(f"the loss is {loss:.1e}, its derivative not finite; {REMEDY}")
         num_correct = self.loss.num_correct(scores, targets.y, targets.weights > 0)
         return Head(loss, num_correct, d_scores, d_features)
-
-
-def agreed(comm: Communicator, action: Callable[[], T]) -> T:
-    """Return what `action` does; if it fails on any rank, raise on all of them; collective."""
-    try:
-        done = action()
-    except Exception as error:  # every rank must hear of it
-        comm.agree(error)
-        raise
-    with Stopwatch().phase("messages"):
-        comm.agree(None)
-    return done

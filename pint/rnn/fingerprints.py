@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.rnn.team import Team
-from pint.rnn.vectors import kernel
+from pint.parallel.thread_team import Team
+from pint.simd.vectors import kernel
 
 Array = NDArray[Any]
 Fingerprints = NDArray[np.uint64]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.parallel.thread_team import Team
 from pint.rnn.inputs import WIDE
 from pint.rnn.parameters import views
-from pint.rnn.products import add_product, flat, pairs_of
-from pint.rnn.team import Team
+from pint.simd.products import add_product, flat, pairs_of
 
 if TYPE_CHECKING:
     from pint.rnn.recurrence import Recurrence

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Step
-from pint.rnn.products import is_flat
-from pint.rnn.schedule import Phase
+from pint.rnn.coarse_step import Phase
+from pint.simd.products import is_flat
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]

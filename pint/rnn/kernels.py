@@ -1,11 +1,11 @@
 """Numba kernels of gated recurrent layers: a gate evaluation, its derivative, its transpose.
 
 The gate evaluation is the only building block: every fine or coarse step is one or more of them
-(see `pint.rnn.schedule`). The kernels named ``gates_*`` treat a stack of n time points with B
+(see `pint.rnn.coarse_step`). The kernels named ``gates_*`` treat a stack of n time points with B
 sequences each, H hidden units; those named ``chain_*`` take n steps one after another, products
 with the recurrent weights included. `docs/gru.md` derives the formulas. Numba's cache does not
-notice edits in other files: touch this one after those in `pint.rnn.products`, `pint.rnn.functions`
-and `pint.rnn.vectors`.
+notice edits in other files: touch this one after those in `pint.simd.products`, `pint.simd.functions`
+and `pint.simd.vectors`.
 
 With gi = W_ih x and gh = W_hh h in torch's order of rows, the gated recurrent unit is
 
@@ -33,9 +33,9 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from pint.rnn.functions import exp, relative_sigmoid, sigmoid, tanh
-from pint.rnn.products import multiply_in_chain
-from pint.rnn.vectors import (
+from pint.simd.functions import exp, relative_sigmoid, sigmoid, tanh
+from pint.simd.products import multiply_in_chain
+from pint.simd.vectors import (
     borrowed,
     flush_subnormals,
     fused,

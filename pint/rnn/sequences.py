@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import as_communicator
-from pint.mgrit.iteration import Status
 from pint.mgrit.result import Result
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions
+from pint.parallel.comm import as_communicator
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, views
-from pint.rnn.recurrence import RecurrenceOptions
 from pint.rnn.sweep import Sequences, Sweep
 
 Array = NDArray[Any]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator, as_communicator
 from pint.options import MGRITOptions, at_least, instance_of
+from pint.parallel.agreement import agreed
+from pint.parallel.comm import Communicator, as_communicator
 from pint.rnn.batch import Batch, Targets
-from pint.rnn.evaluation import Evaluation, Part, agreed
+from pint.rnn.evaluation import Evaluation, Part
 from pint.rnn.losses import CrossEntropy, Loss
 from pint.rnn.network import Network
 from pint.rnn.stages import REMEDY

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint import AdjointResult
-from pint.comm import Communicator
-from pint.mgrit.iteration import Status
+from pint.adjoint.solver import AdjointResult
 from pint.mgrit.result import Result
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions
+from pint.parallel.comm import Communicator
 from pint.rnn.network import LayerStack, Network
 from pint.rnn.sweep import Sequences, Sweep
 

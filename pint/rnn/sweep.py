@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint import AdjointResult, AdjointSolver
-from pint.comm import Communicator
-from pint.mgrit.iteration import Status
+from pint.adjoint.solver import AdjointResult, AdjointSolver
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
-from pint.mgrit.stopwatch import Stopwatch
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions
-from pint.rnn.memory import Memory
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
-from pint.rnn.team import Team
-from pint.timegrid import TimeGrid
+from pint.parallel.comm import Communicator
+from pint.parallel.thread_team import Team
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
+from pint.rnn.warm_start import Memory
+from pint.stopwatch import Stopwatch
 
 Array = NDArray[Any]
 

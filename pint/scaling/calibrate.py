@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import SerialCommunicator
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions
+from pint.parallel.comm import SerialCommunicator
 from pint.propagator import Propagator, State
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.costs import Costs, Machine
 from pint.scaling.samples import Samples
 from pint.scaling.schedule import fixed
-from pint.timegrid import TimeGrid
 
 _NOBODY = Machine(latency=1e-6, bandwidth=1e10, name="one process")
 

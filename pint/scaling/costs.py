@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.scaling.dry_run import Operation
 from pint.scaling.machine import Machine, check_number, machine_of, read_toml
-from pint.scaling.walk import Operation
 
 __all__ = ["Costs", "Key", "Machine", "Table"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pint.comm import as_communicator
+from pint.parallel.comm import as_communicator
 from pint.scaling.costs import Costs, Key, Table
 from pint.scaling.workload import GRUWorkload, Workload
 

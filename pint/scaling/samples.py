@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pint.mgrit.hierarchy import Level
+from pint.drivers.driver import Driver
+from pint.grid.level import Level
+from pint.grid.slots import slots_of
 from pint.scaling.costs import Key, Table
-from pint.scaling.walk import RECORDED
-from pint.slots import slots_of
-from pint.stepping import Driver
+from pint.scaling.dry_run import RECORDED
 
 
 class Samples:

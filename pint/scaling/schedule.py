@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint import AdjointSolver
-from pint.mgrit.hierarchy import Level
+from pint.adjoint.solver import AdjointSolver
+from pint.drivers.driver import Driver
+from pint.grid.level import Level
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions, at_least
-from pint.rnn.recurrence import RecurrenceOptions
-from pint.scaling.inputs import InputCounts
-from pint.scaling.walk import (
+from pint.rnn.options import RecurrenceOptions
+from pint.scaling.dry_run import (
     Kind,
     Notes,
     NotingCommunicator,
@@ -25,8 +26,7 @@ from pint.scaling.walk import (
     at_rank,
     solving,
 )
-from pint.stepping import Driver
-from pint.timegrid import TimeGrid
+from pint.scaling.input_counts import InputCounts
 
 _REFUSED = {
     "delta": "a Delta correction",

@@ -10,8 +10,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pint.scaling.costs import Costs
+from pint.scaling.dry_run import Operation, Program
 from pint.scaling.schedule import Schedule
-from pint.scaling.walk import Operation, Program
 
 _KINDS = {"work": 0, "send": 1, "wait": 2, "collective": 3}
 _WORK, _SEND, _WAIT = 0, 1, 2

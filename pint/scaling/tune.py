@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.data.sequences import Samples, SequenceData
 from pint.rnn.losses import Loss
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.candidates import Candidate
 from pint.scaling.workload import EXACT, GRUWorkload
-from pint.train.data import Samples, SequenceData
 from pint.train.optimizers import Adam
 
 

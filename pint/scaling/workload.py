@@ -9,20 +9,20 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.models.heat import Heat
 from pint.options import MGRITOptions, at_least
 from pint.rnn.cells import CELLS, CellName
+from pint.rnn.coarse_step import CoarseStep
 from pint.rnn.inputs import is_read_in_place
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
-from pint.rnn.schedule import CoarseStep
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.costs import Costs
 from pint.scaling.samples import median_seconds
 from pint.scaling.schedule import Run
-from pint.timegrid import TimeGrid
 from pint.train.optimizers import Adam
 
 EXACT = MGRITOptions(levels=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pint.comm import Communicator
+from pint.parallel.comm import Communicator
 
 
 def clock_offset(

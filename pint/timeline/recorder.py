@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pint.agreement import share
-from pint.comm import as_communicator
-from pint.mgrit.stopwatch import RECORDING, Mark
+from pint.parallel.agreement import share
+from pint.parallel.comm import as_communicator
+from pint.stopwatch import RECORDING, Mark
 from pint.timeline.clock import clock_offset
 from pint.timeline.events import Events
 from pint.timeline.figure import save_figure

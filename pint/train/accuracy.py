@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.comm import Communicator
 from pint.options import MGRITOptions, at_least, one_of, positive
+from pint.parallel.comm import Communicator
 from pint.rnn.losses import Loss
 from pint.rnn.network import Network
 from pint.rnn.solver import LossAndGradient, NetworkSolver

@@ -6,7 +6,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-from pint.comm import Communicator
+from pint.parallel.comm import Communicator
 
 
 class Interrupt:

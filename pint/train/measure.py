@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.data.sequences import Samples
 from pint.rnn.losses import Loss
 from pint.rnn.solver import NetworkSolver
-from pint.train.data import Samples
 
 Array = NDArray[Any]
 

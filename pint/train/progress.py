@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pint.train.trainer import EpochMeans, Progress
+from pint.train.log import EpochMeans, Progress
 
 SECONDS_BETWEEN_LINES = 5.0
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions
-from pint.comm import world
+from pint.parallel.comm import world
 from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
 

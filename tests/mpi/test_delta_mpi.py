@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, Propagator, TimeGrid
-from pint.comm import world
-from pint.layout import Layout
+from pint.grid.layout import Layout
 from pint.models.lorenz import Lorenz
+from pint.parallel.comm import world
 from tests.engine_models import Drift, Swirl, uneven_times
 from tests.rank_choices import crossed
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions
-from pint.comm import world
-from pint.layout import Layout
+from pint.grid.layout import Layout
+from pint.parallel.comm import world
 from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
 from tests.rank_choices import crossed

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGrid
-from pint.comm import world
-from pint.layout import Layout
+from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
+from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Swirl, backpropagated, stepped, uneven_times
 from tests.rank_choices import FEW, crossed
 

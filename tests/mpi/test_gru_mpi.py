@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
-from pint.comm import world
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.parallel.comm import world
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 from tests.rank_choices import crossed
 
 COMM = world()

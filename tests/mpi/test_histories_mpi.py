@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, Random, open_run, solve_in_windows
-from pint.agreement import share
-from pint.comm import world
 from pint.models.dahlquist import Dahlquist
+from pint.parallel.agreement import share
+from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
 from tests.rank_choices import crossed, in_turn

@@ -13,7 +13,7 @@ from pint import (
     solve,
     value_and_gradient,
 )
-from pint.comm import world
+from pint.parallel.comm import world
 from tests.model_problems import PROBLEMS
 from tests.rank_choices import in_turn
 

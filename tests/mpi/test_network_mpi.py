@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator, world
+from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.optimizers import Adam, clip_by_norm
 

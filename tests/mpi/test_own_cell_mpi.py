@@ -6,7 +6,7 @@ import pytest
 from apps.own_cell_numba import FusedCell
 from apps.own_cell_numpy import LeakyCell
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
-from pint.comm import world
+from pint.parallel.comm import world
 
 COMM = world()
 BATCH, FEATURES, HIDDEN = 2, 3, 4

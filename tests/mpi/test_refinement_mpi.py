@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions
-from pint.comm import world
-from pint.layout import Layout
+from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
+from pint.parallel.comm import world
 from tests.engine_models import uneven_times
 from tests.test_refinement import (
     START,

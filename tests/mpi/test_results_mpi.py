@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, open_run
-from pint.agreement import share
-from pint.comm import world
+from pint.parallel.agreement import share
+from pint.parallel.comm import world
 from pint.results import write_iteration, write_result, write_visit
 from tests.engine_models import Swirl, uneven_times
 

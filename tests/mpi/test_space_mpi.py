@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, Status
-from pint.comm import SerialCommunicator, time_by_space, world
 from pint.models.heat_in_parts import HeatInParts
+from pint.parallel.comm import SerialCommunicator, time_by_space, world
 
 COMM = world()
 SPACES = [n for n in (1, 2, 3, 4, 7) if COMM.size % n == 0]

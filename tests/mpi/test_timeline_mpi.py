@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions
-from pint.agreement import share
-from pint.comm import world
+from pint.parallel.agreement import share
+from pint.parallel.comm import world
 from pint.timeline import Timeline, clock_offset
 from tests.engine_models import CompiledSwirl, uneven_times
 

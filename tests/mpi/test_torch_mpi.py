@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.comm import world
+from pint.parallel.comm import world
 
 torch = pytest.importorskip("torch", reason="torch is an optional extra: pint[torch]")
 layers = pytest.importorskip("pint.torch")

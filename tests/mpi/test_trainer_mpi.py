@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.comm import SerialCommunicator, world
+from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.network import Network
-from pint.rnn.recurrence import RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import EXACT, AccuracyControl, AccuracyOptions
 from pint.train.optimizers import SGD

@@ -1,0 +1,91 @@
+"""Lay out a new file of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.hmdb51.clips import Clips
+from pint.data.feature_file import (
+    _KIND,
+    _SPLIT_BYTES,
+    FORMAT_VERSION,
+    NUM_FEATURES,
+    PENDING,
+    REASON_BYTES,
+    FeatureOptions,
+)
+from pint.results.provenance import provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A dataset: its values when it is laid out, and what they mean."""
+
+    values: Any
+    description: str
+    dtype: Any = field(default=None)
+
+
+def lay_out(
+    path: Path, clips: Clips, options: FeatureOptions, notes: Mapping[str, str | int]
+) -> None:
+    """Write a file with room for all clips; further attributes are `notes`."""
+    count = len(clips.names)
+    text = h5py.string_dtype()
+    columns = {
+        "clip": _Column(values=clips.names, dtype=text, description="class/file of each clip"),
+        "class_names": _Column(
+            values=clips.class_names, dtype=text, description="name of each label"
+        ),
+        "label": _Column(values=clips.labels, description="class of each clip"),
+        "part": _Column(values=clips.parts, description="0 not used, 1 training, 2 test"),
+        "num_frames": _Column(
+            values=np.zeros(count, np.int64), description="frames kept; rows behind them are zero"
+        ),
+        "state": _Column(
+            values=np.full(count, PENDING, np.uint8), description="0 to do, 1 stored, 2 skipped"
+        ),
+        "reason": _Column(
+            values=np.zeros(count, f"S{REASON_BYTES}"),
+            description="why a clip was skipped",
+        ),
+        "finished": _Column(values=False, description="whether no clip is left to do"),
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"kind": _KIND, "format_version": FORMAT_VERSION})
+        file.attrs.update({**provenance(), **notes, **asdict(options)})
+        file.attrs["split"] = split_attribute("")
+        for name, column in columns.items():
+            dataset = file.create_dataset(name, data=column.values, dtype=column.dtype)
+            dataset.attrs["description"] = column.description
+        features = file.create_dataset(
+            "features",
+            shape=(count, options.frames, NUM_FEATURES),
+            dtype=options.dtype,
+            chunks=(1, options.frames, NUM_FEATURES),
+            dcpl=_with_room(),
+        )
+        features.attrs["description"] = "features of each frame (clip, frame, feature)"
+
+
+def split_attribute(split: str) -> NDArray[np.bytes_]:
+    """Return the attribute that tells in words how clips are split; its length is always the same.
+
+    So that it can be rewritten where it stands, and the structure of the file stays as it is.
+    """
+    return np.array(split.encode("ascii", "replace"), dtype=f"S{_SPLIT_BYTES}")
+
+
+def _with_room() -> Any:
+    """Return properties of a dataset whose chunks all have their place from the begin."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return properties

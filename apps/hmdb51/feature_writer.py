@@ -1,0 +1,182 @@
+"""The HDF5 file of features while it is filled, clip by clip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from apps.hmdb51.clips import Clips
+from apps.hmdb51.feature_layout import lay_out, split_attribute
+from pint.data.feature_file import (
+    REASON_BYTES,
+    SKIPPED,
+    STORED,
+    UNUSED,
+    FeatureOptions,
+    check_parts,
+    open_features,
+    open_hdf5,
+)
+from pint.results.atomic import check_folder, put_in_place, temporary_beside
+
+__all__ = ["FeatureFile"]
+
+
+class FeatureFile:
+    """A file of features that is being filled; a context manager.
+
+    All its space is laid out when it is made, under a temporary name. From then on values are
+    only written where they belong and the structure of the file stays as it is, so that a process
+    that is killed at any time leaves a file that can be read, and gone on with. A clip is marked
+    as stored after its features are. Which clips are for what is decided at the end, and can be
+    decided anew: another split needs the features of those clips alone that no split before used.
+
+    Parameters
+    ----------
+    path : Path
+        The file. If there is one it is gone on with.
+    clips : Clips
+        The clips that it has room for; those that are used are to have features.
+    options : FeatureOptions
+        How they are made.
+    notes : mapping of str to str or int, optional
+        Further attributes of a new file.
+
+    Raises
+    ------
+    ValueError
+        If there is a file of another kind, of other clips or with other options.
+    OSError
+        If the file cannot be written, or another process is at work on it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        clips: Clips,
+        options: FeatureOptions,
+        notes: Mapping[str, str | int] | None = None,
+    ) -> None:
+        check_folder(path)
+        if path.exists():
+            with open_features(path) as file:
+                _check_same(path, file, clips, options)
+        else:
+            with temporary_beside(path) as temporary:
+                lay_out(temporary, clips, options, notes or {})
+                put_in_place(temporary, path)
+        self._file = open_hdf5(path, "r+")
+        self.path = path
+        self.dtype = np.dtype(options.dtype)
+        self._used = clips.used
+        self._was_finished = bool(self._file["finished"][()])
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def pending(self) -> NDArray[np.int64]:
+        """Return which used clips have no features yet, those skipped before included; new."""
+        return np.flatnonzero(self._used & (self._file["state"][:] != STORED))
+
+    def store(self, clip: int, features: NDArray[Any]) -> None:
+        """Keep the features of a clip.
+
+        Parameters
+        ----------
+        clip : int
+            Number of the clip.
+        features : ndarray of the file's dtype, shape (n, 1000)
+            Of its frames; n is at least 1 and at most `frames`.
+        """
+        whole = np.zeros(self._file["features"].shape[1:], self.dtype)
+        whole[: len(features)] = features
+        self._file["features"][clip] = whole
+        self._file["num_frames"][clip] = len(features)
+        self._mark(clip, STORED, "")
+
+    def skip(self, clip: int, reason: str) -> None:
+        """Note that a clip cannot be read, and why."""
+        self._mark(clip, SKIPPED, reason)
+
+    def _mark(self, clip: int, state: int, reason: str) -> None:
+        self._file["reason"][clip] = reason.encode("ascii", "replace")[:REASON_BYTES]
+        self._file.flush()  # the state is not to reach the disk before what it speaks of
+        self._file["state"][clip] = state
+        self._file["finished"][...] = False
+        self._file.flush()
+
+    def skipped(self) -> dict[str, str]:
+        """Return the used clips that were skipped, with the reasons."""
+        chosen = np.flatnonzero(self._used & (self._file["state"][:] == SKIPPED))
+        names, reasons = self._file["clip"].asstr()[:], self._file["reason"].asstr()[:]
+        return {str(names[clip]): str(reasons[clip]) for clip in chosen}
+
+    def stored(self) -> NDArray[np.int64]:
+        """Return which used clips have features; new."""
+        return np.flatnonzero(self._used & (self._file["state"][:] == STORED))
+
+    def finish(self, parts: NDArray[np.uint8], split: str) -> int:
+        """Note the part of each clip, and that no clip is left.
+
+        Parameters
+        ----------
+        parts : ndarray of uint8, shape (clips,)
+            `TRAIN` or `TEST` for those that are stored and used; the others become `UNUSED`.
+        split : str
+            How the parts were found, in words.
+
+        Returns
+        -------
+        int
+            How many clips the file had in another part when it was opened; 0 if it was not
+            finished then.
+
+        Raises
+        ------
+        ValueError
+            If there is no clip in one of the parts; the file stays as it is.
+        """
+        stored = self._used & (self._file["state"][:] == STORED)
+        new = np.where(stored, parts, UNUSED).astype(np.uint8)
+        check_parts(self.path, new)
+        changed = int((self._file["part"][:] != new).sum()) if self._was_finished else 0
+        self._file["finished"][...] = False
+        self._file.flush()
+        self._file["part"][:] = new
+        self._file.attrs.modify("split", split_attribute(split))
+        self._file.flush()
+        self._file["finished"][...] = True
+        self._file.flush()
+        return changed
+
+
+def _check_same(path: Path, file: h5py.File, clips: Clips, options: FeatureOptions) -> None:
+    """Raise unless a file holds the same clips, made alike."""
+    remedy = "give the old value, or another file"
+    for name, value in asdict(options).items():
+        if file.attrs[name] != value:
+            raise ValueError(
+                f"{path} was begun with {name} {file.attrs[name]}, now it is {value}: {remedy}"
+            )
+    before = file["clip"].asstr()[:].tolist()
+    for name in sorted(set(before) ^ set(clips.names)):
+        what = "has gone since" if name in before else "is new"
+        raise ValueError(
+            f"{path} was begun with {len(before)} clips, now there are {len(clips.names)}: "
+            f"{name} {what}; restore them, or name another file"
+        )

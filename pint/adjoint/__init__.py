@@ -1,0 +1,1 @@
+"""The adjoint problem: propagator, solver, objectives."""

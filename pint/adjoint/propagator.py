@@ -1,0 +1,210 @@
+"""The adjoint problem as a propagator on the reversed time grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.arrays import in_library_of
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level, wait
+from pint.grid.slots import shifted
+from pint.mgrit.at_mgrit import bring
+from pint.options import MGRITOptions
+from pint.propagator import Linearization, Propagator, State, Step, changes_space
+
+_PLAIN: dict[str, Any] = {
+    name: getattr(MGRITOptions(), name)
+    for name in (
+        "delta", "delta_level", "delta_iteration", "order", "refinements", "error_tolerance",
+        "refinement_factor", "refine_below", "max_points",
+    )
+}  # fmt: skip
+"""Options of the forward solve that its adjoint does without, at their defaults."""
+
+
+class AdjointPropagator(Propagator):
+    """Steps adjoint states along the reversed grid, linearised at the states of a forward solve.
+
+    Point j of the reversed grid is point N - j of the forward grid. On level l, the step is the
+    transpose of the coarse step Phi_l that covers the same finest steps, at the forward state
+    where that step starts.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        The forward model, with `adjoint_step`.
+    times : ndarray of float64, shape (N + 1,)
+        Forward times.
+    """
+
+    def __init__(self, propagator: Propagator, times: NDArray[np.float64]) -> None:
+        self.propagator = propagator
+        self.dtype = propagator.dtype
+        self.batched = propagator.batched
+        self.chains_fast = propagator.chains_fast
+        self.times = times
+        self.num_steps = times.size - 1
+        self._linearized: list[_LinearizedLevel] = []
+        self._is_serial = False
+        self._on_the_way: NDArray[Any] | None = None
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Shape of an adjoint state, that of the forward states."""
+        return self.propagator.state_shape
+
+    def restrict(self, u: State, level: int) -> State:
+        """Restrict an adjoint state as the forward model restricts its states."""
+        return self.propagator.restrict(u, level)
+
+    def interpolate(self, u: State, level: int) -> State:
+        """Interpolate an adjoint state as the forward model interpolates its states."""
+        return self.propagator.interpolate(u, level)
+
+    def forward_step(self, step: Step) -> Step:
+        """Return the forward step that covers the same finest steps as a reversed one."""
+        first, last = self.num_steps + 1 - step.last, self.num_steps + 1 - step.first
+        start, stop = self.times[first - 1], self.times[last]
+        if np.ndim(first) == 0:
+            start, stop = float(start), float(stop)
+        return Step(step.level, start, stop, first, last)
+
+    def linearize_at(self, hierarchy: Hierarchy, u: State) -> None:
+        """Linearise every step that this rank takes on any level.
+
+        Collective.
+
+        Parameters
+        ----------
+        hierarchy : Hierarchy
+            The levels of the reversed problem.
+        u : array, shape (number of own reversed points, ...state_shape)
+            Forward states at this rank's points of the reversed grid, in reversed order.
+        """
+        self._linearized, self._on_the_way = [], None
+        levels, transfer = hierarchy.levels, hierarchy.driver
+        self._is_serial = len(levels) == 1
+        for level in levels:
+            if level.index > 0:
+                above = levels[level.index - 1]
+                u = u[shifted(above.c_points, -1)]
+                if changes_space(self.propagator) and u.shape[0]:
+                    u = transfer.restrict(u, level.index - 1)
+            if level is levels[-1]:
+                level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
+            error: Exception | None = None
+            try:
+                self._linearized.append(self._linearize(level, u))
+            except Exception as caught:  # every rank must hear of it
+                error = caught
+            hierarchy.comm.agree(error)
+
+    def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
+        targets = level.targets
+        begin = targets.start - 1 + level.block.start
+        u = u[targets.start - 1 :]
+        if u.shape[0] == 0:
+            return _LinearizedLevel(begin, u, None)
+        steps = self.forward_step(level.steps(targets))
+        tape = self.propagator.linearize(u, steps) if self.batched else None
+        return _LinearizedLevel(begin, u, tape)
+
+    def step(self, u: State, step: Step) -> State:
+        """Return (dPhi/du)^T of an adjoint state, or of a stack of them."""
+        here = self._linearized[step.level]
+        rows = here.rows(step)
+        if here.tape is not None:
+            return here.tape.adjoint(u, rows)
+        return self.propagator.adjoint_step(u, here.u[rows, ...], self.forward_step(step))
+
+    def chain(self, u: State, step: Step, g: State | None, out: State) -> None:
+        """Take a stack of steps one after another, as `Propagator.chain` says."""
+        here = self._linearized[step.level]
+        if here.tape is None:
+            super().chain(u, step, g, out)
+        else:
+            total = here.tape.adjoint_chain(u, here.rows(step), g, out)
+            if self._is_serial:  # else the states may change afterwards
+                self._on_the_way = total
+
+    def diagonal(self, u: State, step: Step) -> State:
+        """Return the diagonal of (dPhi/du)^T, which is that of dPhi/du, for a step or a stack."""
+        here = self._linearized[step.level]
+        rows = here.rows(step)
+        if here.tape is not None:
+            return here.tape.diagonal(rows)
+        return self.propagator.diagonal(here.u[rows, ...], self.forward_step(step))
+
+    def gradient(self, w: State, level: Level) -> NDArray[Any]:
+        """Return the sum of (dPhi/dtheta)^T w over this rank's finest steps.
+
+        Parameters
+        ----------
+        w : array, shape (number of own reversed points + 1, ...state_shape)
+            Adjoint states, the ghost included; without it where there is none.
+        level : Level
+            The finest level of the reversed problem.
+        """
+        if self._on_the_way is not None:
+            return self._on_the_way
+        here = self._linearized[0]
+        count = here.u.shape[0]
+        starts = w[w.shape[0] - 1 - count : w.shape[0] - 1]
+        if here.tape is not None:
+            return here.tape.gradient(starts)
+        total = np.zeros_like(_parameters(self.propagator))
+        for row in range(count):
+            step = self.forward_step(level.grid.steps(here.begin + row))
+            total += self.propagator.adjoint_gradient(starts[row, ...], here.u[row, ...], step)
+        return total
+
+    def release(self) -> None:
+        """Forget the linearisations."""
+        for level in self._linearized:
+            if level.tape is not None:
+                level.tape.release()
+        self._linearized, self._on_the_way = [], None
+
+
+@dataclass(eq=False)
+class _LinearizedLevel:
+    """Forward states (and, if batched, a tape) for the steps to points begin, begin + 1, ..."""
+
+    begin: int
+    u: State
+    tape: Linearization | None
+
+    def rows(self, step: Step) -> Any:
+        """Return which rows belong to a step, or to a stack whose points are evenly spaced."""
+        if np.ndim(step.last) == 0:
+            return step.last // step.num_fine - self.begin
+        last: Any = step.last
+        num_fine = int(step.num_fine[0])
+        first_row = int(last[0]) // num_fine - self.begin
+        spacing = int(last[1] - last[0]) // num_fine if last.size > 1 else 1
+        return slice(first_row, first_row + (last.size - 1) * spacing + 1, spacing)
+
+
+def _at_coarsest(hierarchy: Hierarchy, u: State) -> State:
+    """Return the states at the points of `Hierarchy.coarsest`, given those at the own points."""
+    own, length = hierarchy.levels[-1], hierarchy.options.truncation
+    if not hierarchy.gathers_coarsest:
+        return u
+    if length is None:
+        rows = np.diff(own.layout.bounds)
+        everything = hierarchy.comm.allgather_blocks(np.ascontiguousarray(u), rows)
+        return in_library_of(u, everything)
+    num_points = len(hierarchy.coarsest.block)
+    local = array_api_compat.array_namespace(u).empty((num_points, *u.shape[1:]), dtype=u.dtype)
+    wait(*bring(own, length - 1, u, local))
+    return local
+
+
+def _parameters(propagator: Propagator) -> NDArray[Any]:
+    none: NDArray[Any] = np.zeros(0, dtype=propagator.dtype)
+    return none if propagator.parameters is None else propagator.parameters

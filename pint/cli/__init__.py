@@ -1,0 +1,1 @@
+"""The command line: `pint` and the options that the apps share."""

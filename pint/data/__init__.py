@@ -1,0 +1,1 @@
+"""Data sets: generated ones, and readers of public ones."""

@@ -1,0 +1,174 @@
+"""What stands in an HDF5 file of features, and whether it is all there (docs/hmdb51.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.options import at_least
+
+__all__ = [
+    "FORMAT_VERSION",
+    "NUM_FEATURES",
+    "REASON_BYTES",
+    "SKIPPED",
+    "STORED",
+    "TEST",
+    "TRAIN",
+    "UNUSED",
+    "FeatureOptions",
+    "check_parts",
+    "open_features",
+    "open_hdf5",
+]
+
+FORMAT_VERSION = 1
+"""Raised only when a reader of the version before would misread the file."""
+
+PENDING, STORED, SKIPPED = 0, 1, 2
+REASON_BYTES = 200
+_SPLIT_BYTES = 100
+_KIND = "clip features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """What decides the features; a file cannot go on with other ones.
+
+    Parameters
+    ----------
+    model_sha256 : str
+        SHA-256 of the ONNX file.
+    frames : int, default 128
+        Frames of a clip that are kept; shorter clips are filled up with zeros.
+    size : int, default 240
+        Height and width that frames are resized to.
+    dtype : {"float16", "float32"}, default "float16"
+        Type of the stored features.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    model_sha256: str
+    frames: int = 128
+    size: int = 240
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        at_least("frames", self.frames, 1)
+        at_least("size", self.size, 1)
+        if self.dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype must be float16 or float32, got {self.dtype!r}")
+
+
+def open_features(path: Path) -> h5py.File:
+    """Open a file of features for reading.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is another file, of a newer version, or damaged.
+    OSError
+        If another process is at work on it, or it may not be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    file = open_hdf5(path, "r")
+    try:
+        wrong = _what_is_wrong(file)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        wrong = f"damaged: {error}"  # h5py has no common class of its errors
+    if wrong:
+        file.close()
+        raise ValueError(f"{path}: {wrong}")
+    return file
+
+
+def open_hdf5(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
+    """Open a file that exists; what fails is told with its name.
+
+    Raises
+    ------
+    ValueError
+        If it is no HDF5 file, or a part of one.
+    OSError
+        If another process is at work on it, or it may not be opened.
+    """
+    try:
+        return h5py.File(path, mode)
+    except BlockingIOError as error:
+        raise OSError(f"{path}: another process is at work on it") from error
+    except PermissionError as error:
+        what = "read" if mode == "r" else "write"
+        raise PermissionError(f"{path}: no permission to {what} it") from error
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened as HDF5: {error}") from error
+
+
+def _what_is_wrong(file: h5py.File) -> str:
+    """Say why a file is refused; nothing if it is not."""
+    if file.attrs.get("kind") != _KIND:
+        return "holds no features of clips"
+    version = file.attrs.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        return f"format version {version}, this pint reads up to {FORMAT_VERSION}"
+    damage = _damage(file)
+    return f"damaged: {damage}" if damage else ""
+
+
+def _damage(file: h5py.File) -> str:
+    """Say what of `lay_out` is missing or contradicts itself; nothing if the file is whole."""
+    for name in ("format_version", "split", *(each.name for each in fields(FeatureOptions))):
+        if name not in file.attrs:
+            return f"no attribute {name}"
+    count, num_classes = (getattr(file.get(name), "size", 0) for name in ("clip", "class_names"))
+    frames = int(file.attrs["frames"])
+    expected = {
+        "finished": ("b", ()),
+        "clip": ("O", (count,)),
+        "class_names": ("O", (num_classes,)),
+        "reason": ("S", (count,)),
+        **dict.fromkeys(("label", "part", "num_frames", "state"), ("iu", (count,))),
+        "features": ("f", (count, frames, NUM_FEATURES)),
+    }
+    for name, (kinds, shape) in expected.items():
+        found = file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            return f"no dataset {name}"
+        if found.shape != shape:
+            return f"{name} has the shape {found.shape}, expected {shape}"
+        if found.dtype.kind not in kinds:
+            return f"{name} has the type {found.dtype}"
+        if kinds == "O":
+            found.asstr()[:]  # raises where a text is damaged
+    for name, last in (("label", num_classes - 1), ("num_frames", frames)):
+        values = file[name][:]
+        outside = values[(values < 0) | (values > last)]
+        if outside.size:
+            return f"{name} must lie in 0..{last}, got {outside[0]}"
+    return ""
+
+
+def check_parts(path: Path, part: NDArray[np.uint8]) -> None:
+    """Raise `ValueError` unless there are clips for training and for the test."""
+    train, test = (np.count_nonzero(part == each) for each in (TRAIN, TEST))
+    if not (train and test):
+        raise ValueError(f"{path} has {train} clips for training and {test} for the test")
+
+
+NUM_FEATURES = 1000
+"""Features of a frame: the scores of ImageNet's classes."""
+
+
+UNUSED, TRAIN, TEST = 0, 1, 2
+"""Parts of a data set, with the numbers of HMDB51's split files."""

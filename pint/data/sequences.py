@@ -1,0 +1,238 @@
+"""Sequences in memory, with what is to be told of them, in a training and a test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.data.stored import StoredSequences
+
+__all__ = ["Samples", "SequenceData"]
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+
+class Samples(NamedTuple):
+    """Some sequences, as a solver takes them.
+
+    Attributes
+    ----------
+    x : ndarray, shape (samples, time, features)
+        The sequences.
+    y : ndarray, shape (samples, ...)
+        Labels, or numbers to be predicted.
+    mask : ndarray of bool, shape (samples, time), or None
+        False where a sequence has no element; None: all True.
+    """
+
+    x: NDArray[np.float32]
+    y: Array
+    mask: Mask | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SequenceData:
+    """Sequences of one length and what is to be told of them, in a training and a test part.
+
+    Parameters
+    ----------
+    name : str
+        What the data are called in tables and files.
+    x_train, x_test : ndarray of float32, shape (samples, time, features)
+        The sequences: at least one, finite where they have elements, C-contiguous. Kept as they
+        are, not copied. Or `StoredSequences`, which are read batch by batch and not looked at
+        before.
+    y_train, y_test : ndarray
+        Labels, int64 in 0..num_classes-1: one for each sequence, shape (samples,), or for each of
+        its elements, (samples, time). Or, without class names, numbers to be predicted, finite
+        float32: shape (samples, outputs) or (samples, time, outputs). What is given for missing
+        elements does not matter. Kept as they are, not copied.
+    class_names : tuple of str, default ()
+        ``class_names[label]`` is the name of a class. A class may be without samples. Empty where
+        numbers are to be predicted.
+    mask_train, mask_test : ndarray of bool, shape (samples, time), optional
+        False where a sequence has no element, as behind the end of a shorter one; each sequence
+        has at least one. All True if left out.
+
+    Raises
+    ------
+    ValueError
+        If an array has another dtype, shape or memory order, holds a value that is not finite or
+        a label outside the classes, if a mask leaves nothing of a sequence, or if the two parts
+        differ in steps, features or kind of targets.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, y = np.zeros((3, 5, 2), dtype=np.float32), np.array([0, 1, 0])
+    >>> data = SequenceData(
+    ...     name="demo", x_train=x, y_train=y, x_test=x, y_test=y, class_names=("low", "high")
+    ... )
+    >>> data.num_steps, data.num_features, data.num_classes
+    (5, 2, 2)
+    """
+
+    name: str
+    x_train: NDArray[np.float32] | StoredSequences
+    y_train: Array
+    x_test: NDArray[np.float32] | StoredSequences
+    y_test: Array
+    class_names: tuple[str, ...] = ()
+    mask_train: Mask | None = None
+    mask_test: Mask | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            x, mask = getattr(self, f"x_{part}"), getattr(self, f"mask_{part}")
+            is_stored = isinstance(x, StoredSequences)
+            if not is_stored:
+                _check_sequences(f"x_{part}", x)
+            if mask is not None:
+                _check_mask(f"mask_{part}", mask, x.shape[:2])
+            if not is_stored:
+                _check_finite(f"x_{part}", x, mask)
+            self._check_targets(f"y_{part}", getattr(self, f"y_{part}"), x.shape[:2], mask)
+        if self.x_train.shape[1:] != self.x_test.shape[1:]:
+            raise ValueError(
+                "x_train and x_test must agree in steps and features, "
+                f"got {self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
+            )
+        if self.y_train.shape[1:] != self.y_test.shape[1:]:
+            raise ValueError(
+                "y_train and y_test must agree in all but their samples, "
+                f"got {self.y_train.shape} and {self.y_test.shape}"
+            )
+
+    def _check_targets(
+        self, name: str, y: Array, elements: tuple[int, int], mask: Mask | None
+    ) -> None:
+        if self.is_classification:
+            _check_labels(name, y, elements, mask, self.num_classes)
+        else:
+            _check_numbers(name, y, elements, mask)
+
+    @property
+    def is_classification(self) -> bool:
+        """True if targets are labels, False if they are numbers to be predicted."""
+        return bool(self.class_names)
+
+    @property
+    def is_per_step(self) -> bool:
+        """True if each element of a sequence has a target, False if each sequence has one."""
+        return self.y_train.ndim == (2 if self.is_classification else 3)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 where numbers are to be predicted."""
+        return len(self.class_names)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of scores that a network must give: one for each class or number."""
+        return self.num_classes if self.is_classification else int(self.y_train.shape[-1])
+
+    @property
+    def num_steps(self) -> int:
+        """Number of time steps of every sequence, missing elements counted."""
+        return int(self.x_train.shape[1])
+
+    @property
+    def num_features(self) -> int:
+        """Number of features at every step."""
+        return int(self.x_train.shape[2])
+
+    def train(self, chosen: slice | NDArray[np.int64]) -> Samples:
+        """Return some sequences of the training part; a slice of it is a view."""
+        return _samples(self.x_train, self.y_train, self.mask_train, chosen)
+
+    def test(self, chosen: slice | NDArray[np.int64]) -> Samples:
+        """Return some sequences of the test part; a slice of it is a view."""
+        return _samples(self.x_test, self.y_test, self.mask_test, chosen)
+
+
+def _samples(
+    x: NDArray[np.float32] | StoredSequences,
+    y: Array,
+    mask: Mask | None,
+    chosen: slice | NDArray[np.int64],
+) -> Samples:
+    return Samples(x[chosen], y[chosen], None if mask is None else mask[chosen])
+
+
+def _check_dtype(name: str, array: object, dtype: Any, remedy: str = "") -> None:
+    found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    if found != np.dtype(dtype):
+        raise ValueError(f"{name} must be an array of {np.dtype(dtype)}, got {found}{remedy}")
+
+
+def _check_sequences(name: str, x: NDArray[np.float32]) -> None:
+    _check_dtype(name, x, np.float32)
+    if x.ndim != 3 or x.size == 0:
+        raise ValueError(f"{name} must have shape (samples, time, features), got {x.shape}")
+    if not x.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous: pass np.ascontiguousarray({name})")
+
+
+def _check_mask(name: str, mask: Mask, elements: tuple[int, int]) -> None:
+    _check_dtype(name, mask, np.bool_)
+    if mask.shape != elements:
+        raise ValueError(f"{name} must have shape {elements} like its x, got {mask.shape}")
+    empty = ~mask.any(axis=1)
+    if empty.any():
+        raise ValueError(f"{name} leaves sample {int(empty.argmax())} without any element")
+
+
+def _check_finite(name: str, values: Array, mask: Mask | None) -> None:
+    """Raise unless values (samples, time, n) are finite wherever sequences have elements."""
+    finite = np.isfinite(values)
+    if mask is not None:
+        finite |= ~mask[..., None]
+    if not finite.all():
+        sample, step, feature = np.argwhere(~finite)[0].tolist()
+        raise ValueError(
+            f"{name} must be finite, got {values[sample, step, feature]} "
+            f"in sample {sample}, step {step}, feature {feature}"
+        )
+
+
+def _check_labels(
+    name: str, y: Array, elements: tuple[int, int], mask: Mask | None, num_classes: int
+) -> None:
+    remedy = ": numbers to be predicted go without class_names"
+    _check_dtype(name, y, np.int64, remedy if getattr(y, "dtype", None) == np.float32 else "")
+    if y.shape not in (elements[:1], elements):
+        raise ValueError(
+            f"{name} must have shape {elements[:1]} or {elements} like its x, got {y.shape}"
+        )
+    outside = (y < 0) | (y >= num_classes)
+    if mask is not None and y.ndim == 2:
+        outside &= mask
+    if outside.any():
+        sample, *step = np.argwhere(outside)[0].tolist()
+        at = f"sample {sample}" + "".join(f", step {number}" for number in step)
+        raise ValueError(
+            f"{name} must lie in 0..{num_classes - 1} ({num_classes} class names), "
+            f"got {y[outside][0]} for {at}"
+        )
+
+
+def _check_numbers(name: str, y: Array, elements: tuple[int, int], mask: Mask | None) -> None:
+    remedy = ": labels go with class_names"
+    _check_dtype(name, y, np.float32, remedy if getattr(y, "dtype", None) == np.int64 else "")
+    if y.shape[:-1] not in (elements[:1], elements) or y.size == 0:
+        samples, time = elements
+        raise ValueError(
+            f"{name} must have shape ({samples}, outputs) or ({samples}, {time}, outputs) like "
+            f"its x, got {y.shape}"
+        )
+    if y.ndim == 3:
+        _check_finite(name, y, mask)
+    elif not np.isfinite(y).all():
+        sample, output = np.argwhere(~np.isfinite(y))[0].tolist()
+        raise ValueError(
+            f"{name} must be finite, got {y[sample, output]} in sample {sample}, output {output}"
+        )

@@ -1,0 +1,1 @@
+"""Drivers: how a level calls the propagator."""

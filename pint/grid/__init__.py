@@ -1,0 +1,1 @@
+"""The time grid, its levels, and which rank owns which points."""

@@ -1,0 +1,49 @@
+"""Drivers for Delta corrections."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pint.drivers.choose import make_driver
+from pint.drivers.driver import Driver
+from pint.drivers.stack import StackDriver
+from pint.mgrit.delta import CorrectedPropagator, Delta
+from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
+from pint.options import MGRITOptions
+from pint.propagator import Propagator, check_diagonal, has_own_equation
+
+
+def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
+    """Return the driver that the options ask for, with the Delta correction if they have one.
+
+    Raises
+    ------
+    ValueError
+        If the propagator cannot be driven or corrected that way.
+    """
+    if options.delta is None:
+        return make_driver(propagator, options)
+    name, is_diagonal = type(propagator).__name__, options.delta == "diagonal"
+    if is_diagonal:
+        check_diagonal(propagator)
+    elif type(propagator).tangent_step is Propagator.tangent_step:
+        raise ValueError(
+            f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
+            "write it, or leave delta out"
+        )
+    if has_own_equation(propagator):
+        raise ValueError(
+            f"the Delta correction adds to steps, and {name} has a defect of its own: leave one out"
+        )
+    if np.issubdtype(propagator.dtype, np.complexfloating):
+        raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
+    wrapper, finder = (
+        (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, Delta)
+    )
+    corrected = wrapper(propagator)
+    driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
+    driver.model = propagator
+    driver.delta = finder(corrected, options, stacked=isinstance(driver, StackDriver))
+    return driver

@@ -1,0 +1,1 @@
+"""Ranks and threads: messages, agreement on errors, exact sums."""

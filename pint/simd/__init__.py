@@ -1,0 +1,1 @@
+"""Kernels in explicit vectors of the processor; independent of any model."""
