@@ -241,8 +241,8 @@ def _add_solver(group: Group) -> None:
     add("--delta", choices=("diagonal",), help=f"{diagonal}20 cycles in either solve")
     add(
         "--coarsest",
-        choices=("in_turn", "gather", "relaxation", "truncated"),
-        default="in_turn",
+        choices=("pipelined", "gather", "relaxation", "truncated"),
+        default="pipelined",
         help="how the coarsest level is solved",
     )
     add("--truncation", type=count, help="points of a local coarse grid, if --coarsest truncated")

@@ -145,7 +145,7 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
         comm,
         loss_of(data, args.class_weights),
         time_ranks=args.time_ranks,
-        num_remembered=len(data.y_train) if args.warm_start else 0,
+        warm_start_sequences=len(data.y_train) if args.warm_start else 0,
     )
 
 

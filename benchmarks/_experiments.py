@@ -257,7 +257,7 @@ def har() -> Training:
     """UCI-HAR's shape: two levels, whose coarse steps are accurate."""
     return training(
         "gru_har", 128, 100, 100, iterations=(1, 1), levels=2, coarsening=15, relax=0,
-        coarsest="in_turn",
+        coarsest="pipelined",
     )  # fmt: skip
 
 
@@ -306,7 +306,7 @@ def gru_configurations() -> list[Training]:
         training("gru, 2 layers", 512, 16, 64, layers=2, iterations=(2, 1), **three),
         training(
             "gru, implicit, m 8", 2048, 4, 64, coarse_step="implicit", iterations=(2, 1),
-            levels=3, coarsening=8, coarsest="in_turn",
+            levels=3, coarsening=8, coarsest="pipelined",
         ),
         long(8_192),
     ]  # fmt: skip

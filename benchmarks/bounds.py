@@ -48,7 +48,7 @@ def main() -> int:
 
 def _row(name: str, ranks: int) -> dict[str, Any]:
     workload = GRUWorkload(
-        steps=FRAMES, features=FEATURES, hidden=HIDDEN, relax=(0, 1), coarsest="in_turn",
+        steps=FRAMES, features=FEATURES, hidden=HIDDEN, relax=(0, 1), coarsest="pipelined",
         **WAYS[name],
     )  # fmt: skip
     schedule = Schedule.of(workload.run(), ranks)

@@ -167,7 +167,7 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     cost = []
     for level in levels:
         num_fine = int(level.grid.steps(1).num_fine)
-        cost.append(len(solver.sweep.model.options.phases_of(level.index, num_fine)))
+        cost.append(len(solver.sweep.model.options.evaluations_of(level.index, num_fine)))
 
     def visit(index: int, shape: str, *, injects: bool, is_relaxed: bool) -> int:
         level, here = levels[index], cost[index]

@@ -23,7 +23,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.network import Network
 from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
@@ -156,7 +156,7 @@ def _pint_runs(case: Case, threads: int = 1) -> Runs:
     """Return exact stepping, inputs bound in each run, and its adjoint from the last state."""
     options = RecurrenceOptions(num_features=case.inputs, hidden=case.H, cell="classic")
     model = Recurrence(options)
-    model.team = Team(threads)
+    model.team = ThreadTeam(threads)
     exact = MGRITOptions(levels=1)
     solver = MGRIT(model, TimeGrid.uniform(0.0, float(case.T), case.T), exact)
     adjoint = AdjointSolver(solver)

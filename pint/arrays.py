@@ -46,7 +46,7 @@ def zeros(kept: State, num: int, like: State) -> State:
     return xp.zeros(shape, dtype=like.dtype, device=device)
 
 
-class Rooms:
+class Workspace:
     """Memory under names that is used again: fresh memory costs as much as working on it."""
 
     def __init__(self) -> None:

@@ -35,10 +35,10 @@ class MGRITOptions:
     cycle : {"V", "F", "W"}, default "V"
         Order in which a cycle visits the levels. For 4 levels, V is 0 1 2 3 2 1 0, F is
         0 1 2 3 2 3 2 1 2 3 2 1 0, and W is 0 1 2 3 2 3 2 1 2 3 2 3 2 1 0.
-    v_cycles : int, default 1
+    v_cycles_per_level : int, default 1
         Number of V-cycles that an F-cycle does on every level between the finest and the coarsest
         when it has come up to it.
-    f_cycles : int, optional
+    f_cycle_iterations : int, optional
         Number of cycles that are F-cycles, those after them are V-cycles; all, if left out.
     relax : int or tuple of int, default 1
         Number of CF-sweeps before the F-relaxation: 0 is F-relaxation, 1 is FCF-relaxation.
@@ -64,7 +64,7 @@ class MGRITOptions:
     skip_first_down : bool, default True
         Begin by stepping through the coarsest level, without a way down: the initial guess is
         used no further than the initial value. This counts as the first cycle and has no residual.
-    coarsest : {"gather", "in_turn", "relaxation", "truncated"}, default "gather"
+    coarsest : {"gather", "pipelined", "relaxation", "truncated"}, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
         through their blocks one after another; it is only relaxed, with its `relax` sweeps; or
         each point gets the end of a solve of its own, on the `truncation` points that end with it,
@@ -79,7 +79,7 @@ class MGRITOptions:
         the last interval is shorter. A coarser level exists while it has more than `min_coarse`
         points. On the coarsest level, point 0 is the only C-point: relaxation steps once around and
         sets it, `relax` times but at least once, and then steps around once more. "gather" does
-        that on every rank, "in_turn" and "relaxation" are the same, rank after rank.
+        that on every rank, "pipelined" and "relaxation" are the same, rank after rank.
     storage : {"all", "c_points"}, default "all"
         Which states of the finest level are kept: all, or those of the C-points, so that memory is
         divided by the first coarsening factor. F-points are computed again where they are needed,
@@ -112,7 +112,7 @@ class MGRITOptions:
         Extrapolate the C-points of the finest level from both, which raises their order by one;
         needs `order`.
     refinements : int, default 0
-        Greatest number of refinements of the finest level, where `Propagator.refine`, `finer` or
+        Greatest number of refinements of the finest level, where `Propagator.refine`, `refined_model` or
         `error_tolerance` ask for them after a cycle (`docs/refinement.md`).
     error_tolerance : float, optional
         Split steps whose estimated error is above this; needs `order`.
@@ -148,8 +148,8 @@ class MGRITOptions:
     coarsening: int | tuple[Coarsening, ...] = 2
     min_coarse: int = 2
     cycle: Literal["V", "F", "W"] = "V"
-    v_cycles: int = 1
-    f_cycles: int | None = None
+    v_cycles_per_level: int = 1
+    f_cycle_iterations: int | None = None
     relax: PerLevel = 1
     relax_weight: float | tuple[float, ...] = 1.0
     max_iterations: int = 100
@@ -159,7 +159,7 @@ class MGRITOptions:
     residual: Literal["c_points", "all_points", "none"] = "c_points"
     local_tolerance: float | None = None
     skip_first_down: bool = True
-    coarsest: Literal["gather", "in_turn", "relaxation", "truncated"] = "gather"
+    coarsest: Literal["gather", "pipelined", "relaxation", "truncated"] = "gather"
     truncation: int | None = None
     periodic: bool = False
     storage: Literal["all", "c_points"] = "all"
@@ -178,7 +178,14 @@ class MGRITOptions:
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
-        for name in ("levels", "min_coarse", "v_cycles", "f_cycles", "max_iterations", "threads"):
+        for name in (
+            "levels",
+            "min_coarse",
+            "v_cycles_per_level",
+            "f_cycle_iterations",
+            "max_iterations",
+            "threads",
+        ):
             if isinstance(getattr(self, name), tuple):
                 raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
         at_least("levels", self.levels, 1)
@@ -196,12 +203,14 @@ class MGRITOptions:
         positive("relative_tolerance", self.relative_tolerance)
         positive("divergence_factor", self.divergence_factor)
         one_of("cycle", self.cycle, ("V", "F", "W"))
-        at_least("v_cycles", self.v_cycles, 1)
-        if self.f_cycles is not None:
-            at_least("f_cycles", self.f_cycles, 1)
-        if self.cycle != "F" and (self.v_cycles != 1 or self.f_cycles is not None):
+        at_least("v_cycles_per_level", self.v_cycles_per_level, 1)
+        if self.f_cycle_iterations is not None:
+            at_least("f_cycle_iterations", self.f_cycle_iterations, 1)
+        if self.cycle != "F" and (
+            self.v_cycles_per_level != 1 or self.f_cycle_iterations is not None
+        ):
             raise ValueError(
-                f"v_cycles and f_cycles belong to cycle 'F', got cycle {self.cycle!r}: leave them "
+                f"v_cycles_per_level and f_cycle_iterations belong to cycle 'F', got cycle {self.cycle!r}: leave them "
                 "out or set cycle='F'"
             )
         if self.norm not in (1, 2, math.inf):
@@ -210,7 +219,7 @@ class MGRITOptions:
         positive("local_tolerance", self.local_tolerance)
         if self.residual == "none" and self.has_tolerance:
             raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
-        one_of("coarsest", self.coarsest, ("gather", "in_turn", "relaxation", "truncated"))
+        one_of("coarsest", self.coarsest, ("gather", "pipelined", "relaxation", "truncated"))
         self._check_truncation()
         one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
         if self.threads is not None:
@@ -422,7 +431,11 @@ class MGRITOptions:
 
     def shape_of(self, iteration: int) -> str:
         """Return whether a cycle, numbered from 0, is a V-, F- or W-cycle."""
-        return "V" if self.f_cycles is not None and iteration >= self.f_cycles else self.cycle
+        return (
+            "V"
+            if self.f_cycle_iterations is not None and iteration >= self.f_cycle_iterations
+            else self.cycle
+        )
 
     def factors(self, num_steps: int) -> tuple[Coarsening, ...]:
         """Return what is between the levels that exist for `num_steps` steps.

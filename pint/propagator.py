@@ -136,7 +136,7 @@ class Propagator(ABC):
         False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
         (n, ...state_shape), and a `Step` of arrays, and treat all n at once.
-    chains_fast : bool
+    prefer_chain : bool
         Whether `chain` is one call of compiled code: then few intervals are stepped through one
         after another, and not side by side.
     parameters : ndarray, shape (num_parameters,), or None
@@ -159,7 +159,7 @@ class Propagator(ABC):
     state_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     batched: bool = False
-    chains_fast: bool = False
+    prefer_chain: bool = False
     parameters: NDArray[Any] | None = None
     kernel: Any = None
     composes: Propagator | None = None  # the model whose space and norm a wrapper has
@@ -257,21 +257,21 @@ class Propagator(ABC):
             f"{type(self).__name__} has no diagonal: write it to use delta='diagonal'"
         )
 
-    def defect(self, new: State, u: State, step: Step) -> State:
+    def residual(self, new: State, u: State, step: Step) -> State:
         """Return A(new, u), which `step` makes zero; for models that give their own equation.
 
         A step then solves A(u_i, u_{i-1}) = g_i, where the default is u_i - Phi(u_{i-1}) = g_i, and
         residuals are g_i - A(u_i, u_{i-1}): without a solve, where an implicit step is one. Such a
-        model writes `step_to` too. Not for the compiled driver.
+        model writes `solve_step` too. Not for the compiled driver.
 
         Raises
         ------
         NotImplementedError
             Unless overridden.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no defect")
+        raise NotImplementedError(f"{type(self).__name__} has no residual")
 
-    def step_to(self, u: State, step: Step, g: State | None, guess: State) -> State:
+    def solve_step(self, u: State, step: Step, g: State | None, guess: State) -> State:
         """Return the state with A(new, u) = g, None for zero; new.
 
         Parameters
@@ -290,9 +290,11 @@ class Propagator(ABC):
         NotImplementedError
             Unless overridden.
         """
-        raise NotImplementedError(f"{type(self).__name__} has a defect but no step_to: write it")
+        raise NotImplementedError(
+            f"{type(self).__name__} has a residual but no solve_step: write it"
+        )
 
-    def tighten(self, residual: float) -> None:  # noqa: B027
+    def set_outer_residual(self, residual: float) -> None:  # noqa: B027
         """Hear the norm of the residual, for models whose steps iterate to a tolerance.
 
         Called on every rank alike: before the first cycle with inf (with 0 where there is one
@@ -331,7 +333,7 @@ class Propagator(ABC):
         """
         return 1
 
-    def finer(self, refinement: int) -> Propagator | None:
+    def refined_model(self, refinement: int) -> Propagator | None:
         """Return the model in a finer space that a solve shall go on with; None to stay.
 
         Asked after cycles, where `MGRITOptions.refinements` allows it. The answer must be the same
@@ -344,8 +346,8 @@ class Propagator(ABC):
         """
         return None
 
-    def to_finer(self, u: State, time: float) -> State:
-        """Return a state, at some time, in the space of the model that `finer` returned; new.
+    def prolong(self, u: State, time: float) -> State:
+        """Return a state, at some time, in the space of the model that `refined_model` returned; new.
 
         One state also when `batched`. Who knows the initial value in the finer space may return it.
 
@@ -354,7 +356,9 @@ class Propagator(ABC):
         NotImplementedError
             Unless overridden.
         """
-        raise NotImplementedError(f"{type(self).__name__} has finer but no to_finer: write it")
+        raise NotImplementedError(
+            f"{type(self).__name__} has refined_model but no prolong: write it"
+        )
 
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
@@ -406,7 +410,7 @@ def has_own_norm(propagator: Propagator) -> bool:
 
 def has_own_equation(propagator: Propagator) -> bool:
     """Tell whether the propagator gives A(u_i, u_{i-1}) itself."""
-    return type(propagator).defect is not Propagator.defect
+    return type(propagator).residual is not Propagator.residual
 
 
 def check_diagonal(propagator: Propagator) -> None:
@@ -425,7 +429,7 @@ def refines_time(propagator: Propagator) -> bool:
 
 def refines_space(propagator: Propagator) -> bool:
     """Tell whether the propagator has a finer space to go on with."""
-    return type(propagator).finer is not Propagator.finer
+    return type(propagator).refined_model is not Propagator.refined_model
 
 
 def changes_space(propagator: Propagator) -> bool:

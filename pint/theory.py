@@ -199,7 +199,7 @@ def cycle_matrix(
     num_steps : int
         Number N of steps of the finest level.
     iteration : int, default 0
-        Number of the cycle, which matters where `MGRITOptions.f_cycles` changes them on the way.
+        Number of the cycle, which matters where `MGRITOptions.f_cycle_iterations` changes them on the way.
     quantity : {"error", "residual"}, default "error"
         Errors after the cycle from those before it; or residuals as `Result.residuals` measures
         them (on the way down, behind the relaxation) from those of the iteration before.
@@ -231,7 +231,7 @@ def cycle_matrix(
     one_of("quantity", quantity, ("error", "residual"))
     levels = _levels(factors, options, num_steps)
     finest = levels[0]
-    corrected = _correction(levels, options.shape_of(iteration), options.v_cycles)
+    corrected = _correction(levels, options.shape_of(iteration), options.v_cycles_per_level)
     relaxed = finest.relaxation
     if quantity == "error":
         return corrected @ relaxed
@@ -443,17 +443,17 @@ def _constant_or_varying(given: ArrayLike, num_steps: int, level: int) -> Comple
     return np.broadcast_to(phi, (len(phi), num_steps))
 
 
-def _correction(levels: list[_Level], shape: str, v_cycles: int) -> Complex:
+def _correction(levels: list[_Level], shape: str, v_cycles_per_level: int) -> Complex:
     """Return I - (I - E) A_c^{-1} A at the C-points, E what the coarser levels leave."""
     fine, coarse = levels[:2]
     one: Complex = np.eye(coarse.num_steps, dtype=np.complex128)
     ratio = np.linalg.solve(_bidiagonal(coarse.phi), _bidiagonal(fine.interval_factors))
-    left = _error_matrix(levels[1:], shape, v_cycles)
+    left = _error_matrix(levels[1:], shape, v_cycles_per_level)
     corrected: Complex = one - (one - left) @ ratio
     return corrected
 
 
-def _error_matrix(levels: list[_Level], shape: str, v_cycles: int) -> Complex:
+def _error_matrix(levels: list[_Level], shape: str, v_cycles_per_level: int) -> Complex:
     """Return what the visits of a cycle to its second level multiply the errors there by."""
     level = levels[0]
     if len(levels) == 1:
@@ -461,10 +461,10 @@ def _error_matrix(levels: list[_Level], shape: str, v_cycles: int) -> Complex:
         return np.zeros_like(left) if level.solved else left
 
     def once(below: str) -> Complex:
-        return level.everywhere(_correction(levels, below, v_cycles) @ level.relaxation)
+        return level.everywhere(_correction(levels, below, v_cycles_per_level) @ level.relaxation)
 
     if shape == "F":
-        return np.linalg.matrix_power(once("V"), v_cycles) @ once("F")
+        return np.linalg.matrix_power(once("V"), v_cycles_per_level) @ once("F")
     return np.linalg.matrix_power(once(shape), {"V": 1, "W": 2}[shape])
 
 

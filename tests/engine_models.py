@@ -353,7 +353,7 @@ def naive_mgrit(propagator, times, options, u, g=None):
         """The cycles of the next level, written down for each shape and not by a rule."""
         if level + 1 == len(factors):
             return ["V"]
-        return {"V": ["V"], "W": ["W", "W"], "F": ["F"] + options.v_cycles * ["V"]}[shape]
+        return {"V": ["V"], "W": ["W", "W"], "F": ["F"] + options.v_cycles_per_level * ["V"]}[shape]
 
     def full_cycle(level, u, g, shape):
         if level == len(factors):
@@ -387,6 +387,10 @@ def naive_mgrit(propagator, times, options, u, g=None):
         correct(level, u, g, v, v_new)
 
     for cycle in range(options.max_iterations):
-        shape = "V" if options.f_cycles is not None and cycle >= options.f_cycles else options.cycle
+        shape = (
+            "V"
+            if options.f_cycle_iterations is not None and cycle >= options.f_cycle_iterations
+            else options.cycle
+        )
         (upward_cycle if cycle == 0 and options.skip_first_down else full_cycle)(0, u, g, shape)
     return np.array(u), residuals

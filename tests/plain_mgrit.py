@@ -134,7 +134,9 @@ class PlainMGRIT:
         if level + 1 == len(self.points) - 1:
             below = "V"
         else:
-            below = {"V": "V", "W": "WW", "F": "F" + self.options["v_cycles"] * "V"}[shape]
+            below = {"V": "V", "W": "WW", "F": "F" + self.options["v_cycles_per_level"] * "V"}[
+                shape
+            ]
         for number, deeper in enumerate(below):
             self.cycle(deeper, level + 1, injects and number == 0)
         for k, i in enumerate(self.c_points(level)):
@@ -146,8 +148,8 @@ class PlainMGRIT:
         """Return the norms of the residuals, NaN where there are none."""
         norms = []
         for k in range(1 if len(self.points) == 1 else num_cycles):
-            f_cycles = self.options["f_cycles"]
-            ended = f_cycles is not None and k >= f_cycles
+            f_cycle_iterations = self.options["f_cycle_iterations"]
+            ended = f_cycle_iterations is not None and k >= f_cycle_iterations
             injects = k == 0 and self.options["skip_first_down"] and len(self.points) > 1
             residual = self.cycle("V" if ended else self.options["cycle"], injects=injects)
             squares = sum((r**2).sum() for r in residual.values())

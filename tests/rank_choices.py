@@ -20,7 +20,7 @@ def crossed(*axes, of):
     return [tuple(axis[k] for axis, k in zip(axes, at, strict=True)) for at in chosen]
 
 
-def in_turn(choices):
+def pipelined(choices):
     """Return all pairs of a name and one of its choices; on more ranks one pair for each name."""
     size = world().size
     return [

@@ -148,7 +148,7 @@ def test_adjoint_identity_of_the_whole_solve(num_steps):
 @pytest.mark.parametrize("relax", [0, 1])
 def test_gradients_are_those_of_serial_backpropagation(num_steps, m, levels, relax, batched):
     times = uneven_times(num_steps)
-    coarsest = "gather" if batched else "in_turn"
+    coarsest = "gather" if batched else "pipelined"
     options = MGRITOptions(
         levels=levels, coarsening=m, relax=relax, tolerance=TIGHT, coarsest=coarsest
     )
@@ -255,7 +255,7 @@ def test_grids_whose_reversed_points_rounding_joins():
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["loop", "stack"])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 def test_levels_that_differ_in_space(batched, coarsest):
     """The gradient of <w, u_N> by u_0 is the transpose of the product of all steps, times w."""
     times = np.linspace(0, 0.05, 38)

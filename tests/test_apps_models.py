@@ -209,14 +209,14 @@ def test_wrong_words_are_told_with_what_was_expected(arguments, message, capsys)
 
 def test_every_option_of_the_solver_has_an_argument():
     arguments = ["--levels", "4", "--coarsening", "4,2", "--tolerance", "none", "--threads", "2"]
-    arguments += ["--no-skip-first-down", "--coarsest", "in_turn", "--relative-tolerance", "1e-3"]
+    arguments += ["--no-skip-first-down", "--coarsest", "pipelined", "--relative-tolerance", "1e-3"]
     expected = MGRITOptions(
         levels=4,
         coarsening=(4, 2),
         tolerance=None,
         threads=2,
         skip_first_down=False,
-        coarsest="in_turn",
+        coarsest="pipelined",
         relative_tolerance=1e-3,
     )
     assert options_of(parser_of(APP).parse_args(arguments)) == expected

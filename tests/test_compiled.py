@@ -85,7 +85,7 @@ def test_states_of_two_dimensions(dtype, skip, relax):
         assert_alike(compiled, loop, start.real.dtype)
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation"])
 def test_levels_that_differ_in_space(coarsest):
     start = np.random.default_rng(0).normal(size=(8, 4))
     options = {"max_iterations": 4, "coarsest": coarsest}

@@ -11,7 +11,7 @@ START = np.array([0.5, -0.3, 0.8])
 
 
 @pytest.mark.parametrize(
-    ("shape", "v_cycles", "order"),
+    ("shape", "v_cycles_per_level", "order"),
     [
         ("V", 1, "0123210"),
         ("F", 1, "0123232123210"),  # as published
@@ -19,7 +19,7 @@ START = np.array([0.5, -0.3, 0.8])
         ("W", 1, "012323212323210"),
     ],
 )
-def test_order_of_levels(monkeypatch, shape, v_cycles, order):
+def test_order_of_levels(monkeypatch, shape, v_cycles_per_level, order):
     visited = []
 
     def noting(name):
@@ -35,7 +35,11 @@ def test_order_of_levels(monkeypatch, shape, v_cycles, order):
         noting(name)
     monkeypatch.setattr(cycles, "solve_coarsest", solve_coarsest)
     options = MGRITOptions(
-        levels=4, cycle=shape, v_cycles=v_cycles, max_iterations=1, skip_first_down=False
+        levels=4,
+        cycle=shape,
+        v_cycles_per_level=v_cycles_per_level,
+        max_iterations=1,
+        skip_first_down=False,
     )
     MGRIT(Swirl(), uneven_times(32), options).solve(START)
     merged = [level for k, level in enumerate(visited) if k == 0 or visited[k - 1] != level]
@@ -48,8 +52,8 @@ def test_order_of_levels(monkeypatch, shape, v_cycles, order):
     "shape",
     [
         {"cycle": "F"},
-        {"cycle": "F", "v_cycles": 3},
-        {"cycle": "F", "f_cycles": 1},
+        {"cycle": "F", "v_cycles_per_level": 3},
+        {"cycle": "F", "f_cycle_iterations": 1},
         {"cycle": "W"},
     ],
     ids=str,

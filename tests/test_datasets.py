@@ -252,7 +252,7 @@ def test_defect_of_a_signal_row_is_named(
     har_folder: Path, number: int, line: str, message: str
 ) -> None:
     path = har_folder / SIGNAL
-    # The last line is followed by another one, because blank lines at the end are no defect.
+    # The last line is followed by another one, because blank lines at the end are no residual.
     path.write_text(path.read_text() + row())
     replace_line(path, number, line)
     assert_har_error(har_folder, f"{path}, line {number}: {message}")

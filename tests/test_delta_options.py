@@ -61,7 +61,7 @@ class Weighing(Swirl):
     def norm(self, u):
         return math.sqrt(u @ np.diag([2.0, 1.0, 3.0]) @ u)
 
-    def tighten(self, residual):
+    def set_outer_residual(self, residual):
         self.heard.append(residual)
 
 
@@ -85,7 +85,7 @@ def test_models_with_an_equation_of_their_own_are_refused():
         def tangent_step(self, v, u, step):
             return self.step(v, step)
 
-    with pytest.raises(ValueError, match="Tangent has a defect of its own: leave one out"):
+    with pytest.raises(ValueError, match="Tangent has a residual of its own: leave one out"):
         MGRIT(Tangent(), TIMES, options_of("F-cycles"))
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pint.parallel.thread_team import ALONE, Team
+from pint.parallel.thread_team import SERIAL, ThreadTeam
 from pint.rnn.fingerprints import fingerprints
 from tests.recurrent_models import normal
 
@@ -18,7 +18,7 @@ def made(*shape, dtype):
 
 def differ(u, v):
     """Whether each state has another fingerprint."""
-    return (fingerprints(u, ALONE) != fingerprints(v, ALONE)).all()
+    return (fingerprints(u, SERIAL) != fingerprints(v, SERIAL)).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -29,17 +29,17 @@ def test_are_the_sums_that_they_are_said_to_be(shape, dtype):
     rng = np.random.default_rng(0)
     numbers = [int(n) for n in rng.integers(1, 2**32, words.shape[1], dtype=np.uint32)]
     sums = [sum(map(int.__mul__, map(int, row), numbers)) % 2**64 for row in words[:2]]
-    assert fingerprints(u, ALONE)[:2].tolist() == sums
-    assert np.array_equal(fingerprints(u, Team(3)), fingerprints(u, ALONE))
+    assert fingerprints(u, SERIAL)[:2].tolist() == sums
+    assert np.array_equal(fingerprints(u, ThreadTeam(3)), fingerprints(u, SERIAL))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_do_not_depend_on_the_order_of_memory(dtype):
     u = made(6, 2, 5, dtype=dtype)
-    expected = fingerprints(u, ALONE)
+    expected = fingerprints(u, SERIAL)
     for same in (np.asfortranarray(u), np.repeat(u, 2, axis=0)[::2], u[::-1].copy()[::-1]):
-        assert np.array_equal(fingerprints(same, ALONE), expected)
-    assert np.array_equal(fingerprints(u[::-1], ALONE), expected[::-1])
+        assert np.array_equal(fingerprints(same, SERIAL), expected)
+    assert np.array_equal(fingerprints(u[::-1], SERIAL), expected[::-1])
 
 
 @given(dtype=st.sampled_from(FLOATS), place=st.integers(0, 4999), bit=st.integers(0, 63))
@@ -71,5 +71,5 @@ def test_tell_changes_of_all_numbers(change, dtype):
 def test_look_at_bits():
     """So that NaN is what it was before, and a zero of another sign is not."""
     u = np.full((3, 4), np.nan)
-    assert np.array_equal(fingerprints(u, ALONE), fingerprints(u.copy(), ALONE))
+    assert np.array_equal(fingerprints(u, SERIAL), fingerprints(u.copy(), SERIAL))
     assert differ(np.zeros((3, 4)), -np.zeros((3, 4)))

@@ -34,11 +34,11 @@ class Own(Plain):
         super().__init__(batched)
         self.num_solves = 0
 
-    def defect(self, new, u, step):
+    def residual(self, new, u, step):
         assert new.shape == u.shape
         return (self.matrix(step) @ new[..., None])[..., 0] - u
 
-    def step_to(self, u, step, g, guess):
+    def solve_step(self, u, step, g, guess):
         assert guess.shape == u.shape
         self.num_solves += len(u) if self.batched else 1
         return self.step(u if g is None else u + g, step)
@@ -93,16 +93,16 @@ def test_the_last_state_is_offered_as_a_guess():
     guesses = []
 
     class Noting(Own):
-        def step_to(self, u, step, g, guess):
+        def solve_step(self, u, step, g, guess):
             guesses.append(guess.tolist())
-            return super().step_to(u, step, g, guess)
+            return super().solve_step(u, step, g, guess)
 
     solve(Noting(), levels=2)
     assert guesses[0] == [0.3, 0.3, 0.3]
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(ValueError, match="Own has a defect of its own: use driver 'loop'"):
+    with pytest.raises(ValueError, match="Own has a residual of its own: use driver 'loop'"):
         solve(Own(), driver="compiled")
     with pytest.raises(ValueError, match="C-relaxation on level 0 has a weight"):
         solve(Own(), relax_weight=1.2)
@@ -117,7 +117,7 @@ class Iterating(Plain):
         super().__init__()
         self.least, self.heard, self.work = least, [], []
 
-    def tighten(self, residual):
+    def set_outer_residual(self, residual):
         self.heard.append(residual)
         self.work.append(0)
 
@@ -140,7 +140,7 @@ def test_an_inner_tolerance_that_follows_the_outer_residual():
     exact = stepped(Plain(), TIMES, np.array([1.0, -2.0, 0.5]))
     np.testing.assert_allclose(result.u, exact, rtol=0, atol=1e-10)
     fixed = Iterating()
-    fixed.tighten = lambda residual: fixed.work.append(0)
+    fixed.set_outer_residual = lambda residual: fixed.work.append(0)
     solve(fixed, tolerance=1e-11, max_iterations=40)
     assert sum(model.work) < 0.8 * sum(fixed.work)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pint.rnn.coarse_step import Phase, phases
+from pint.rnn.coarse_step import GateEvaluation, gate_evaluations
 from pint.rnn.inputs import BoundInputs
 from tests.recurrent_models import stack
 from tests.recurrent_reference import Sequences
@@ -15,7 +15,7 @@ T = 10
 
 def read(last, length):
     """A table of one evaluation that reads one window of the step that ends at `last`."""
-    return (Phase(end=0, span=length, read=0, length=length),), stack([last], length)
+    return (GateEvaluation(end=0, span=length, read=0, length=length),), stack([last], length)
 
 
 @st.composite
@@ -42,7 +42,7 @@ def test_every_window(given_, last, length):
 @given(given_=sequences(), kind=st.sampled_from(["matched", "averaged"]), m=st.integers(1, T))
 def test_steps_are_the_elements_of_the_part(given_, kind, m):
     bound = BoundInputs(given_.x, None, given_.mask, np.float64)
-    table, step = phases(m, kind, 4), stack([m, T], m)
+    table, step = gate_evaluations(m, kind, 4), stack([m, T], m)
     steps = bound.steps_of(table, step)
     assert steps.dtype == np.int64
     for i, last in enumerate(step.last):
@@ -77,7 +77,7 @@ def test_every_finest_step_unless_told():
     bound = BoundInputs(x, None, None, np.float64)
     np.testing.assert_array_equal(bound.rows, x.swapaxes(0, 1))
     assert (bound.num_points, bound.batch, bound.num_steps) == (T, 3, T)
-    table, step = phases(1, "averaged", 4), stack([3, 10, 1], 1)
+    table, step = gate_evaluations(1, "averaged", 4), stack([3, 10, 1], 1)
     np.testing.assert_array_equal(bound.rows_of(table, step), [[2], [9], [0]])
 
 

@@ -11,14 +11,14 @@ from pint.rnn.solver import NetworkSolver
 STEPPING = MGRITOptions(levels=1)
 
 
-def make(num_remembered=6, cycles=1, bidirectional=False, coarse_step="matched"):
+def make(warm_start_sequences=6, cycles=1, bidirectional=False, coarse_step="matched"):
     cell = RecurrenceOptions(
         num_features=2, hidden=4, layers=2, dtype=np.float64, coarse_step=coarse_step
     )
     network = Network(cell, 3, seed=1, bidirectional=bidirectional)
     network.parameters *= 2
     options = MGRITOptions(levels=2, coarsening=4, relax=0, max_iterations=cycles)
-    solver = NetworkSolver(network, 34, options, options, num_remembered=num_remembered)
+    solver = NetworkSolver(network, 34, options, options, warm_start_sequences=warm_start_sequences)
     exact = NetworkSolver(network, 34, STEPPING, STEPPING)
     rng = np.random.default_rng(0)
     return solver, exact, rng.standard_normal((6, 34, 2)), rng.integers(0, 3, 6)
@@ -41,7 +41,7 @@ def test_calls_go_on_where_the_last_one_stopped(bidirectional):
 
 def test_first_call_is_a_cold_start():
     solver, _, x, y = make()
-    cold = make(num_remembered=0)[0].loss_and_gradient(x, y)
+    cold = make(warm_start_sequences=0)[0].loss_and_gradient(x, y)
     warm = solver.loss_and_gradient(x, y, numbers=np.arange(6))
     np.testing.assert_array_equal(warm.gradient, cold.gradient)
 
@@ -49,7 +49,7 @@ def test_first_call_is_a_cold_start():
 def test_a_batch_with_one_unknown_sequence_is_a_cold_start():
     solver, _, x, y = make()
     solver.loss_and_gradient(x[:5], y[:5], numbers=np.arange(5))
-    cold = make(num_remembered=0)[0].loss_and_gradient(x, y)
+    cold = make(warm_start_sequences=0)[0].loss_and_gradient(x, y)
     warm = solver.loss_and_gradient(x, y, numbers=np.arange(6))
     np.testing.assert_array_equal(warm.gradient, cold.gradient)
 
@@ -67,7 +67,7 @@ def test_sequences_are_known_by_number_in_any_order():
 
 def test_prediction_neither_uses_nor_changes_what_is_remembered():
     solver, _, x, _ = make()
-    cold = make(num_remembered=0)[0]
+    cold = make(warm_start_sequences=0)[0]
     solver.loss_and_gradient(x, np.zeros(6, dtype=int), numbers=np.arange(6))
     np.testing.assert_array_equal(solver.predict(x)[0], cold.predict(x)[0])
 
@@ -76,7 +76,10 @@ def test_prediction_neither_uses_nor_changes_what_is_remembered():
     ("numbers", "message"),
     [
         ([0, 1, 2], r"numbers must be 6 integers, got \(3,\) int64"),
-        ([0, 1, 2, 3, 4, 6], "numbers must be below num_remembered, 6, and at least 0, got 0..6"),
+        (
+            [0, 1, 2, 3, 4, 6],
+            "numbers must be below warm_start_sequences, 6, and at least 0, got 0..6",
+        ),
         ([-1, 1, 2, 3, 4, 5], "got -1..5"),
     ],
 )
@@ -87,15 +90,15 @@ def test_wrong_numbers_are_told(numbers, message):
 
 
 def test_nothing_is_remembered_unless_asked_for():
-    solver, _, x, y = make(num_remembered=0)
-    with pytest.raises(ValueError, match="numbers must be below num_remembered, 0"):
+    solver, _, x, y = make(warm_start_sequences=0)
+    with pytest.raises(ValueError, match="numbers must be below warm_start_sequences, 0"):
         solver.loss_and_gradient(x, y, numbers=np.arange(6))
 
 
 def test_stepping_keeps_no_states():
     """It needs no guess; sequences may have numbers all the same."""
     network = make()[0].network
-    solver = NetworkSolver(network, 34, STEPPING, STEPPING, num_remembered=6)
+    solver = NetworkSolver(network, 34, STEPPING, STEPPING, warm_start_sequences=6)
     assert solver.sweep.memory is None
     x, y = np.ones((6, 34, 2)), np.zeros(6, dtype=np.int64)
     assert np.isfinite(solver.loss_and_gradient(x, y, numbers=np.arange(6)).loss)

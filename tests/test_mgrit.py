@@ -33,7 +33,7 @@ def with_start(states):
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 24, 97])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation"])
 @pytest.mark.parametrize("skip", [True, False])
 def test_one_level_is_time_stepping(num_steps, coarsest, skip):
     times = uneven_times(num_steps)
@@ -121,7 +121,7 @@ def test_sequential_solution_is_a_fixed_point(levels, relax, coarsest):
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 24, 97, 128])
 @pytest.mark.parametrize("m", [2, 4, 8])
 @pytest.mark.parametrize("levels", [2, 3, 4])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize("relax", [0, 1])
 def test_enough_iterations_give_the_serial_trajectory(num_steps, m, levels, coarsest, relax):
     times = uneven_times(num_steps)
@@ -154,7 +154,7 @@ def any_options(draw):
         relax=draw(sweeps),
         max_iterations=draw(st.integers(1, 3)),
         skip_first_down=draw(st.booleans()),
-        coarsest=draw(st.sampled_from(["gather", "in_turn", "relaxation"])),
+        coarsest=draw(st.sampled_from(["gather", "pipelined", "relaxation"])),
     )
 
 
@@ -514,7 +514,7 @@ def test_bad_constructions_are_refused(arguments, kind, message):
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["loop", "stack"])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize("skip", [True, False])
 def test_space_coarsening_converges_to_the_sequential_solution(batched, coarsest, skip):
     times = np.linspace(0, 0.2, 38)
@@ -628,7 +628,7 @@ def test_complex_states():
 
 
 @pytest.mark.parametrize("batched", [False, True], ids=["loop", "stack"])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation"])
 def test_torch_tensors_are_states(batched, coarsest):
     torch = pytest.importorskip("torch", reason="torch is an independent reference, not required")
 

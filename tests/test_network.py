@@ -273,7 +273,7 @@ def test_any_network_by_any_solver_equals_torch(data):
         coarsening=integer(2, 5),
         relax=integer(0, 1),
         max_iterations=num_steps + 1,
-        coarsest=draw("gather", "in_turn"),
+        coarsest=draw("gather", "pipelined"),
     )
     solver = NetworkSolver(network, num_steps, exact, exact, loss=LOSSES[kind])
     x, y, start = problem(network, batch, num_steps, kind, seed)

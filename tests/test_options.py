@@ -42,11 +42,11 @@ from pint.options import per_level
         ({"relax": -1}, "relax must be at least 0, got -1"),
         ({"relax": (1, -2)}, "relax must be at least 0, got -2"),
         ({"cycle": "X"}, "cycle must be one of V, F, W, got 'X'"),
-        ({"v_cycles": 0}, "v_cycles must be at least 1, got 0"),
-        ({"f_cycles": 0}, "f_cycles must be at least 1, got 0"),
+        ({"v_cycles_per_level": 0}, "v_cycles_per_level must be at least 1, got 0"),
+        ({"f_cycle_iterations": 0}, "f_cycle_iterations must be at least 1, got 0"),
         (
-            {"v_cycles": 2},
-            "v_cycles and f_cycles belong to cycle 'F', got cycle 'V': leave them out or set "
+            {"v_cycles_per_level": 2},
+            "v_cycles_per_level and f_cycle_iterations belong to cycle 'F', got cycle 'V': leave them out or set "
             "cycle='F'",
         ),
         ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
@@ -66,7 +66,7 @@ from pint.options import per_level
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},
-            "coarsest must be one of gather, in_turn, relaxation, truncated, got 'serial'",
+            "coarsest must be one of gather, pipelined, relaxation, truncated, got 'serial'",
         ),
         ({"driver": "fast"}, "driver must be one of auto, loop, stack, compiled, got 'fast'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),

@@ -12,7 +12,7 @@ START = np.array([0.5, -0.3, 0.8])
 WAYS = [
     {"coarsening": 2, "levels": 5},
     {"coarsening": 3, "coarsest": "relaxation", "cycle": "F"},
-    {"coarsening": (1, 4), "levels": 3, "coarsest": "in_turn"},
+    {"coarsening": (1, 4), "levels": 3, "coarsest": "pipelined"},
     {"coarsening": ((0, 1, 2, 7, 13, 30, 44, 61), 2), "cycle": "W"},
     {"coarsening": 60, "levels": 2, "min_coarse": 1},
     {"coarsening": 2, "levels": 9, "min_coarse": 1, "relax": (0, 2)},

@@ -13,8 +13,8 @@ PLAIN = {
     "coarsening": (2,),
     "min_coarse": 1,
     "cycle": "F",
-    "v_cycles": 1,
-    "f_cycles": None,
+    "v_cycles_per_level": 1,
+    "f_cycle_iterations": None,
     "relax": (1,),
     "relax_weight": (1.0,),
     "skip_first_down": False,
@@ -56,12 +56,12 @@ def solves(draw):
         "coarsening": draw(entries_of_coarsening(num_steps, 4)),
         "min_coarse": draw(st.integers(1, 3)),
         "cycle": cycle,
-        "v_cycles": draw(st.integers(1, 3)) if cycle == "F" else 1,
-        "f_cycles": draw(st.sampled_from([None, 1, 2])) if cycle == "F" else None,
+        "v_cycles_per_level": draw(st.integers(1, 3)) if cycle == "F" else 1,
+        "f_cycle_iterations": draw(st.sampled_from([None, 1, 2])) if cycle == "F" else None,
         "relax": relax,
         "relax_weight": draw(weights),
         "skip_first_down": draw(st.booleans()),
-        "coarsest": draw(st.sampled_from(["gather", "in_turn", "relaxation"])),
+        "coarsest": draw(st.sampled_from(["gather", "pipelined", "relaxation"])),
     }
 
 
@@ -72,7 +72,7 @@ def uneven(num_steps):
 
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
 @given(solves())
-@example((37, PLAIN | {"levels": 5, "skip_first_down": True, "v_cycles": 2}))
+@example((37, PLAIN | {"levels": 5, "skip_first_down": True, "v_cycles_per_level": 2}))
 @example((41, PLAIN | {"levels": 4, "relax": (1, 0, 2), "relax_weight": (1.3, 1.0, 0.7)}))
 @example((40, PLAIN | {"relax": (0, 2), "coarsest": "relaxation", "coarsening": (3, 2)}))
 @example((23, PLAIN | {"levels": 5, "coarsening": (5, 1, 2), "skip_first_down": True}))

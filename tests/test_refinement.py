@@ -46,7 +46,7 @@ class Between(Dahlquist):
 WAYS = [
     {"levels": 2, "coarsening": 4},
     {"levels": 5, "cycle": "F", "skip_first_down": False},
-    {"levels": 3, "coarsening": (1, 3), "relax": 0, "coarsest": "in_turn"},
+    {"levels": 3, "coarsening": (1, 3), "relax": 0, "coarsest": "pipelined"},
     {"levels": 3, "residual": "all_points", "coarsest": "relaxation", "relax": 2},
     {"levels": 1},
     {"levels": 3, "refine_below": 1e-3},
@@ -257,10 +257,10 @@ class Growing(Heat):
     def __init__(self, num_nodes, **more):
         super().__init__(num_nodes, np.pi, **more)
 
-    def finer(self, refinement):
+    def refined_model(self, refinement):
         return Growing(2 * self.state_shape[0] - 1) if refinement < 2 else None
 
-    def to_finer(self, u, time):
+    def prolong(self, u, time):
         fine = np.zeros(2 * len(u) - 1)
         fine[::2] = u
         fine[1::2] = (u[1:] + u[:-1]) / 2
@@ -273,7 +273,7 @@ class GrowingBoth(Growing):
     def refine(self, new, u, step, error):
         return 2 if step.start < 0.25 else 1
 
-    def finer(self, refinement):
+    def refined_model(self, refinement):
         return GrowingBoth(2 * self.state_shape[0] - 1) if refinement < 2 else None
 
 
@@ -295,10 +295,10 @@ def test_states_grow(kind, driver):
 
 def test_levels_that_differ_in_space_grow():
     class Grown(Drift):
-        def finer(self, refinement):
+        def refined_model(self, refinement):
             return Drift(31) if refinement == 0 else None
 
-        def to_finer(self, u, time):
+        def prolong(self, u, time):
             return self.interpolate(u, 0)
 
     start = np.random.default_rng(5).normal(size=15)
@@ -353,12 +353,20 @@ def heat_that(**methods):
 @pytest.mark.parametrize(
     ("methods", "kind", "message"),
     [
-        ({"finer": lambda self, k: 3}, TypeError, "finer returned int, expected a Propagator"),
-        ({"finer": lambda self, k: Heat(9)}, NotImplementedError, "has finer but no to_finer"),
         (
-            {"finer": lambda self, k: Heat(9), "to_finer": lambda self, u, time: u},
+            {"finer": lambda self, k: 3},
+            TypeError,
+            "refined_model returned int, expected a Propagator",
+        ),
+        (
+            {"finer": lambda self, k: Heat(9)},
+            NotImplementedError,
+            "has refined_model but no prolong",
+        ),
+        (
+            {"finer": lambda self, k: Heat(9), "prolong": lambda self, u, time: u},
             ValueError,
-            r"to_finer returned shape \(5,\), the states of the finer model have \(9,\)",
+            r"prolong returned shape \(5,\), the states of the finer model have \(9,\)",
         ),
     ],
 )

@@ -152,7 +152,7 @@ def test_the_adjoint_is_one_of_plain_steps():
     ("model", "num_steps", "changes", "message"),
     [
         (Drift(), 20, {}, "those of Drift differ in space"),
-        (Own(), 20, {}, "Own has a defect of its own"),
+        (Own(), 20, {}, "Own has a residual of its own"),
         (Dahlquist(), 3, {}, "3 steps give one"),
         (Dahlquist(), 20, {"coarsening": ((0, 2, 3, 8),)}, "and there is 1: use a coarsening"),
     ],

@@ -143,7 +143,7 @@ def test_a_hundred_thousand_ranks_take_seconds(truncation):
     assert len(schedule.programs) < 50
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "truncated"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "truncated"])
 @pytest.mark.parametrize("coarse_step", ["averaged", "midpoint", "implicit"])
 def test_ranks_in_like_places_bind_as_many_inputs(coarsest, coarse_step):
     for size, coarsening in itertools.product((1, 5, 40), (2, 4)):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.network import Network
 from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
@@ -23,20 +23,20 @@ def test_every_item_is_worked_on_once():
             def work(own, seen=seen):
                 seen[own] += 1
 
-            Team(size).share(count, work)
+            ThreadTeam(size).share(count, work)
             assert np.all(seen == 1)
 
 
 def test_threads_work_side_by_side():
     """Each waits for all others, so that fewer threads would wait for ever."""
     barrier = threading.Barrier(3, timeout=20)
-    Team(3).share(6, lambda own: barrier.wait())
+    ThreadTeam(3).share(6, lambda own: barrier.wait())
     assert not barrier.broken
 
 
 def test_too_few_items_are_not_shared():
     slices = []
-    Team(4).share(20, slices.append, least=8)
+    ThreadTeam(4).share(20, slices.append, least=8)
     assert sorted((s.start, s.stop) for s in slices) == [(0, 10), (10, 20)]
 
 
@@ -47,19 +47,19 @@ def test_an_error_of_any_thread_is_told(fails):
             raise FloatingPointError(f"item {fails}")
 
     with pytest.raises(FloatingPointError, match=f"item {fails}"):
-        Team(2).share(2, work)
+        ThreadTeam(2).share(2, work)
 
 
 def test_a_team_has_a_thread():
     with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
-        Team(0)
+        ThreadTeam(0)
 
 
 def solved(cell, levels, threads, dtype=np.float32):
     """States and gradients of a stack of two layers."""
     options = RecurrenceOptions(num_features=3, hidden=20, layers=2, cell=cell, dtype=dtype)
     model = Recurrence(options, seed=1)
-    model.team = Team(threads)
+    model.team = ThreadTeam(threads)
     mgrit = MGRITOptions(levels=levels, coarsening=4, max_iterations=2)
     solver = MGRIT(model, TimeGrid.uniform(0.0, float(T), T), mgrit)
     adjoint = AdjointSolver(solver)

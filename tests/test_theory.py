@@ -65,8 +65,8 @@ RELAXED = {"coarsest": "relaxation", "relax": (1, 0, 2)}
     "ways",
     [
         {"levels": 4, "cycle": "W"},
-        {"levels": 4, "cycle": "F", "v_cycles": 2},
-        {"levels": 4, "cycle": "F", "f_cycles": 2, "relax": 0},
+        {"levels": 4, "cycle": "F", "v_cycles_per_level": 2},
+        {"levels": 4, "cycle": "F", "f_cycle_iterations": 2, "relax": 0},
         {"levels": 3, "relax_weight": (0.8, 1.3), "relax": 2},
         {"levels": 3, **RELAXED},
         {"levels": 3, "coarsening": (3, 2), "relax_weight": (1.0, 0.9, 0.7), **RELAXED},

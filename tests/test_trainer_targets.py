@@ -97,7 +97,7 @@ def test_accuracy_control_compares_masked_gradients(kind):
     data = make(kind, num_steps=48)
     accuracy = AccuracyOptions(mode="adaptive", check_every=1)
     trainer = Trainer(
-        make_solver(data, FEW, num_remembered=9),
+        make_solver(data, FEW, warm_start_sequences=9),
         data,
         TrainingOptions(epochs=2, batch=9, accuracy=accuracy),
     )

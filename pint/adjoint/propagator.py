@@ -46,7 +46,7 @@ class AdjointPropagator(Propagator):
         self.propagator = propagator
         self.dtype = propagator.dtype
         self.batched = propagator.batched
-        self.chains_fast = propagator.chains_fast
+        self.prefer_chain = propagator.prefer_chain
         self.times = times
         self.num_steps = times.size - 1
         self._linearized: list[_LinearizedLevel] = []

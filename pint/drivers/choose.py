@@ -49,7 +49,7 @@ def _implicit_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
             f"driver 'compiled' takes residuals u - Phi, and {type(propagator).__name__} has a "
             "defect of its own: use driver 'loop' or 'stack'"
         )
-    from pint.drivers.defect import ImplicitDriver
+    from pint.drivers.residual_form import ResidualFormDriver
 
     stacks = propagator.batched and options.driver != "loop"
-    return ImplicitDriver(propagator, stacks, options.threads)
+    return ResidualFormDriver(propagator, stacks, options.threads)

@@ -69,7 +69,7 @@ class Driver(ABC):
     def residual(self, level: Level, slots: Slots, first_row: int) -> None:
         """Set consecutive rows of r to Phi(u_{i-1}) - u_i + g_i at these slots."""
 
-    def step_at_once(self, level: Level) -> None:
+    def relax_all_points(self, level: Level) -> None:
         """Set u_i = Phi(u_{i-1}) + g_i at all C-points, which are all points, from old states."""
         self.residual(level, level.c_steps, level.c_rows.start)
         self.add_residual(level)

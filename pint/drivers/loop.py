@@ -29,7 +29,7 @@ class LoopDriver(Driver):
         for slot, new in self._evaluate(level, slots):
             u[slot, ...] = new if g is None else new + g[slot, ...]
 
-    def step_at_once(self, level: Level) -> None:  # noqa: D102
+    def relax_all_points(self, level: Level) -> None:  # noqa: D102
         for slot in reversed(slots_of(level.c_steps, level.num_slots)):
             self._update(level, range(slot, slot + 1))
 

@@ -23,7 +23,7 @@ class StackDriver(Driver):
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         which = slots_of(starts, level.num_slots)
         # A stack is a call for each step of an interval, a chain one for each interval.
-        few = min(length, FEW_INTERVALS) if self.propagator.chains_fast else 1
+        few = min(length, FEW_INTERVALS) if self.propagator.prefer_chain else 1
         if len(which) <= few:
             for begin in map(int, which):
                 self.chain(level, begin, min(length, level.num_slots - 1 - begin))
@@ -48,7 +48,7 @@ class StackDriver(Driver):
             _, steps = self._before(level, slots)
             self.propagator.chain(level.u[begin, ...], steps, g, level.u[slots])
 
-    def step_at_once(self, level: Level) -> None:  # noqa: D102
+    def relax_all_points(self, level: Level) -> None:  # noqa: D102
         slots, new = level.targets, level.r[level.c_rows]
         if new.shape[0]:
             g = None if level.g is None else level.g[slots]

@@ -105,9 +105,9 @@ class Composed(Propagator):
         """Measure as the model does."""
         return self.composes.norm(u)
 
-    def tighten(self, residual: float) -> None:
+    def set_outer_residual(self, residual: float) -> None:
         """Tell the model."""
-        self.composes.tighten(residual)
+        self.composes.set_outer_residual(residual)
 
     def refresh(self) -> None:
         """Tell the model."""
@@ -254,7 +254,7 @@ def on_c_points(
     if has_own_equation(model):
         raise ValueError(
             f"storage 'c_points' needs a model whose steps follow one another, and "
-            f"{type(model).__name__} has a defect of its own"
+            f"{type(model).__name__} has a residual of its own"
         )
     given = options.coarsening if isinstance(options.coarsening, tuple) else (options.coarsening,)
     coarser: tuple[Coarsening, ...] = given[1:] or given[-1:]

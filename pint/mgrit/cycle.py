@@ -63,4 +63,4 @@ def visits(hierarchy: Hierarchy, shape: str, index: int) -> str:
     """
     if index == len(hierarchy.levels) - 1:
         return "V"
-    return {"V": "V", "W": "WW", "F": "F" + "V" * hierarchy.options.v_cycles}[shape]
+    return {"V": "V", "W": "WW", "F": "F" + "V" * hierarchy.options.v_cycles_per_level}[shape]

@@ -84,7 +84,7 @@ class CorrectedPropagator(Propagator):
         self.state_shape = model.state_shape
         self.dtype = model.dtype
         self.batched = model.batched
-        self.chains_fast = model.chains_fast
+        self.prefer_chain = model.prefer_chain
         self.corrections: dict[int, Correction] = {}
 
     def step(self, u: State, step: Step) -> State:

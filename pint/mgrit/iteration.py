@@ -46,7 +46,7 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         while len(self.hierarchy.levels) == 1:
-            self.hierarchy.driver.model.tighten(0.0)
+            self.hierarchy.driver.model.set_outer_residual(0.0)
             self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             if not self._refine():
@@ -124,8 +124,8 @@ class Iteration:
     def _tighten(self, norm: float) -> None:
         """Tell a model whose steps iterate; F-points no longer follow from its steps then."""
         model = self.hierarchy.driver.model
-        if type(model).tighten is not Propagator.tighten:
-            model.tighten(norm)
+        if type(model).set_outer_residual is not Propagator.set_outer_residual:
+            model.set_outer_residual(norm)
             self.hierarchy.levels[0].relaxed = False
 
     @property

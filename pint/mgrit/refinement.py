@@ -95,12 +95,14 @@ class Refinement:
         finer: Propagator | None = None
         try:
             parts = list(self._parts(level, model, estimates))
-            finer = model.finer(self.num_done)
+            finer = model.refined_model(self.num_done)
         except Exception as caught:  # every rank must hear of it
             error = caught
         level.comm.agree(error)
         if np.unique(level.comm.allgather_blocks(np.array([finer is None]))).size > 1:
-            raise ValueError("finer returned None on some ranks only: let it not depend on them")
+            raise ValueError(
+                "refined_model returned None on some ranks only: let it not depend on them"
+            )
         return parts, finer
 
     def _parts(
@@ -138,7 +140,7 @@ def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
     if not (by_errors or refines_time(propagator) or refines_space(propagator)):
         raise ValueError(
             f"refinements needs to know where: set order and error_tolerance, or give {name} a "
-            "method refine or finer"
+            "method refine or refined_model"
         )
     if by_errors and refines_time(propagator):
         raise ValueError(
@@ -231,18 +233,20 @@ def _in_finer_space(hierarchy: Hierarchy, finer: Propagator | None) -> tuple[Sta
     if finer is None:
         return level.u, hierarchy.driver
     if not isinstance(finer, Propagator):
-        raise TypeError(f"finer returned {type(finer).__name__}, expected a Propagator or None")
+        raise TypeError(
+            f"refined_model returned {type(finer).__name__}, expected a Propagator or None"
+        )
     driver = make_corrected_driver(finer, hierarchy.options)
     driver.compile()
     first = max(level.block.start - 1, 0)
     times = level.grid.times[first : first + level.num_slots]
     times = np.concatenate([times[:1], times]) if 0 in level.block else times
     xp = array_api_compat.array_namespace(level.u)
-    states = [model.to_finer(level.u[s, ...], float(times[s])) for s in range(level.num_slots)]
+    states = [model.prolong(level.u[s, ...], float(times[s])) for s in range(level.num_slots)]
     shape = tuple(np.shape(states[0]))
     if shape != tuple(finer.state_shape):
         raise ValueError(
-            f"to_finer returned shape {shape}, the states of the finer model have "
+            f"prolong returned shape {shape}, the states of the finer model have "
             f"{tuple(finer.state_shape)}"
         )
     return xp.stack([xp.asarray(state) for state in states]), driver

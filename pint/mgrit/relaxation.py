@@ -52,7 +52,7 @@ def c_relax(level: Level, driver: Driver) -> None:
         restrict(level, extrapolation.coarse, driver)
         level.u[level.c_steps] += level.relax_weight * extrapolation.r
     elif level.block and isinstance(level.m, int) and level.m == level.relax_weight == 1:
-        driver.step_at_once(level)
+        driver.relax_all_points(level)
     elif level.block and level.relaxes_by_residual:
         driver.residual(level, level.c_steps, level.c_rows.start)
         driver.add_residual(level)

@@ -154,7 +154,7 @@ def check_model(propagator: Propagator) -> None:
         )
     if has_own_equation(propagator):
         raise ValueError(
-            f"order needs residuals u - Phi, and {name} has a defect of its own: leave order out"
+            f"order needs residuals u - Phi, and {name} has a residual of its own: leave order out"
         )
 
 

@@ -134,7 +134,7 @@ class MGRIT:
         if adds and has_own_equation(self.propagator):
             raise ValueError(
                 f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
-                "which a propagator with a defect of its own does not allow"
+                "which a propagator with a residual of its own does not allow"
             )
 
     def _check_order(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pint.options import at_least
 
 
-class Team:
+class ThreadTeam:
     """A number of threads; kernels let go of Python's lock, so that they work side by side.
 
     Every number is computed by one thread, in the order in which a single one would: results are
@@ -60,5 +60,5 @@ class Team:
         self.share(batch, lambda own: kernel(*arguments, own.start, own.stop), least=8)
 
 
-ALONE = Team()
+SERIAL = ThreadTeam()
 """The calling thread alone."""

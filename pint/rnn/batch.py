@@ -35,7 +35,7 @@ class Batch:
     start: Array | None = None
     numbers: NDArray[np.int64] | None = None
 
-    def check(self, a: Architecture, num_steps: int, num_remembered: int) -> None:
+    def check(self, a: Architecture, num_steps: int, warm_start_sequences: int) -> None:
         """Raise ValueError unless it fits a network, its steps and what is remembered."""
         x, mask, start = self.x, self.mask, self.start
         if x.ndim != 3 or x.shape[1:] != (num_steps, a.num_features) or len(x) == 0:
@@ -55,7 +55,7 @@ class Batch:
         if start is not None and not np.isfinite(start).all():
             raise ValueError("start must not hold NaN or inf")
         if self.numbers is not None:
-            _check_numbers(self.numbers, len(x), num_remembered)
+            _check_numbers(self.numbers, len(x), warm_start_sequences)
 
     def initial_state(self, a: Architecture, learned: Array | None) -> Array:
         """Return the initial state, shape (layers * directions, B, W); new."""
@@ -74,12 +74,12 @@ class Batch:
         return Batch(x=self.x[own], mask=mask, start=start, numbers=numbers)
 
 
-def _check_numbers(numbers: NDArray[np.int64], count: int, num_remembered: int) -> None:
+def _check_numbers(numbers: NDArray[np.int64], count: int, warm_start_sequences: int) -> None:
     if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
         raise ValueError(f"numbers must be {count} integers, got {numbers.shape} {numbers.dtype}")
-    if not (numbers.min() >= 0 and numbers.max() < num_remembered):
+    if not (numbers.min() >= 0 and numbers.max() < warm_start_sequences):
         raise ValueError(
-            f"numbers must be below num_remembered, {num_remembered}, and at least 0, got "
+            f"numbers must be below warm_start_sequences, {warm_start_sequences}, and at least 0, got "
             f"{numbers.min()}..{numbers.max()}"
         )
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 CoarseStep = Literal["implicit", "matched", "midpoint", "averaged"]
 
 
-class Phase(NamedTuple):
+class GateEvaluation(NamedTuple):
     """One gate evaluation: a part of a step, or the first half of one.
 
     Parameters
@@ -28,7 +28,7 @@ class Phase(NamedTuple):
 
     Examples
     --------
-    >>> Phase(end=0, span=4, read=2, length=1, is_middle=True).factor
+    >>> GateEvaluation(end=0, span=4, read=2, length=1, is_middle=True).factor
     1
     """
 
@@ -45,7 +45,9 @@ class Phase(NamedTuple):
 
 
 @cache
-def phases(num_fine: int, coarse_step: CoarseStep, substep: int) -> tuple[Phase, ...]:
+def gate_evaluations(
+    num_fine: int, coarse_step: CoarseStep, substep: int
+) -> tuple[GateEvaluation, ...]:
     """Return the gate evaluations of a step that stands for `num_fine` finest steps.
 
     Parameters
@@ -64,27 +66,27 @@ def phases(num_fine: int, coarse_step: CoarseStep, substep: int) -> tuple[Phase,
 
     Examples
     --------
-    >>> phases(4, "averaged", 8)  # doctest: +NORMALIZE_WHITESPACE
-    (Phase(end=0, span=4, read=2, length=2, is_middle=True),
-     Phase(end=0, span=4, read=0, length=2, is_middle=False))
+    >>> gate_evaluations(4, "averaged", 8)  # doctest: +NORMALIZE_WHITESPACE
+    (GateEvaluation(end=0, span=4, read=2, length=2, is_middle=True),
+     GateEvaluation(end=0, span=4, read=0, length=2, is_middle=False))
     """
     if num_fine == 1 or coarse_step in ("implicit", "matched"):
-        return (Phase(0, num_fine, 0, 1),)
+        return (GateEvaluation(0, num_fine, 0, 1),)
     num_parts = -(-num_fine // substep)
     ends = [part * num_fine // num_parts for part in range(num_parts + 1)]
-    table: list[Phase] = []
+    table: list[GateEvaluation] = []
     for begin, end in pairwise(ends):
         table += _part(num_fine - end, end - begin, averaged=coarse_step == "averaged")
     return tuple(table)
 
 
-def _part(end: int, span: int, *, averaged: bool) -> list[Phase]:
+def _part(end: int, span: int, *, averaged: bool) -> list[GateEvaluation]:
     """Return the evaluations of the part of `span` finest steps that ends `end` before the last."""
     if span <= 2:  # as many evaluations as a midpoint, and exact
-        return [Phase(end + left, 1, end + left, 1) for left in range(span - 1, -1, -1)]
+        return [GateEvaluation(end + left, 1, end + left, 1) for left in range(span - 1, -1, -1)]
     second = span // 2
     first = span - second
     return [
-        Phase(end, span, end + second, first if averaged else 1, is_middle=True),
-        Phase(end, span, end, second if averaged else 1),
+        GateEvaluation(end, span, end + second, first if averaged else 1, is_middle=True),
+        GateEvaluation(end, span, end, second if averaged else 1),
     ]

@@ -17,7 +17,7 @@ from pint.rnn.losses import Loss
 from pint.rnn.network import Network
 from pint.rnn.parameters import views
 from pint.rnn.pooling import Features, pool, transposed_pool
-from pint.rnn.stages import REMEDY, Derivatives, Results, Stages, told
+from pint.rnn.stages import DIVERGENCE_ADVICE, Derivatives, Results, Stages, told
 from pint.rnn.sweep import Sequences
 from pint.stopwatch import Stopwatch
 
@@ -110,7 +110,7 @@ class Evaluation:
         How both problems are solved.
     comm : Communicator
         These ranks.
-    num_remembered : int, default 0
+    warm_start_sequences : int, default 0
         See `Sweep`.
     """
 
@@ -122,11 +122,11 @@ class Evaluation:
         forward: MGRITOptions,
         backward: MGRITOptions,
         comm: Communicator,
-        num_remembered: int = 0,
+        warm_start_sequences: int = 0,
     ) -> None:
         self.network, self.loss, self.comm = network, loss, comm
         self.watch = Stopwatch()
-        self.stages = Stages(network, num_steps, forward, backward, comm, num_remembered)
+        self.stages = Stages(network, num_steps, forward, backward, comm, warm_start_sequences)
 
     def solve(self, batch: Batch, *, record: bool = False) -> Solved:
         """Solve for the states; `record` what `loss_and_gradient` needs; collective."""
@@ -169,8 +169,12 @@ class Evaluation:
             d_scores *= targets.weights[..., None].astype(scores.dtype)
             d_features = d_scores @ self.network.weights["head.weight"]
         if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} ({told(solved.results[0][0])}); {REMEDY}")
+            raise FloatingPointError(
+                f"the loss is {loss} ({told(solved.results[0][0])}); {DIVERGENCE_ADVICE}"
+            )
         if not np.isfinite(d_features).all():
-            raise FloatingPointError(f"the loss is {loss:.1e}, its derivative not finite; {REMEDY}")
+            raise FloatingPointError(
+                f"the loss is {loss:.1e}, its derivative not finite; {DIVERGENCE_ADVICE}"
+            )
         num_correct = self.loss.num_correct(scores, targets.y, targets.weights > 0)
         return Head(loss, num_correct, d_scores, d_features)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.simd.vectors import kernel
 
 Array = NDArray[Any]
@@ -23,7 +23,7 @@ Fingerprints = NDArray[np.uint64]
 """Of some states, shape (n,)."""
 
 
-def fingerprints(u: Array, team: Team) -> Fingerprints:
+def fingerprints(u: Array, team: ThreadTeam) -> Fingerprints:
     """Return the fingerprint of each of a stack of states, shape (n, ...); threads share them."""
     if u.shape[0] > 1 and u.strides[0] < 0:  # so that it need not be copied
         return fingerprints(u[::-1], team)[::-1]

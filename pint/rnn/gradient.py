@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.inputs import WIDE
 from pint.rnn.parameters import views
 from pint.simd.products import add_product, flat, pairs_of
@@ -43,7 +43,7 @@ class GradientSums:
             [np.zeros((1, columns), dtype=model.dtype) for _ in layers] for _ in range(2)
         )
 
-    def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: Team) -> None:
+    def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: ThreadTeam) -> None:
         """Add the products of some points and sequences of one layer.
 
         Parameters
@@ -56,7 +56,7 @@ class GradientSums:
             The h that they saw.
         d_gates : ndarray, shape (n, B, 4 H)
             Their adjoints.
-        team : Team
+        team : ThreadTeam
             Threads that share the work.
         """
         d_input = self.cell.input_gates(d_gates)
@@ -81,7 +81,7 @@ class GradientSums:
         return total
 
 
-def _add(a: Array, b: Array, out: Array, sums: Array, team: Team) -> None:
+def _add(a: Array, b: Array, out: Array, sums: Array, team: ThreadTeam) -> None:
     """Add a.T @ b of all points, and the sums of b's columns; threads share the rows of `out`."""
     pairs = pairs_of(a, b)
 

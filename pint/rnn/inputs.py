@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.propagator import Step
-from pint.rnn.coarse_step import Phase
+from pint.rnn.coarse_step import GateEvaluation
 from pint.simd.products import is_flat
 
 Array = NDArray[Any]
@@ -109,7 +109,7 @@ class BoundInputs:
         weighted: Array = np.einsum("bt,btf->bf", weight, x[:, steps])
         return weighted
 
-    def rows_of(self, table: tuple[Phase, ...], step: Step) -> Indices:
+    def rows_of(self, table: tuple[GateEvaluation, ...], step: Step) -> Indices:
         """Return the row that each gate evaluation of a stack of steps reads, shape (n, P).
 
         Raises
@@ -135,7 +135,7 @@ class BoundInputs:
         what = "the input of" if length == 1 else f"the mean of the {length} inputs up to"
         raise ValueError(f"set_inputs left out {what} finest step {read.max()}")
 
-    def steps_of(self, table: tuple[Phase, ...], step: Step) -> Indices:
+    def steps_of(self, table: tuple[GateEvaluation, ...], step: Step) -> Indices:
         """Return how many finest steps each gate evaluation goes over, (n, P, B); read only."""
         last = np.atleast_1d(step.last)
         shape = (last.size, len(table), self.batch)
@@ -163,7 +163,7 @@ def _kept(rows: Array, dtype: Any) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _reads(table: tuple[Phase, ...]) -> tuple[tuple[int, Indices, Indices], ...]:
+def _reads(table: tuple[GateEvaluation, ...]) -> tuple[tuple[int, Indices, Indices], ...]:
     """Return, for each length of means, which evaluations read it, and how far back from `last`."""
     lengths, back = (
         np.array([getattr(phase, name) for phase in table]) for name in ("length", "read")

@@ -12,7 +12,7 @@ from pint.rnn.diagonal import own_weights, step_diagonals
 from pint.rnn.gradient import GradientSums
 from pint.rnn.kernels import chain_backward, gates_backward
 from pint.rnn.tape import Tape, in_rows, parts, take
-from pint.simd.products import Factor, is_flat, product
+from pint.simd.products import PaddedMatrix, is_flat, product
 
 if TYPE_CHECKING:
     from pint.rnn.recurrence import Recurrence
@@ -59,9 +59,10 @@ class RecurrenceLinearization(Linearization):
         self.slots, self.rows, self.num_steps = slots, rows, num_steps
         layers, weights = range(model.options.layers), model.weights
         W_ih = [weights[f"weight_ih_l{layer}"] for layer in layers]
-        self.W_ih = [Factor(matrix, matrix.shape[1]) for matrix in W_ih]
+        self.W_ih = [PaddedMatrix(matrix, matrix.shape[1]) for matrix in W_ih]
         self.W_hh = [
-            Factor.of(self.cell.state_rows(weights[f"weight_hh_l{layer}"])) for layer in layers
+            PaddedMatrix.of(self.cell.state_rows(weights[f"weight_hh_l{layer}"]))
+            for layer in layers
         ]
 
     def adjoint(self, w: Array, rows: slice) -> Array:

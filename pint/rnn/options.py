@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike
 
 from pint.options import PerLevel, at_least, one_of, per_level
 from pint.rnn.cells import CELLS, CellName
-from pint.rnn.coarse_step import CoarseStep, Phase, phases
+from pint.rnn.coarse_step import CoarseStep, GateEvaluation, gate_evaluations
 from pint.rnn.parameters import layer_shapes
 
 
@@ -29,7 +29,7 @@ class RecurrenceOptions:
         The implicit gated recurrent unit h' = (h + a n) / (1 + a), a = 1 - z; the classic one, as
         torch.nn.GRU, h' = z h + (1 - z) n; or the long short-term memory, as torch.nn.LSTM.
     coarse_step : {"averaged", "midpoint", "matched", "implicit"}, default "averaged"
-        What a coarse step does, see `pint.rnn.coarse_step.phases`; "implicit" needs the implicit unit.
+        What a coarse step does, see `pint.rnn.coarse_step.gate_evaluations`; "implicit" needs the implicit unit.
     substep : int or tuple of int, default 4
         Greatest number of finest steps that a part of a midpoint or averaged step covers; a tuple
         gives it level by level, from the first coarse one.
@@ -62,10 +62,10 @@ class RecurrenceOptions:
         if np.dtype(self.dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype must be float32 or float64, got {np.dtype(self.dtype)}")
 
-    def phases_of(self, level: int, num_fine: int) -> tuple[Phase, ...]:
+    def evaluations_of(self, level: int, num_fine: int) -> tuple[GateEvaluation, ...]:
         """Return the gate evaluations of a step on `level` that covers `num_fine` finest steps."""
         substep = per_level(self.substep, max(level - 1, 0))
-        return phases(num_fine, self.coarse_step, substep)
+        return gate_evaluations(num_fine, self.coarse_step, substep)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return names and shapes of the tensors, those of torch.nn.GRU or torch.nn.LSTM."""

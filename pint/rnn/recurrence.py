@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.arrays import Rooms
-from pint.parallel.thread_team import ALONE
+from pint.arrays import Workspace
+from pint.parallel.thread_team import SERIAL
 from pint.propagator import Propagator, Step
 from pint.rnn.cells import CELLS
-from pint.rnn.coarse_step import Phase
+from pint.rnn.coarse_step import GateEvaluation
 from pint.rnn.fingerprints import fingerprints
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
@@ -19,7 +19,7 @@ from pint.rnn.linearization import Layers, RecurrenceLinearization
 from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, uniform, views
 from pint.rnn.tape import Tape, in_rows, parts, take
-from pint.simd.products import Factor, product
+from pint.simd.products import PaddedMatrix, product
 
 Array = NDArray[Any]
 
@@ -50,8 +50,8 @@ class Recurrence(Propagator):
     recording : bool
         While True, steps keep the derivatives of finest steps, so that a `linearize` at the same
         states finds them; set it for the last sweep before an adjoint solve.
-    team : Team
-        Threads that share the work, one by default: ``model.team = Team(4)``. Results are the same
+    team : ThreadTeam
+        Threads that share the work, one by default: ``model.team = ThreadTeam(4)``. Results are the same
         for any number.
     input_gradient : ndarray, shape (B, T, num_features), or None
         Where a gradient puts the derivative with respect to the inputs of the finest steps that it
@@ -66,7 +66,7 @@ class Recurrence(Propagator):
     """
 
     batched = True
-    chains_fast = True
+    prefer_chain = True
 
     def __init__(
         self, options: RecurrenceOptions, parameters: Array | None = None, seed: int = 0
@@ -87,13 +87,13 @@ class Recurrence(Propagator):
         self.weights = views(parameters, self.shapes)
         self.bound: BoundInputs | None = None
         self.recording = False
-        self.team = ALONE
+        self.team = SERIAL
         self.input_gradient: Array | None = None
         self._projected: Array = np.empty((0, 0, 0), dtype=self.dtype)
         self._is_projected = False
         self._recorded: Tape | None = None
-        self.rooms = Rooms()
-        self._spares: dict[tuple[tuple[Phase, ...], int, int], Tape] = {}
+        self.rooms = Workspace()
+        self._spares: dict[tuple[tuple[GateEvaluation, ...], int, int], Tape] = {}
 
     @property
     def batch(self) -> int:
@@ -146,7 +146,7 @@ class Recurrence(Propagator):
         self._recorded, self._is_projected = None, False
         layers, weights = range(self.options.layers), self.weights
         self._input_weights, self._state_weights = (
-            [Factor.of(weights[f"{name}_l{layer}"].T) for layer in layers]
+            [PaddedMatrix.of(weights[f"{name}_l{layer}"].T) for layer in layers]
             for name in ("weight_ih", "weight_hh")
         )
         self._biases = [
@@ -193,7 +193,7 @@ class Recurrence(Propagator):
     def _run(
         self,
         u: Array,
-        table: tuple[Phase, ...],
+        table: tuple[GateEvaluation, ...],
         rows: NDArray[np.int64],
         steps: NDArray[np.int64],
         tape: Tape | None,
@@ -231,7 +231,7 @@ class Recurrence(Propagator):
     def _gates(
         self,
         layer: int,
-        phase: Phase,
+        phase: GateEvaluation,
         gi: Array,
         points: tuple[Array, ...],
         tape: Tape | None,
@@ -294,7 +294,7 @@ class Recurrence(Propagator):
         self,
         u: Array,
         g: Array | None,
-        table: tuple[Phase, ...],
+        table: tuple[GateEvaluation, ...],
         rows: NDArray[np.int64],
         steps: NDArray[np.int64],
         tape: Tape | None,
@@ -348,14 +348,14 @@ class Recurrence(Propagator):
         """Tell whether a longer step has a greater gamma, as published."""
         return self.options.coarse_step == "implicit"
 
-    def _phases(self, step: Step) -> tuple[Phase, ...]:
+    def _phases(self, step: Step) -> tuple[GateEvaluation, ...]:
         num_fine = np.atleast_1d(step.num_fine)
         if (num_fine != num_fine[0]).any():
             raise ValueError(
                 "recurrent layers need coarsening factors: the steps of a level must cover as many "
                 "elements of the sequences each"
             )
-        return self.options.phases_of(step.level, int(num_fine[0]))
+        return self.options.evaluations_of(step.level, int(num_fine[0]))
 
     def _bound(self) -> BoundInputs:
         if self.bound is None:
@@ -384,7 +384,7 @@ class Recurrence(Propagator):
             self._run(u[chosen], table, rows[chosen], steps[chosen], tape, slots[chosen])
         return RecurrenceLinearization(self, u, step, tape, slots, rows, steps)
 
-    def _tape(self, table: tuple[Phase, ...], num_slots: int) -> Tape:
+    def _tape(self, table: tuple[GateEvaluation, ...], num_slots: int) -> Tape:
         """Return an empty tape: a spare one of the right size, or a new one."""
         spare = self._spares.pop((table, num_slots, self.batch), None)
         return Tape(self, table, num_slots) if spare is None else spare

@@ -15,7 +15,7 @@ from pint.rnn.batch import Batch, Targets
 from pint.rnn.evaluation import Evaluation, Part
 from pint.rnn.losses import CrossEntropy, Loss
 from pint.rnn.network import Network
-from pint.rnn.stages import REMEDY
+from pint.rnn.stages import DIVERGENCE_ADVICE
 from pint.rnn.sweep import Sweep
 
 Array = NDArray[Any]
@@ -79,7 +79,7 @@ class NetworkSolver:
     time_ranks : int, optional
         Number of ranks that share the time axis of a sequence; it must divide their number, and the
         groups share the sequences of a batch. All ranks share the time axis if left out.
-    num_remembered : int, default 0
+    warm_start_sequences : int, default 0
         Warm starts for so many sequences: where all sequences of a batch were solved before, cycles
         begin with their states at that time. Each rank keeps those at its C-points.
 
@@ -100,7 +100,7 @@ class NetworkSolver:
         comm: Any = None,
         loss: Loss | None = None,
         time_ranks: int | None = None,
-        num_remembered: int = 0,
+        warm_start_sequences: int = 0,
     ) -> None:
         instance_of("network", network, Network)
         instance_of("forward", forward, MGRITOptions)
@@ -118,14 +118,14 @@ class NetworkSolver:
             raise ValueError(f"time_ranks {size} does not divide the {self.comm.size} ranks")
         self.group, self.num_groups = self.comm.rank // size, self.comm.size // size
         self.time: Communicator = self.comm if self.num_groups == 1 else self.comm.split(size)
-        at_least("num_remembered", num_remembered, 0)
-        if num_remembered and self.num_groups > 1:
+        at_least("warm_start_sequences", warm_start_sequences, 0)
+        if warm_start_sequences and self.num_groups > 1:
             raise ValueError(
                 f"warm starts need one group of ranks, got {self.num_groups}: leave out time_ranks"
             )
-        self.num_remembered = num_remembered
+        self.warm_start_sequences = warm_start_sequences
         self.evaluation = Evaluation(
-            network, self.loss, num_steps, forward, backward, self.time, num_remembered
+            network, self.loss, num_steps, forward, backward, self.time, warm_start_sequences
         )
 
     @property
@@ -197,7 +197,7 @@ class NetworkSolver:
         inputs : bool, default False
             Also return the gradients with respect to the sequences and the initial state.
         numbers : ndarray of int64, shape (B,), optional
-            Which sequences they are, 0..num_remembered - 1, for a warm start.
+            Which sequences they are, 0..warm_start_sequences - 1, for a warm start.
 
         Raises
         ------
@@ -229,7 +229,7 @@ class NetworkSolver:
         """Return a batch that fits."""
         given = (None if each is None else np.asarray(each) for each in (mask, start, numbers))
         batch = Batch(np.asarray(x), *given)
-        batch.check(self.network.architecture, self.num_steps, self.num_remembered)
+        batch.check(self.network.architecture, self.num_steps, self.warm_start_sequences)
         return batch
 
     def _own(self, batch: Batch) -> NDArray[np.int64]:
@@ -276,7 +276,7 @@ class NetworkSolver:
         counted = (0.0, 0) if part is None else (part.loss, part.num_correct)
         loss, num_correct = self.comm.sum(np.array(counted))
         if not np.isfinite(gradient).all():
-            raise FloatingPointError(f"the gradient is not finite; {REMEDY}")
+            raise FloatingPointError(f"the gradient is not finite; {DIVERGENCE_ADVICE}")
         forward = self._joined([] if part is None else part.solved.forward_residuals)
         backward = self._joined([] if part is None else part.backward_residuals)
         is_exact = not (forward[-1] > 0 or backward[-1] > 0)  # nothing to compare with norms

@@ -20,7 +20,7 @@ Array = NDArray[Any]
 Results = list[Result]
 """One for each direction."""
 
-REMEDY = "parameters that grow without bound need a smaller learning rate or clipping"
+DIVERGENCE_ADVICE = "parameters that grow without bound need a smaller learning rate or clipping"
 
 
 @dataclass(eq=False)
@@ -150,7 +150,7 @@ class Stages:
         How both problems are solved.
     comm : Communicator
         The ranks that share the time axis.
-    num_remembered : int, default 0
+    warm_start_sequences : int, default 0
         See `Sweep`.
     """
 
@@ -161,13 +161,13 @@ class Stages:
         forward: MGRITOptions,
         backward: MGRITOptions,
         comm: Communicator,
-        num_remembered: int = 0,
+        warm_start_sequences: int = 0,
     ) -> None:
         def sweep(stack: LayerStack, is_reverse: bool) -> Sweep:
             parameters = network.parameters[stack.part]
             return Sweep(
                 stack.options, parameters, num_steps, forward, backward, comm, is_reverse,
-                num_remembered,
+                warm_start_sequences,
             )  # fmt: skip
 
         self.network, self.comm = network, comm
@@ -241,7 +241,7 @@ class Stages:
 def check_solved(what: str, solved: Result | AdjointResult) -> None:
     """Raise FloatingPointError if a solve diverged; on every rank of it."""
     if solved.status is Status.DIVERGED:
-        raise FloatingPointError(f"{what} ({told(solved)}); {REMEDY}")
+        raise FloatingPointError(f"{what} ({told(solved)}); {DIVERGENCE_ADVICE}")
 
 
 def told(solved: Result | AdjointResult) -> str:

@@ -15,7 +15,7 @@ from pint.mgrit.solver import MGRIT
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.parallel.comm import Communicator
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.warm_start import Memory
@@ -65,7 +65,7 @@ class Sweep:
         The ranks that share the time axis.
     is_reverse : bool, default False
         Go from the end of the sequences to their beginning.
-    num_remembered : int, default 0
+    warm_start_sequences : int, default 0
         So many sequences are remembered, see `Memory`.
     """
 
@@ -78,10 +78,10 @@ class Sweep:
         backward: MGRITOptions,
         comm: Communicator,
         is_reverse: bool = False,
-        num_remembered: int = 0,
+        warm_start_sequences: int = 0,
     ) -> None:
         self.model = Recurrence(options, parameters)
-        self.model.team = Team(forward.threads or 1)
+        self.model.team = ThreadTeam(forward.threads or 1)
         self.comm, self.is_reverse, self.num_steps = comm, is_reverse, num_steps
         self.watch = Stopwatch()
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
@@ -91,7 +91,9 @@ class Sweep:
         self._numbers: NDArray[np.int64] | None = None
         finest = self.forward.hierarchy.levels[0]
         has_cycles = len(self.forward.hierarchy.levels) > 1  # stepping needs no guess
-        self.memory = Memory(num_remembered, finest) if num_remembered and has_cycles else None
+        self.memory = (
+            Memory(warm_start_sequences, finest) if warm_start_sequences and has_cycles else None
+        )
         self._windows = {wanted: self._read(backward=wanted) for wanted in (False, True)}
 
     def _read(self, *, backward: bool) -> NDArray[np.int64]:

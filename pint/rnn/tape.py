@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.arrays import empty
-from pint.rnn.coarse_step import Phase
+from pint.rnn.coarse_step import GateEvaluation
 from pint.rnn.fingerprints import Fingerprints
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Tape:
     ----------
     model : Recurrence
         The layers.
-    table : tuple of Phase
+    table : tuple of GateEvaluation
         Gate evaluations of the steps.
     num_slots : int
         Steps that can be noted.
@@ -51,7 +51,9 @@ class Tape:
         Of each layer: h after each evaluation.
     """
 
-    def __init__(self, model: Recurrence, table: tuple[Phase, ...], num_slots: int) -> None:
+    def __init__(
+        self, model: Recurrence, table: tuple[GateEvaluation, ...], num_slots: int
+    ) -> None:
         layers, batch, _ = model.state_shape
         hidden, self.table = model.options.hidden, table
         self.key = table, num_slots, batch

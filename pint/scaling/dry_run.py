@@ -131,7 +131,7 @@ class Notes:
         return Program(self.operations, self.num_steps, self.num_bytes)
 
 
-class NotingCommunicator(Communicator):
+class DryRunCommunicator(Communicator):
     """A rank among others that are not there: it notes messages, and receives nothing.
 
     Parameters
@@ -151,7 +151,7 @@ class NotingCommunicator(Communicator):
     ) -> None:
         self.notes, self.size, self.channel = notes, size, channel
         self._is_mirrored = is_mirrored
-        self._mirror: NotingCommunicator | None = None
+        self._mirror: DryRunCommunicator | None = None
         self.move()
 
     def move(self) -> None:
@@ -205,7 +205,7 @@ class NotingCommunicator(Communicator):
 
     def reversed(self) -> Communicator:  # noqa: D102
         if self._mirror is None:
-            self._mirror = NotingCommunicator(self.notes, self.size, 1, is_mirrored=True)
+            self._mirror = DryRunCommunicator(self.notes, self.size, 1, is_mirrored=True)
         return self._mirror
 
     def split(self, size: int) -> Communicator:  # noqa: D102
@@ -228,7 +228,7 @@ class _Sent:
 class _Awaited:
     """A message that has not been received yet."""
 
-    def __init__(self, comm: NotingCommunicator, array: Any, source: int) -> None:
+    def __init__(self, comm: DryRunCommunicator, array: Any, source: int) -> None:
         self.comm, self.array, self.source = comm, array, source
 
     def wait(self) -> None:
@@ -237,13 +237,13 @@ class _Awaited:
 
 
 def num_bytes(array: Any) -> int:
-    """Return the bytes that an array stands for: of states without size, see `Sizeless`."""
+    """Return the bytes that an array stands for: of states without size, see `ShapeOnlyModel`."""
     if array.ndim >= 2 and array.shape[-2] == 0:
         return int(np.prod(array.shape[:-2], dtype=np.int64)) * int(array.shape[-1])
     return int(array.nbytes)
 
 
-class Sizeless(Propagator):
+class ShapeOnlyModel(Propagator):
     """A model whose states hold nothing; those of level l stand for so many bytes.
 
     A state has shape (0, b): it has no entries, and b is what a real one takes.
@@ -297,12 +297,12 @@ class _NoTape(Linearization):
         return np.zeros(0, dtype=np.uint8)
 
 
-class NotingDriver(Driver):
+class DryRunDriver(Driver):
     """Notes what it is asked for.
 
     Parameters
     ----------
-    model : Sizeless
+    model : ShapeOnlyModel
         Whose states have no size.
     replays : bool, default False
         One process replays its cycles, as the compiled driver does: they are one piece of work.
@@ -311,7 +311,7 @@ class NotingDriver(Driver):
     """
 
     def __init__(
-        self, model: Sizeless, *, replays: bool = False, recording: int | None = None
+        self, model: ShapeOnlyModel, *, replays: bool = False, recording: int | None = None
     ) -> None:
         super().__init__(model)
         self.notes, self.state_bytes = model.notes, model.state_bytes

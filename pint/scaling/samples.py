@@ -94,7 +94,7 @@ class Samples:
         setattr(owner, method, timed)
 
     def watch_driver(self, driver: Driver, solve: str, recording: int | None = None) -> None:
-        """Time all that a driver does; names and sizes are those of `NotingDriver`."""
+        """Time all that a driver does; names and sizes are those of `DryRunDriver`."""
 
         def key(name: str, level: Level) -> Key:
             is_recorded = level.index == 0 and driver.iteration == recording

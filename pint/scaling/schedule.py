@@ -19,10 +19,10 @@ from pint.rnn.options import RecurrenceOptions
 from pint.scaling.dry_run import (
     Kind,
     Notes,
-    NotingCommunicator,
-    NotingDriver,
+    DryRunCommunicator,
+    DryRunDriver,
     Program,
-    Sizeless,
+    ShapeOnlyModel,
     at_rank,
     solving,
 )
@@ -158,8 +158,8 @@ class _Walk:
 
     def __init__(self, run: Run, size: int) -> None:
         self.run, self.size, self.notes = run, size, Notes()
-        self.comm = NotingCommunicator(self.notes, size)
-        self.model = Sizeless(self.notes, run.state_bytes, run.tape_bytes)
+        self.comm = DryRunCommunicator(self.notes, size)
+        self.model = ShapeOnlyModel(self.notes, run.state_bytes, run.tape_bytes)
         grid = TimeGrid.uniform(0.0, 1.0, run.num_steps)
         self.forward = MGRIT(self.model, grid, fixed(run.forward), self.comm)
         self.adjoint = None
@@ -217,7 +217,7 @@ class _Walk:
         recording = None
         if self.run.num_parameters and solver is self.forward:
             recording = solver.options.max_iterations - 1
-        driver = NotingDriver(self.model, replays=replays, recording=recording)
+        driver = DryRunDriver(self.model, replays=replays, recording=recording)
         solver.hierarchy.driver = driver
         solver._checked = True  # a solve that follows others
         return driver

@@ -318,7 +318,7 @@ def _evaluations(layers: RecurrenceOptions, options: MGRITOptions, steps: int) -
     num_fine, found = 1, [1]
     for level, m in enumerate(options.factors(steps), start=1):
         num_fine *= int(np.max(m))
-        found.append(len(layers.phases_of(level, num_fine)))
+        found.append(len(layers.evaluations_of(level, num_fine)))
     return found
 
 

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from pint.arrays import LINE, empty
-from pint.parallel.thread_team import Team
+from pint.parallel.thread_team import ThreadTeam
 from pint.simd.vectors import (
     VECTOR_BYTES,
     flush_subnormals,
@@ -38,7 +38,7 @@ Array = NDArray[Any]
 _cg: Any = cgutils
 
 
-class Factor(NamedTuple):
+class PaddedMatrix(NamedTuple):
     """A matrix on the right of products.
 
     Attributes
@@ -53,7 +53,7 @@ class Factor(NamedTuple):
     width: int
 
     @classmethod
-    def of(cls, matrix: Array) -> Factor:
+    def of(cls, matrix: Array) -> PaddedMatrix:
         """Copy a matrix, shape (K, N), so that each row begins at a cache line."""
         height, width = matrix.shape
         in_line = LINE // matrix.itemsize
@@ -484,7 +484,7 @@ def pairs_of(a: Array, b: Array) -> list[tuple[Array, Array]]:
     return [(flat(a), flat(b))] if is_flat(a) and is_flat(b) else list(zip(a, b, strict=True))
 
 
-def product(a: Array, b: Factor, team: Team, out: Array | None = None) -> Array:
+def product(a: Array, b: PaddedMatrix, team: ThreadTeam, out: Array | None = None) -> Array:
     """Return a @ b for a of shape (n, B, K), as one product if a allows that, shape (n, B, N).
 
     The result is `out` if that has its shape, and new otherwise.

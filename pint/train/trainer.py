@@ -18,7 +18,7 @@ from pint.options import at_least, instance_of, positive
 from pint.parallel.agreement import agreed
 from pint.parallel.comm import as_communicator
 from pint.rnn.solver import NetworkSolver
-from pint.rnn.stages import REMEDY
+from pint.rnn.stages import DIVERGENCE_ADVICE
 from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyControl, AccuracyOptions
@@ -219,7 +219,7 @@ class Trainer:
             means.learning_rate = factor * options.optimizer.learning_rate
             self.watch.iteration = num_updates
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
-                numbers = chosen if self.solver.num_remembered else None
+                numbers = chosen if self.solver.warm_start_sequences else None
                 x, y, mask = agreed(self.comm, partial(data.train, chosen))
                 if not self.solver.total_weight(x, y, mask) > 0:
                     continue  # the loss looks at none of its elements
@@ -286,7 +286,7 @@ def _clipped(gradient: NDArray[Any], max_norm: float | None) -> tuple[NDArray[An
     with np.errstate(over="ignore"):  # told by what follows
         clipped, norm = clip_by_norm(gradient, max_norm)
     if not np.isfinite(norm):
-        raise FloatingPointError(f"the norm of the gradient is {norm}; {REMEDY}")
+        raise FloatingPointError(f"the norm of the gradient is {norm}; {DIVERGENCE_ADVICE}")
     return clipped, norm
 
 

@@ -36,7 +36,7 @@ def same_bits(model, times, options, start, layout=None):
     ("shape", "coarsest", "delta"),
     crossed(
         [(2, 5, 37), (3, 2, 26), (4, 2, 33)],
-        ["gather", "in_turn", "relaxation"],
+        ["gather", "pipelined", "relaxation"],
         ["full", 2],
         of=3,
     ),

@@ -19,7 +19,7 @@ COMM = world()
     ("shape", "coarsest"),
     crossed(
         [(2, 5, 37), (3, 2, 26), (3, 3, 5)],
-        ["gather", "in_turn", "relaxation", "truncated"],
+        ["gather", "pipelined", "relaxation", "truncated"],
         of=2,
     ),
 )
@@ -49,7 +49,7 @@ def test_bits(shape, coarsest):
     np.testing.assert_allclose(of_many.parameter_gradient, of_one.parameter_gradient, rtol=1e-12)
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize("cell", ["implicit", "classic", "lstm"])
 def test_networks(cell, coarsest):
     network = Network(

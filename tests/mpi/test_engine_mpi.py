@@ -56,7 +56,7 @@ def test_serial_trajectory(shape, m, relax):
     num_steps, levels = shape
     times = uneven_times(num_steps)
     exact = stepped(Swirl(0.2), times, START)
-    one_way, other_way = ("gather", "stack"), ("in_turn", "loop")
+    one_way, other_way = ("gather", "stack"), ("pipelined", "loop")
     if (num_steps + m // 2 + levels + relax) % 2:
         one_way, other_way = other_way, one_way
     for dtype, tolerance, allowed, (coarsest, driver) in (
@@ -78,7 +78,7 @@ def test_serial_trajectory(shape, m, relax):
         assert np.abs(result.u - own).max(initial=0) < allowed
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation"])
 @pytest.mark.parametrize("num_steps", NUM_STEPS)
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
 def test_loop_and_compiled_drivers_give_the_bits_of_one_process(num_steps, coarsest, driver):
@@ -114,7 +114,7 @@ def test_any_layout_options_sources_and_guess():
             relax=tuple(rng.integers(0, 3, 3).tolist()),
             max_iterations=int(rng.integers(1, 4)),
             skip_first_down=bool(rng.integers(2)),
-            coarsest=str(rng.choice(["gather", "in_turn", "relaxation"])),
+            coarsest=str(rng.choice(["gather", "pipelined", "relaxation"])),
         )
         sources = rng.normal(size=(num_steps + 1, 3))
         guess = partial(wave, rng.normal())
@@ -131,7 +131,7 @@ def test_any_layout_options_sources_and_guess():
 def test_levels_that_differ_in_space():
     times = np.linspace(0, 0.2, 38)
     start = np.random.default_rng(4).normal(size=15)
-    for coarsest in ("gather", "in_turn"):
+    for coarsest in ("gather", "pipelined"):
         options = MGRITOptions(levels=3, max_iterations=3, coarsest=coarsest)
         serial = MGRIT(Drift(), times, options).solve(start)
         same_bits(MGRIT(Drift(), times, options, COMM).solve(start), serial)
@@ -153,7 +153,7 @@ def test_states_larger_than_a_message_buffer():
 
 
 @pytest.mark.skipif(COMM.size != 2, reason="one number of ranks is enough to load torch for")
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 def test_torch_tensors_are_sent(coarsest):
     torch = pytest.importorskip("torch", reason="torch is an independent reference, not required")
 
@@ -178,7 +178,7 @@ def test_torch_tensors_are_sent(coarsest):
 # --- The result ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "truncated"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "truncated"])
 @pytest.mark.parametrize("num_steps", [1, 5, 24, 29])
 def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
     taken = set()
@@ -229,7 +229,7 @@ def test_only_the_owner_of_point_zero_needs_the_initial_value():
 # --- The adjoint ---------------------------------------------------------------------------------
 
 
-WAYS = [(2, 4, 1, "gather", True), (4, 2, 0, "in_turn", False), (3, 3, 1, "gather", False)]
+WAYS = [(2, 4, 1, "gather", True), (4, 2, 0, "pipelined", False), (3, 3, 1, "gather", False)]
 
 
 @pytest.mark.parametrize(("num_steps", "ways"), crossed(NUM_STEPS, WAYS, of=3))
@@ -270,7 +270,7 @@ def test_adjoint_of_any_layout_gives_the_bits_of_one_process():
             coarsening=tuple(rng.integers(2, 5, 3).tolist()),
             min_coarse=1,
             max_iterations=3,
-            coarsest=str(rng.choice(["gather", "in_turn", "relaxation"])),
+            coarsest=str(rng.choice(["gather", "pipelined", "relaxation"])),
         )
         bounds = random_bounds(num_steps, rng)
         bounds[1:] = np.maximum(bounds[1:], 1)  # rank 0 owns point 0
@@ -556,7 +556,7 @@ class Counting:
 
 
 @pytest.mark.skipif(COMM.size == 1, reason="one rank sends nothing")
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize("relax", [0, 1, 2])
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
 def test_messages_of_a_cycle(monkeypatch, relax, coarsest, driver):
@@ -584,7 +584,7 @@ def test_messages_of_a_cycle(monkeypatch, relax, coarsest, driver):
             solver.solve(START)
         calls.append(counting.calls)
     of_a_cycle = calls[1] - calls[0]
-    sweeps = (relax + 1) + (relax + 2) + 2 + (coarsest == "in_turn")
+    sweeps = (relax + 1) + (relax + 2) + 2 + (coarsest == "pipelined")
     expected = {"Allreduce": 1, "Allgatherv": 1 if coarsest == "gather" else 0}
     expected |= {"Irecv": sweeps if COMM.rank > 0 else 0}
     expected |= {"Isend": sweeps if COMM.rank < COMM.size - 1 else 0}

@@ -23,7 +23,7 @@ def cases():
     for i, num_steps in enumerate((24, 97, 128)):
         for j, coarsening in enumerate((2, 4, 8)):
             levels = 2 + (i + j + COMM.size) % 3
-            coarsest = ("gather", "in_turn")[(3 * i + j + COMM.size) % 2]
+            coarsest = ("gather", "pipelined")[(3 * i + j + COMM.size) % 2]
             cell = CELLS[(i + 2 * j + COMM.size) % 3]
             yield num_steps, coarsening, levels, coarsest, cell, (i + j + COMM.size) % 2 == 1
 
@@ -132,7 +132,7 @@ def test_gradients_of_inputs_add_up_to_those_of_one_process(cell, options):
     assert (owners == mask.any(axis=0)).all()  # one rank for each
 
 
-@pytest.mark.parametrize(("num_steps", "coarsest"), [(24, "gather"), (97, "in_turn")])
+@pytest.mark.parametrize(("num_steps", "coarsest"), [(24, "gather"), (97, "pipelined")])
 @pytest.mark.parametrize("cell", CELLS)
 def test_enough_iterations_in_single_precision(num_steps, coarsest, cell):
     model = make(np.float32, cell=cell)
@@ -145,7 +145,7 @@ CHOICES = crossed(
     [("implicit", "implicit"), ("implicit", "midpoint"), ("classic", "averaged"),
      ("lstm", "averaged")],
     [(97, 3, (4, 2)), (128, 4, 2)],
-    ["gather", "in_turn"],
+    ["gather", "pipelined"],
     [False, True],
     of=4,
 )  # fmt: skip
@@ -175,7 +175,7 @@ def test_time_stepping_from_rank_to_rank(cell, record):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize("cell", ["implicit", "lstm"])
 def test_one_point_at_a_time_gives_the_bits_of_one_process(coarsest, dtype, cell):
     model = make(dtype, num_features=9, hidden=20, cell=cell)
@@ -190,7 +190,7 @@ def test_one_point_at_a_time_gives_the_bits_of_one_process(coarsest, dtype, cell
 def test_a_rank_holds_the_inputs_of_its_part(kind):
     model = make(coarse_step=kind)
     x, _, _ = problem(model, 128)
-    solver = MGRIT(model, TimeGrid.uniform(0, 128, 128), in_parallel(3, 4, "in_turn"), COMM)
+    solver = MGRIT(model, TimeGrid.uniform(0, 128, 128), in_parallel(3, 4, "pipelined"), COMM)
     windows = own_windows(solver, AdjointSolver(solver))
     model.set_inputs(x, windows)
     own = solver.block

@@ -11,22 +11,22 @@ from pint.parallel.agreement import share
 from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
-from tests.rank_choices import crossed, in_turn
+from tests.rank_choices import crossed, pipelined
 from tests.test_implicit import Own
 
 COMM = world()
 
 
-PUBLISHED = in_turn({name: drivers_of(case) for name, case in CASES.items()})
+PUBLISHED = pipelined({name: drivers_of(case) for name, case in CASES.items()})
 WAYS = [
     {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
     {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
-    {"coarsening": (1, 2), "cycle": "F", "coarsest": "in_turn"},
+    {"coarsening": (1, 2), "cycle": "F", "coarsest": "pipelined"},
     {"norm": 1, "residual": "all_points", "coarsening": 3},
     {"norm": np.inf, "residual": "all_points", "tolerance": 1e-3, "max_iterations": 9},
     {"residual": "none"},
     {"local_tolerance": 1e-6, "max_iterations": 12},
-    {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "in_turn", "cycle": "F"},
+    {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "pipelined", "cycle": "F"},
     {
         "local_tolerance": 1e-6,
         "max_iterations": 12,
@@ -35,14 +35,14 @@ WAYS = [
         "residual": "all_points",
     },
     {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
-    {"order": 1, "richardson": True, "relax": 2, "coarsest": "in_turn"},
+    {"order": 1, "richardson": True, "relax": 2, "coarsest": "pipelined"},
     {"coarsest": "truncated", "truncation": 3},
     {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
     {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
 ]
 RINGS = [
     {"coarsening": 2, "levels": 9},
-    {"coarsening": (3, 1), "coarsest": "in_turn", "cycle": "F"},
+    {"coarsening": (3, 1), "coarsest": "pipelined", "cycle": "F"},
     {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
     {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
     {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},

@@ -15,7 +15,7 @@ from pint import (
 )
 from pint.parallel.comm import world
 from tests.model_problems import PROBLEMS
-from tests.rank_choices import in_turn
+from tests.rank_choices import pipelined
 
 COMM = world()
 DRIVERS = {
@@ -26,7 +26,7 @@ METHODS = {
     model: [name for name in PROBLEMS if name.split(",")[0] == model]
     for model in dict.fromkeys(name.split(",")[0] for name in PROBLEMS)
 }
-EACH = pytest.mark.parametrize("name", [name for _, name in in_turn(METHODS)])
+EACH = pytest.mark.parametrize("name", [name for _, name in pipelined(METHODS)])
 
 
 def grid_of(name):
@@ -49,7 +49,7 @@ def test_mgrit_converges_to_stepping(name):
     assert problem.error(result) == np.max(COMM.allgather_blocks(np.array([problem.error(result)])))
 
 
-@pytest.mark.parametrize(("name", "driver"), in_turn(DRIVERS))
+@pytest.mark.parametrize(("name", "driver"), pipelined(DRIVERS))
 def test_the_bits_of_one_process(name, driver):
     problem, grid = PROBLEMS[name], grid_of(name)
     options = MGRITOptions(levels=3, max_iterations=2, driver=driver)

@@ -19,7 +19,7 @@ from pint.train.optimizers import Adam, clip_by_norm
 
 COMM = world()
 SIZE = COMM.size
-ALONE = SerialCommunicator()
+SERIAL = SerialCommunicator()
 STEPPING = MGRITOptions(levels=1)
 FEW = MGRITOptions(levels=3, coarsening=2, relax=(0, 1), max_iterations=2)
 DIVISORS = [n for n in range(1, SIZE + 1) if SIZE % n == 0]
@@ -105,7 +105,7 @@ def test_equals_one_process(pooling, bidirectional, masked, num_steps):
     x, y = problem(network, num_steps, kind=kind)
     mask = holes(4, num_steps) if masked else None
     options = (STEPPING, FEW)[(index // 2) % 2]
-    scores, expected = evaluate(network, ALONE, options, x, y, mask, loss)
+    scores, expected = evaluate(network, SERIAL, options, x, y, mask, loss)
     ours, actual = evaluate(network, COMM, options, x, y, mask, loss)
     assert_near(ours, scores, 1e-12, "scores")
     assert_same(actual, expected)
@@ -116,7 +116,7 @@ def test_equals_one_process(pooling, bidirectional, masked, num_steps):
 def test_in_single_precision(bidirectional, pooling):
     network = build("lstm", pooling, bidirectional, np.float32)
     x, y = problem(network, 26)
-    _, expected = evaluate(network, ALONE, FEW, x, y)
+    _, expected = evaluate(network, SERIAL, FEW, x, y)
     _, actual = evaluate(network, COMM, FEW, x, y)
     assert actual.gradient.dtype == actual.input_gradient.dtype == np.float32
     for name in ("loss", "gradient", "input_gradient", "start_gradient"):
@@ -134,7 +134,7 @@ def test_groups_share_a_batch(pooling, time_ranks, batch):
     network = build("classic", pooling, bidirectional)
     x, y = problem(network, 18, batch)
     mask = holes(batch, 18)
-    scores, expected = evaluate(network, ALONE, options, x, y, mask)
+    scores, expected = evaluate(network, SERIAL, options, x, y, mask)
     ours, actual = evaluate(network, COMM, options, x, y, mask, time_ranks=time_ranks)
     assert_near(ours, scores, 1e-12, "scores")
     assert_same(actual, expected)
@@ -145,7 +145,7 @@ def test_groups_that_converge_after_different_numbers_of_cycles(time_ranks):
     network = build(bidirectional=True)
     x, y = problem(network, 18, 3)
     x[0] *= 1e-3  # its gates hardly move
-    _, exact = evaluate(network, ALONE, STEPPING, x, y)
+    _, exact = evaluate(network, SERIAL, STEPPING, x, y)
     until = MGRITOptions(levels=2, coarsening=2, tolerance=1e-12)
     _, actual = evaluate(network, COMM, until, x, y, time_ranks=time_ranks)
     sizes = [actual.forward_residuals.size, actual.backward_residuals.size]
@@ -162,7 +162,7 @@ def test_a_given_initial_state(time_ranks):
     x, y = problem(network, 18, 3)
     start = np.random.default_rng(8).standard_normal((a.num_states, 3, a.state_width))
     got = []
-    for comm, groups in ((ALONE, None), (COMM, time_ranks)):
+    for comm, groups in ((SERIAL, None), (COMM, time_ranks)):
         solver = NetworkSolver(network, 18, FEW, FEW, comm, time_ranks=groups)
         got.append(solver.loss_and_gradient(x, y, start=start, inputs=True))
     assert_same(got[1], got[0])
@@ -209,7 +209,7 @@ def test_clipped_updates_keep_all_ranks_alike(dtype, time_ranks):
     assert (norms > 0.05).all()  # every one is clipped
     assert_on_all_ranks(norms)
     assert_on_all_ranks(ours.parameters)
-    expected = train(alone, ALONE, None)
+    expected = train(alone, SERIAL, None)
     rtol = 1e-10 if dtype == np.float64 else 1e-2  # Adam divides by small numbers
     assert_near(norms, expected, rtol, "norms")
     assert_near(ours.parameters, alone.parameters, rtol, "parameters")

@@ -45,7 +45,7 @@ def assert_near(actual, expected, rtol):
     assert np.abs(actual - expected).max() < rtol * scale
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 @pytest.mark.parametrize(("num_steps", "levels", "coarsening"), [(24, 2, 4), (53, 3, (4, 2))])
 @pytest.mark.parametrize("way", ["numpy", "numba", "torch"])
 def test_equals_serial_stepping(way, num_steps, levels, coarsening, coarsest):

@@ -116,8 +116,8 @@ def test_a_wrong_answer_on_one_rank_is_raised_on_all(answer, kind, message):
 @SEVERAL
 def test_ranks_that_differ_in_their_space_are_told():
     class Some(GrowingBoth):
-        def finer(self, refinement):
-            return None if COMM.rank == 0 else super().finer(refinement)
+        def refined_model(self, refinement):
+            return None if COMM.rank == 0 else super().refined_model(refinement)
 
     solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinements=1), COMM)
     with pytest.raises(ValueError, match="None on some ranks only"):

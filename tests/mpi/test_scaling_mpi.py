@@ -83,7 +83,7 @@ def check_solve(comm, num_steps, options, backward=None):
     assert schedule.messages()[WORLD.rank] == comm.counts
 
 
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn", "relaxation", "truncated"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation", "truncated"])
 def test_solves(comm, coarsest):
     cases = itertools.product((97, 3), (1, 2, 4), (4, (2, 3)), "VFW", (0, 1), (True, False))
     for number, (num_steps, levels, m, cycle, relax, skips) in enumerate(cases):
@@ -105,7 +105,7 @@ def test_what_ends_at_the_last_point_or_goes_around(comm):
 
 
 def test_adjoint_solves(comm):
-    for num_steps, levels, coarsest in ((96, 3, "gather"), (97, 2, "in_turn"), (5, 2, "gather")):
+    for num_steps, levels, coarsest in ((96, 3, "gather"), (97, 2, "pipelined"), (5, 2, "gather")):
         options = MGRITOptions(levels=levels, coarsening=4, coarsest=coarsest, max_iterations=2)
         check_solve(comm, num_steps, options, options)
 
@@ -113,7 +113,7 @@ def test_adjoint_solves(comm):
 TRAININGS = [
     # steps, levels, coarsest, coarse step, substep
     (40, 3, "gather", "averaged", 4),
-    (41, 2, "in_turn", "averaged", 2),
+    (41, 2, "pipelined", "averaged", 2),
     (47, 3, "truncated", "averaged", 4),
     (41, 3, "gather", "midpoint", 2),
     (40, 3, "truncated", "midpoint", 4),

@@ -15,7 +15,7 @@ TIMES = np.linspace(0.0, 40 * 0.05 / 18**2, 41)
 @pytest.mark.parametrize("space_ranks", SPACES)
 @pytest.mark.parametrize(
     "ways",
-    [{}, {"coarsest": "in_turn", "cycle": "F"}, {"storage": "c_points", "relax": 0}],
+    [{}, {"coarsest": "pipelined", "cycle": "F"}, {"storage": "c_points", "relax": 0}],
     ids=str,
 )
 def test_heat_is_that_of_one_process(ways, space_ranks):

@@ -20,7 +20,7 @@ START = np.array([0.5, -0.3, 0.8])
 
 
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
-@pytest.mark.parametrize("coarsest", ["gather", "in_turn"])
+@pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 def test_all_ranks_are_recorded_and_nothing_else_changes(driver, coarsest):
     folder = Path(share(tempfile.mkdtemp() if COMM.rank == 0 else "", COMM)[0])
     options = MGRITOptions(levels=3, max_iterations=3, driver=driver, coarsest=coarsest)

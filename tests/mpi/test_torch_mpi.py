@@ -15,7 +15,7 @@ COMM = world()
 OPTIONS = {
     "stepped": MGRITOptions(levels=1),
     "gather": MGRITOptions(levels=3, coarsening=(4, 2), relax=(0, 1), tolerance=1e-14),
-    "in turn": MGRITOptions(levels=2, coarsening=2, coarsest="in_turn", tolerance=1e-14),
+    "in turn": MGRITOptions(levels=2, coarsening=2, coarsest="pipelined", tolerance=1e-14),
 }
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pint.grid.level import Level
 
 
-class ImplicitDriver(Driver):
-    """Calls `Propagator.step_to` where others call `step`, and `Propagator.defect` for residuals.
+class ResidualFormDriver(Driver):
+    """Calls `Propagator.solve_step` where others call `step`, and `Propagator.residual` for residuals.
 
     Parameters
     ----------
@@ -75,13 +75,13 @@ class ImplicitDriver(Driver):
         for part in self._parts(level, slots):
             u, step = self._arguments(level, part)
             g = None if level.g is None else self._one_or_all(level.g[part])
-            new = self.propagator.step_to(u, step, g, self._one_or_all(level.u[part]))
+            new = self.propagator.solve_step(u, step, g, self._one_or_all(level.u[part]))
             level.u[part] = new if self.propagator.batched else new[None, ...]
 
     def _defect(self, level: Level, part: NDArray[np.int64]) -> State:
         """Return A(u_i, u_{i-1}), a stack."""
         u, step = self._arguments(level, part)
-        new = self.propagator.defect(self._one_or_all(level.u[part]), u, step)
+        new = self.propagator.residual(self._one_or_all(level.u[part]), u, step)
         return new if self.propagator.batched else new[None, ...]
 
     def _arguments(self, level: Level, part: NDArray[np.int64]) -> tuple[State, Step]:
