@@ -35,6 +35,7 @@ SIDE_BY_SIDE := -p no:benchmark -n 2 --dist loadgroup
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo paper test lint docs bench clean mpi-check
+.PHONY: lint-imports lint-limits lint-house lint-words
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -53,6 +54,13 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pint
+
+# Parts of lint: layers and circles of imports, sizes of functions, names of the house, English.
+lint-imports: $(VENV)/lint.stamp
+	$(BIN)/lint-imports --no-cache
+
+lint-limits lint-house lint-words: lint-%: $(VENV)/lint.stamp
+	$(BIN)/python -m tests.lint.$*
 
 docs: $(VENV)/docs.stamp
 	find pint -name '*.py' -exec $(BIN)/python -m numpydoc.hooks.validate_docstrings {} +
