@@ -89,13 +89,13 @@ def test_a_second_use_costs_no_setup(name, monkeypatch):
         (Layout, "coarsen"),
         (TimeGrid, "coarsen"),
         (TimeGrid, "reversed"),
-        (pint.mgrit.solver, "make_driver"),
+        (pint.mgrit.solver, "make_corrected_driver"),
         (MGRIT, "_check_same_problem"),
         (pint.mgrit.solver, "_check_state"),
     ):
         monkeypatch.setattr(owner, method, counted(getattr(owner, method), method, calls))
     solver = adjoint_solver(name, max_iterations=2)
-    assert calls["build"] == calls["make_driver"] == 2  # forward and backward
+    assert calls["build"] == calls["make_corrected_driver"] == 2  # forward and backward
     first = evaluate(solver, name)
     assert calls["_check_state"] > 0
     calls.clear()

@@ -56,8 +56,8 @@ def test_no_kernel_leaves_its_mode_behind(cell, monkeypatch):
         return call
 
     for name, kernel in KERNELS.items():
-        for module in ("recurrence", "linearization", "gradient"):
-            where = f"pint.rnn.{module}.{name}"
+        for module in ("rnn.recurrence", "rnn.linearization", "rnn.gradient", "simd.products"):
+            where = f"pint.{module}.{name}"
             monkeypatch.setattr(where, asked(name, kernel), raising=False)
     model = make(2, cell, np.float32)
     solver = MGRIT(model, TimeGrid.uniform(0, 12, 12), MGRITOptions(levels=1))

@@ -91,12 +91,13 @@ for name in {without!r}:
     found[name] = False
 llvmlite.binding.get_host_cpu_features = lambda: found
 
-from pint.rnn import vectors
+from pint.simd import vectors
 assert vectors.VECTOR_BYTES == {width}, vectors.VECTOR_BYTES
 
 import numpy as np
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.rnn.recurrence import Recurrence, RecurrenceOptions
+from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence import Recurrence
 
 for cell in "implicit", "lstm":
     options = RecurrenceOptions(num_features=3, hidden=21, layers=2, cell=cell, dtype=np.float64)
