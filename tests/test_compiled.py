@@ -13,7 +13,7 @@ from numba.core.event import install_recorder
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, TimeGrid
 from pint.drivers.compiled import SPLIT, CompiledDriver
-from pint.drivers.kernel_cache import fingerprint
+from pint.simd.kernel_cache import fingerprint
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import CompiledSwirl, stepped, uneven_times
 

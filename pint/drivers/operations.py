@@ -4,7 +4,7 @@
 of operations, which are relaxation, residual, restriction, coarse right-hand side and correction,
 and looks at the clock between them, if a program says so.
 One file, because Numba's cache does not notice edits in other files; edits of the kernel are
-noticed by `pint.drivers.kernel_cache`.
+noticed by `pint.simd.kernel_cache`.
 
 Levels are described by a table of addresses, one row each, so that one compiled function serves
 any number of levels of any length. In loops over states, ``u[i]`` is the state at slot i.
@@ -24,8 +24,8 @@ from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 from numpy.typing import NDArray
 
-from pint.drivers.kernel_cache import cached, fingerprint, named, named_by_content
 from pint.parallel.exact_sum import NUM_DIGITS
+from pint.simd.kernel_cache import cached, fingerprint, named, named_by_content
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
 

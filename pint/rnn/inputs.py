@@ -174,8 +174,9 @@ def _reads(table: tuple[GateEvaluation, ...]) -> tuple[tuple[int, Indices, Indic
 
 @lru_cache(maxsize=8)
 def _spans(spans: tuple[int, ...], *shape: int) -> Indices:
-    """Return the same numbers for all steps and sequences, to be read only."""
-    return np.ascontiguousarray(np.broadcast_to(np.array(spans)[:, None], shape))
+    """Return the same numbers for all steps and sequences, shared: not to be written to."""
+    # A copy, because a read-only array would have kernels compiled once more.
+    return np.broadcast_to(np.array(spans)[:, None], shape).copy()
 
 
 def _counts(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> Indices:
