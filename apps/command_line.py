@@ -90,19 +90,16 @@ def solve(app: App, args: argparse.Namespace, comm: Communicator) -> tuple[Probl
 
 def _check_targets(args: argparse.Namespace, comm: Communicator) -> None:
     """Raise on every rank unless the files can be written; collective."""
-    error: Exception | None = None
-    if comm.rank == 0:
-        try:
-            check_trace(args.trace)
-            for path in filter(None, (args.output, args.plot)):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            if args.output is not None:
-                check_target(args.output)
-            if args.plot is not None:
-                check_figure(args.plot)
-        except Exception as caught:  # every rank must hear of it
-            error = caught
-    comm.agree(error)
+    with comm.collective():
+        if comm.rank > 0:
+            return
+        check_trace(args.trace)
+        for path in filter(None, (args.output, args.plot)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if args.output is not None:
+            check_target(args.output)
+        if args.plot is not None:
+            check_figure(args.plot)
 
 
 def _report(problem: Problem, result: Result, comm: Communicator) -> None:

@@ -19,15 +19,11 @@ def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
     """
     data: SequenceData | None = None
     for turn in (comm.rank == 0, comm.rank > 0):
-        error: Exception | None = None
-        if turn:
-            try:
+        with comm.collective():
+            if turn:
                 check_target(args.output)
                 check_trace(args.trace)
                 data = load(args, args.seed)
-            except Exception as caught:  # the other ranks must hear of it
-                error = caught
-        comm.agree(error)
     assert data is not None
     if args.data in TASKS:  # processors may round differently, and chaos magnifies that
         for array in (data.x_train, data.y_train, data.x_test, data.y_test):

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from apps.train_data import baseline_of
 from pint.data.sequences import SequenceData
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import Communicator
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import ARCHITECTURE
@@ -54,7 +53,8 @@ class Recorder:
         """Replace the file; a failure does not end the training, and is told once; collective."""
         timings = self.comm.gather_blocks(np.array([list(log.timings.values())]))
         try:
-            agreed(self.comm, lambda: self._replace(log, timings))
+            with self.comm.collective():
+                self._replace(log, timings)
             self.error = None
         except OSError as error:
             if self.comm.rank == 0 and self.error is None and not log.finished:

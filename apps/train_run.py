@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from apps.train_results import Recorder, report
 from pint import MGRITOptions
 from pint.data.loss import loss_of
 from pint.data.sequences import SequenceData
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import Communicator, run, world
 from pint.rnn.architecture import Pooling
 from pint.rnn.network import Network
@@ -39,7 +37,8 @@ def train(arguments: Sequence[str]) -> int:
     comm = world()
     with quiet_unless(comm.rank == 0):
         try:
-            args = agreed(comm, functools.partial(train_options.read, arguments))
+            with comm.collective():
+                args = train_options.read(arguments)
         except (ValueError, OSError) as error:
             return _refuse(error, comm)
     with announced("apps.train", comm):

@@ -4,6 +4,8 @@ import threading
 
 import numpy as np
 
+from pint.parallel.comm import SerialCommunicator
+
 
 class Thread(threading.Thread):
     """A rank."""
@@ -20,7 +22,7 @@ class Thread(threading.Thread):
             self.result = error
 
 
-class FakeCommunicator:
+class FakeCommunicator(SerialCommunicator):
     """Ranks that are threads."""
 
     def __init__(self, rank, blocks, barrier):
@@ -29,13 +31,16 @@ class FakeCommunicator:
         self.blocks = blocks
         self.gate = barrier
 
-    def allgather_blocks(self, array):
+    def allgather_blocks(self, array, rows=None):
         assert array.flags.c_contiguous
         self.blocks[self.rank] = array
         self.gate.wait(30)
         joined = np.concatenate(self.blocks)
         self.gate.wait(30)
         return joined
+
+    def sum(self, array):
+        return sum(np.split(self.allgather_blocks(array), self.size))
 
     def gather_blocks(self, array, root=0):
         joined = self.allgather_blocks(array)

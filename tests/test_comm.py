@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pint.parallel.agreement import agree
 from pint.parallel.comm import SerialCommunicator, as_communicator, run
 from tests.fake_ranks import on_ranks
 
@@ -16,18 +15,18 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCHERS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS")
 
 
-class Joined(SerialCommunicator):
-    """One of two ranks, whose gatherings also hold what the other one sends."""
+class Several(SerialCommunicator):
+    """One of two ranks; counts its messages."""
 
     size = 2
 
-    def __init__(self, rank, rows_of_other):
+    def __init__(self, rank):
         self.rank = rank
-        self.rows_of_other = list(rows_of_other)
+        self.num_messages = 0
 
-    def allgather_blocks(self, array):
-        pair = [array, np.asarray(self.rows_of_other.pop(0), dtype=array.dtype)]
-        return np.concatenate(pair if self.rank == 0 else pair[::-1])
+    def sum(self, array):
+        self.num_messages += 1
+        return array
 
 
 BLOCKER = """
@@ -87,11 +86,11 @@ def test_serial_twin_has_nobody_to_talk_to():
 
 
 def test_one_rank_agrees_with_itself():
-    comm = SerialCommunicator()
-    comm.agree(None)
-    error = KeyError("gone")
-    with pytest.raises(KeyError) as caught:
-        comm.agree(error)
+    comm, error = SerialCommunicator(), KeyError("gone")
+    with comm.collective():
+        pass
+    with pytest.raises(KeyError) as caught, comm.collective():
+        raise error
     assert caught.value is error
 
 
@@ -112,9 +111,11 @@ def test_one_rank_agrees_with_itself():
 )
 def test_every_rank_raises_its_own_error_or_that_of_the_first(error, kind, message):
     def rank(comm):
-        if comm.rank == 1:
-            agree(error, comm)
-        agree(KeyError("later") if comm.rank == 3 else None, comm)
+        with comm.collective():
+            if comm.rank == 1:
+                raise error
+            if comm.rank == 3:
+                raise KeyError("later")
 
     results = on_ranks(4, rank)
     assert results[1] is error
@@ -125,9 +126,15 @@ def test_every_rank_raises_its_own_error_or_that_of_the_first(error, kind, messa
 
 
 def test_no_error_on_any_rank_is_agreed_in_one_message():
-    comm = Joined(1, [[0]])
-    comm.agree(None)
-    assert comm.rows_of_other == []
+    comm = Several(1)
+    with comm.collective():
+        assert comm.num_messages == 0
+    assert comm.num_messages == 1
+
+
+def test_texts_of_ranks_stay_apart():
+    texts = ["", "höchst", "", "b\n"]
+    assert on_ranks(4, lambda comm: comm.allgather_text(texts[comm.rank])) == [texts] * 4
 
 
 def test_as_communicator():

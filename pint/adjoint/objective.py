@@ -156,10 +156,9 @@ def _check_warm(solver: AdjointSolver) -> None:
 
 def _state_terms(objective: Objective, result: Result) -> tuple[float, Array, Array]:
     """Return the terms of the states, their derivatives at own points, and that at the last."""
-    error: Exception | None = None
     u = np.asarray(result.u)
     values, slopes, last = np.zeros(len(u) + 1), np.zeros_like(u), np.zeros(u.shape[1:], u.dtype)
-    try:
+    with result.comm.collective():
         if objective.running is not None:
             index = np.arange(result.first, result.first + len(u))
             found, slopes = objective.running(u, index, result.times[index])
@@ -170,9 +169,6 @@ def _state_terms(objective: Objective, result: Result) -> tuple[float, Array, Ar
             if objective.terminal is not None:
                 values[-1], slope = objective.terminal(u[-1])
                 last += _shaped("terminal's derivative", slope, u.shape[1:])
-    except Exception as caught:  # every rank must hear of it
-        error = caught
-    result.comm.agree(error)
     return _sum(values, result), slopes, last
 
 

@@ -97,12 +97,8 @@ class AdjointPropagator(Propagator):
                     u = transfer.restrict(u, level.index - 1)
             if level is levels[-1]:
                 level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
-            error: Exception | None = None
-            try:
+            with hierarchy.comm.collective():
                 self._linearized.append(self._linearize(level, u))
-            except Exception as caught:  # every rank must hear of it
-                error = caught
-            hierarchy.comm.agree(error)
 
     def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
         targets = level.targets

@@ -167,7 +167,8 @@ class AdjointSolver:
             Gradients and adjoint states.
         """
         instance_of("result", result, Result)
-        self.forward.comm.agree(self._misfit(result))
+        with self.forward.comm.collective():
+            self._check_result(result)
         hierarchy = self.solver.hierarchy
         with self.watch.phase("linearization"):
             states = self.at_reversed_points(result.u)
@@ -193,18 +194,17 @@ class AdjointSolver:
             seconds=solution.seconds,
         )
 
-    def _misfit(self, result: Result) -> Exception | None:
-        """Return what is wrong with a result that is not one of the forward solver's."""
+    def _check_result(self, result: Result) -> None:
+        """Raise ValueError if the result is not one of the forward solver's."""
         forward = self.forward
         same = result.times is forward.grid.times or np.array_equal(
             result.times, forward.grid.times
         )
-        if same and np.array_equal(result.layout.bounds, forward.layout.bounds):
-            return None
-        return ValueError(
-            "result is not one of the forward solver: times or layout differ; after a refinement, "
-            "make a solver for result.times"
-        )
+        if not same or not np.array_equal(result.layout.bounds, forward.layout.bounds):
+            raise ValueError(
+                "result is not one of the forward solver: times or layout differ; after a "
+                "refinement, make a solver for result.times"
+            )
 
     def _at_first(self, terminal_gradient: State) -> State:
         """Bring dJ/du_N from the rank that owns point N to the one that starts there."""

@@ -17,7 +17,6 @@ from rich.progress import Progress
 from pint.cli.predict_command import add_predict, numbers, run_predict
 from pint.cli.tune_command import add_tune, run_tune
 from pint.options import at_least
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import Communicator, world
 from pint.parallel.launcher import mpiexec_path
 from pint.results.atomic import check_folder
@@ -81,7 +80,8 @@ def calibrate(arguments: argparse.Namespace) -> int:
     """Measure and write; collective."""
     comm = world()
     workload, of_lengths = _asked(arguments)
-    agreed(comm, lambda: check_folder(Path(arguments.output)))
+    with comm.collective():
+        check_folder(Path(arguments.output))
     machine = _network(comm, arguments.mpiexec or mpiexec_path() or "mpiexec")
     with Progress(console=Console(stderr=True), disable=comm.rank > 0) as progress:
         costs = measured(

@@ -90,15 +90,9 @@ class Refinement:
         self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
     ) -> tuple[list[Parts], Propagator | None]:
         """Return what each own step is split into, and the model in a finer space; collective."""
-        error: Exception | None = None
-        parts: list[Parts] = []
-        finer: Propagator | None = None
-        try:
+        with level.comm.collective():
             parts = list(self._parts(level, model, estimates))
             finer = model.refined_model(self.num_done)
-        except Exception as caught:  # every rank must hear of it
-            error = caught
-        level.comm.agree(error)
         if np.unique(level.comm.allgather_blocks(np.array([finer is None]))).size > 1:
             raise ValueError(
                 "refined_model returned None on some ranks only: let it not depend on them"
@@ -207,8 +201,7 @@ def _moved(
     """Return new levels with even blocks that hold the states of the old ones; collective."""
     options, comm, old = hierarchy.options, hierarchy.comm, hierarchy.levels[0]
     layout = Layout.balanced(grid.num_steps, comm.size, options.factors(grid.num_steps))
-    error: Exception | None = None
-    try:
+    with comm.collective():
         u, driver = _in_finer_space(hierarchy, finer)
         new = Hierarchy.build(grid, layout, driver, options, comm, hierarchy.watch)
         attach(new.levels, options)
@@ -216,9 +209,6 @@ def _moved(
         num_steps = hierarchy.driver.num_steps
         new.allocate(u[0, ...], with_sources=False)
         driver.num_steps = num_steps
-    except Exception as caught:  # every rank must hear of it
-        error = caught
-    comm.agree(error)
     old.u = None
     finest = new.levels[0]
     _send(u, old, finest, places)

@@ -109,23 +109,19 @@ class MGRIT:
 
     def _check_same_problem(self) -> None:
         """Raise on every rank unless all have the same times and options; collective."""
-        error: Exception | None = None
-        if self.grid.level != 0:
-            error = ValueError(f"grid must be a finest grid, got one of level {self.grid.level}")
-        self.comm.agree(error)
+        with self.comm.collective():
+            if self.grid.level != 0:
+                raise ValueError(f"grid must be a finest grid, got one of level {self.grid.level}")
         key = zlib.crc32(repr(self.options).encode(), zlib.crc32(self.grid.times.data))
         if np.unique(self.comm.allgather_blocks(np.array([key]))).size > 1:
             raise ValueError("the ranks differ in their times or options: give all the same")
 
     def _make_driver(self) -> tuple[Driver, float]:
         """Return the driver, and how long it took to compile it, or to load it; collective."""
-        begin, error = time.perf_counter(), None
-        try:
+        begin = time.perf_counter()
+        with self.comm.collective():
             driver = make_corrected_driver(self.propagator, self.options)
             driver.compile()
-        except Exception as caught:  # every rank must hear of it
-            error = caught
-        self.comm.agree(error)
         return driver, time.perf_counter() - begin
 
     def _check_relaxation(self) -> None:
@@ -288,38 +284,37 @@ class MGRIT:
 
     def _checked_guess(self, guess: Guess) -> Any:
         """Return the guess, states in place of a result; collective."""
-        costly, error = isinstance(guess, str | Random | Result), None
-        if costly and len(self.hierarchy.levels) > 1 and not self._uses_guess:
-            error = ValueError(
-                "skip_first_down begins without a guess: set skip_first_down=False to use one"
-            )
-        elif isinstance(guess, Result) and tuple(guess.u.shape[1:]) != self.propagator.state_shape:
-            error = ValueError(
-                f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
-                f"{self.propagator.state_shape}"
-            )
-        elif isinstance(guess, str) and self.options.periodic:
-            error = ValueError(
-                "guess 'sequential' begins at an initial value, a periodic problem "
-                "has none: give states, or a function of time"
-            )
-        self.comm.agree(error)
+        with self.comm.collective():
+            self._check_guess(guess)
         if isinstance(guess, Result):
             return states_of(guess, self.hierarchy.levels[0])
         return guess
 
+    def _check_guess(self, guess: Guess) -> None:
+        costly = isinstance(guess, str | Random | Result)
+        if costly and len(self.hierarchy.levels) > 1 and not self._uses_guess:
+            raise ValueError(
+                "skip_first_down begins without a guess: set skip_first_down=False to use one"
+            )
+        if isinstance(guess, Result) and tuple(guess.u.shape[1:]) != self.propagator.state_shape:
+            raise ValueError(
+                f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
+                f"{self.propagator.state_shape}"
+            )
+        if isinstance(guess, str) and self.options.periodic:
+            raise ValueError(
+                "guess 'sequential' begins at an initial value, a periodic problem "
+                "has none: give states, or a function of time"
+            )
+
     def _start(self, initial_value: State, guess: Guess, sources: State | None) -> None:
         """Check the input, then bring the levels' arrays to the state before iteration 0."""
-        error: Exception | None = None
-        try:
+        with self.comm.collective():
             first = self._as_state(initial_value)
             self._check_transfers(first)
             self.hierarchy.allocate(first, with_sources=sources is not None)
             self._check_step(first)
             self._fill(first, guess, sources)
-        except Exception as caught:  # every rank must hear of it
-            error = caught
-        self.comm.agree(error)
         self._checked = True
 
     def _as_state(self, value: State) -> State:

@@ -8,14 +8,15 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.parallel.agreement import agree
+from pint.parallel.agreement import describe_error, encode_text, revive_error
+from pint.stopwatch import Stopwatch
 
 
 class Request(Protocol):
@@ -128,9 +129,54 @@ class Communicator(ABC):
         name[0, : len(encoded)] = np.frombuffer(encoded, dtype=np.uint8)
         return len({row.tobytes() for row in self.allgather_blocks(name)})
 
-    def agree(self, error: Exception | None) -> None:
-        """Raise if any rank has an error, see `pint.parallel.agreement.agree`."""
-        agree(error, self)
+    def allgather_text(self, text: str) -> list[str]:
+        """Return the texts of all ranks, in rank order, on every rank."""
+        letters = encode_text(text)
+        lengths = self.allgather_blocks(np.array([letters.size], dtype=np.int64))
+        parts = np.split(self.allgather_blocks(letters), np.cumsum(lengths)[:-1])
+        return [part.tobytes().decode() for part in parts]
+
+    @contextmanager
+    def collective(self, watch: Stopwatch | None = None) -> Iterator[None]:
+        """Raise on every rank if the body of the ``with`` block fails on any rank.
+
+        The body is this rank's work; it must not communicate on this communicator. The exit costs
+        one small message if no rank failed, and none on one rank.
+
+        Parameters
+        ----------
+        watch : Stopwatch, optional
+            Counts the time of the message as phase "messages".
+
+        Raises
+        ------
+        Exception
+            On a rank that failed, its own error. On other ranks, the error of the first rank that
+            failed, with " (on rank N)" behind its message: of the same type if that is ValueError,
+            TypeError, FloatingPointError, NotImplementedError, ImportError or an OSError of the
+            file system, else RuntimeError.
+
+        Examples
+        --------
+        >>> comm = SerialCommunicator()
+        >>> with comm.collective():
+        ...     number = int("3")
+        """
+        try:
+            yield
+        except Exception as error:
+            if self.size > 1:
+                self.any(True)
+                self.allgather_text(describe_error(error))
+            raise
+        if self.size == 1:
+            return
+        with nullcontext() if watch is None else watch.phase("messages"):
+            failed = self.any(False)
+        if failed:
+            texts = self.allgather_text("")
+            first = next(rank for rank, text in enumerate(texts) if text)
+            raise revive_error(texts[first], first)
 
 
 class SerialCommunicator(Communicator):

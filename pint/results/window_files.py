@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.parallel.agreement import together
 from pint.results.record import RunRecord
 from pint.results.solution import as_mapping
 from pint.results.writer import check_target, write_file
@@ -59,7 +58,7 @@ def write_window(
         own = np.concatenate([own[:0], *(np.asarray(u) for _, u in result.trajectory.blocks())])
     states, hosts = comm.gather_blocks(np.ascontiguousarray(own)), comm.num_hosts()
 
-    def write() -> None:
+    with comm.collective():
         if states is None:
             return
         if window[0] == 0:
@@ -70,8 +69,6 @@ def write_window(
             residuals = result.residuals[-options.max_iterations :]
             file["history/residual"][window[0], : residuals.size] = residuals
             file.attrs["finished"] = window[0] == window[1] - 1
-
-    together(write, comm)
 
 
 def _make(

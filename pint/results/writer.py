@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.parallel.agreement import Communicator, share, together
+from pint.parallel.comm import Communicator
 from pint.results.atomic import check_folder, put_in_place, temporary_beside
 from pint.results.provenance import provenance
 from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
@@ -123,9 +123,11 @@ def write_solution(
         leaves a previous run whole; a crash between the renames of several files may not.
     """
     target = Path(path).resolve()
-    together(partial(_check_request, record, block, first, gather_limit), comm)
+    with comm.collective():
+        _check_request(record, block, first, gather_limit)
     layout = _agree_on_layout(str(path), block, first, gather_limit, comm)
-    together(partial(check_point_count, record.times, layout.points), comm)
+    with comm.collective():
+        check_point_count(record.times, layout.points)
     if comm.size == 1 or layout.nbytes <= gather_limit:
         _write_gathered(target, record, block, comm)
     else:
@@ -303,7 +305,7 @@ def _agree_on_layout(
         "state shape": list(block.shape[1:]),
         "dtype": block.dtype.str,
     }
-    everyone = [json.loads(text) for text in share(json.dumps(common), comm)]
+    everyone = [json.loads(text) for text in comm.allgather_text(json.dumps(common))]
     for rank, other in enumerate(everyone):
         _check_same(everyone[0], other, rank)
     owned = comm.allgather_blocks(np.array([[int(first), len(block)]], dtype=np.int64))
@@ -344,42 +346,36 @@ def _write_gathered(
     target: Path, record: RunRecord, block: NDArray[Any], comm: Communicator
 ) -> None:
     # Asked before the gather, and of rank 0 alone: the folder may be on its own disk.
-    together(lambda: check_target(target) if comm.rank == 0 else None, comm)
+    with comm.collective():
+        if comm.rank == 0:
+            check_target(target)
     alone = comm.size == 1
     solution = block if alone else comm.gather_blocks(np.ascontiguousarray(block))
-
-    def write_on_root() -> None:
+    with comm.collective():
         if comm.rank == 0:
             write_run(target, replace(record, solution=solution))
-
-    together(write_on_root, comm)
 
 
 def _write_joined(
     target: Path, record: RunRecord, block: NDArray[Any], layout: _BlockLayout, comm: Communicator
 ) -> None:
     """Write all files under temporary names, then rename the blocks, then what joins them."""
-    together(partial(check_target, target), comm)
-    join = share(uuid4().hex, comm)[0]
+    with comm.collective():
+        check_target(target)
+    join = comm.allgather_text(uuid4().hex)[0]
     own = _block_path(target, comm.rank)
     with temporary_beside(own) as own_temporary, temporary_beside(target) as temporary:
-
-        def write() -> None:
+        with comm.collective():
             if len(block):
                 _write_block(own_temporary, block, layout.starts[comm.rank], join)
             if comm.rank == 0:
                 write_file(temporary, record, partial(_join_blocks, target, layout, join))
-
-        def rename_block() -> None:
+        with comm.collective():
             if len(block):
                 put_in_place(own_temporary, own)
-
-        def rename_main() -> None:
+        with comm.collective():
             if comm.rank == 0:
                 put_in_place(temporary, target)
-
-        for action in (write, rename_block, rename_main):
-            together(action, comm)
 
 
 def _block_path(target: Path, rank: int) -> Path:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from pint.mgrit.result import Result
 from pint.options import MGRITOptions
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import Communicator
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.losses import Loss
@@ -140,8 +139,8 @@ class Evaluation:
     def loss_and_gradient(self, batch: Batch, targets: Targets, *, inputs: bool) -> Part:
         """Return this rank's part of loss and gradient, and if asked by the inputs; collective."""
         solved = self.solve(batch, record=True)
-        with self.watch.phase("head"):
-            head = agreed(self.comm, lambda: self._head(solved, targets.at(solved.features.times)))
+        with self.watch.phase("head"), self.comm.collective(self.watch):
+            head = self._head(solved, targets.at(solved.features.times))
         pooling, top = self.network.architecture.pooling, self.stages.top
         d_finals, d_outputs = transposed_pool(
             pooling, top, solved.results[-1], batch.mask, head.d_features

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.options import MGRITOptions, at_least, instance_of
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import Communicator, as_communicator
 from pint.rnn.batch import Batch, Targets
 from pint.rnn.evaluation import Evaluation, Part
@@ -166,9 +165,11 @@ class NetworkSolver:
         FloatingPointError
             If the solve diverged, on every rank.
         """
-        batch = agreed(self.comm, lambda: self._batch(x, mask, start))
-        own, solve = self._own(batch), self.evaluation.solve
-        solved = agreed(self.comm, lambda: solve(batch.rows(own)) if own.size else None)
+        with self.comm.collective(self.evaluation.watch):
+            batch = self._batch(x, mask, start)
+        own = self._own(batch)
+        with self.comm.collective(self.evaluation.watch):
+            solved = self.evaluation.solve(batch.rows(own)) if own.size else None
         values = None if solved is None else self.network.scores(solved.features.values)
         times = None if solved is None else solved.features.times
         residuals = self._joined([] if solved is None else solved.forward_residuals)
@@ -206,12 +207,14 @@ class NetworkSolver:
         FloatingPointError
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
-        batch = agreed(self.comm, lambda: self._batch(x, mask, start, numbers))
-        targets = agreed(self.comm, lambda: self._targets(y, batch))
+        with self.comm.collective(self.evaluation.watch):
+            batch = self._batch(x, mask, start, numbers)
+            targets = self._targets(y, batch)
         if not targets.total > 0:
             raise ValueError("no element of the batch has a weight: the loss is not defined")
         own = self._own(batch)
-        part = agreed(self.comm, lambda: self._part(batch, targets, own, inputs))
+        with self.comm.collective(self.evaluation.watch):
+            part = self._part(batch, targets, own, inputs)
         with self.evaluation.watch.phase("messages"):
             return self._total(part, own, batch, targets, inputs)
 

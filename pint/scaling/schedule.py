@@ -224,8 +224,7 @@ class _Walk:
 
     def _begin_step(self) -> None:
         """Note what `NetworkSolver.loss_and_gradient` does before the forward solve."""
-        for _ in ("batch", "targets"):
-            self._agree()
+        self._agree()  # on batch and targets
         self.notes.work("bind", 0, int(self.num_inputs[self.notes.rank]))
 
     def _head(self, result: Any) -> None:
@@ -233,7 +232,7 @@ class _Walk:
         result.final_state()
         self.notes.work("head", -1, 1)
         if self.size > 1:
-            self.notes.message("collective", "allgather", 1)
+            self.notes.message("collective", "sum", 8)
 
     def _end_step(self) -> None:
         """Note the sums of gradients, losses and squares over all ranks, and the update."""
@@ -249,7 +248,7 @@ class _Walk:
         self.notes.work("update", -1, run.num_steps)
 
     def _agree(self) -> None:
-        self._collect("allgather", 1)
+        self._collect("sum", 8)
 
     def _sum(self, size: int) -> None:
         self._collect("sum", size)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from pint.parallel.agreement import share
 from pint.parallel.comm import as_communicator
 from pint.stopwatch import RECORDING, Mark
 from pint.timeline.clock import clock_offset
@@ -64,7 +63,7 @@ class Timeline:
         """
         comm, rows = self.comm, _rows(self.marks, time.perf_counter())
         own = "\n".join({str(row[0]) for row in rows})
-        names = sorted({name for text in share(own, comm) for name in text.split("\n")})
+        names = sorted({name for text in comm.allgather_text(own) for name in text.split("\n")})
         numbers = {name: index for index, name in enumerate(names)}
         table = np.array([(comm.rank, numbers[name], *rest) for name, *rest in rows], dtype=float)
         if comm.num_hosts() > 1:
@@ -92,13 +91,9 @@ class Timeline:
 
     def _on_first_rank(self, action: Callable[[Events], None]) -> None:
         events = self.events()
-        error: Exception | None = None
-        if events is not None:
-            try:
+        with self.comm.collective():
+            if events is not None:
                 action(events)
-            except Exception as caught:  # every rank must hear of it
-                error = caught
-        self.comm.agree(error)
 
 
 Row = tuple[str, int, int, float, float]

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from pint.data.sequences import Samples, SequenceData
 from pint.options import at_least, instance_of, positive
-from pint.parallel.agreement import agreed
 from pint.parallel.comm import as_communicator
 from pint.rnn.solver import NetworkSolver
 from pint.rnn.stages import DIVERGENCE_ADVICE
@@ -171,7 +169,8 @@ class Trainer:
     def _check_alike(self) -> None:
         """Raise on every rank unless all of them train the same; collective."""
         data, how = self.data, self.options
-        first = agreed(self.comm, lambda: data.train(slice(0, 1)).x)
+        with self.comm.collective(self.watch):
+            first = data.train(slice(0, 1)).x
         options = how.epochs, how.batch, how.schedule, how.clip, how.seed, how.accuracy
         looked_at = {
             "parameters": self.solver.network.parameters.tobytes(),
@@ -220,7 +219,8 @@ class Trainer:
             self.watch.iteration = num_updates
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
                 numbers = chosen if self.solver.warm_start_sequences else None
-                x, y, mask = agreed(self.comm, partial(data.train, chosen))
+                with self.comm.collective(self.watch):
+                    x, y, mask = data.train(chosen)
                 if not self.solver.total_weight(x, y, mask) > 0:
                     continue  # the loss looks at none of its elements
                 got = self.control.loss_and_gradient(x, y, mask, numbers=numbers)
@@ -278,7 +278,9 @@ class Trainer:
     def _test_batches(self) -> Iterator[Samples]:
         batch = self.options.batch
         for start in range(0, len(self.data.y_test), batch):
-            yield agreed(self.comm, partial(self.data.test, slice(start, start + batch)))
+            with self.comm.collective(self.watch):
+                samples = self.data.test(slice(start, start + batch))
+            yield samples
 
 
 def _clipped(gradient: NDArray[Any], max_norm: float | None) -> tuple[NDArray[Any], float]:

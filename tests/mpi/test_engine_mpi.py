@@ -352,15 +352,18 @@ def test_a_step_that_is_wrong_on_the_last_rank_is_raised_on_all(num_steps):
         (FileNotFoundError("caf\udce9: mine"), FileNotFoundError),
     ],
 )
-def test_agree(error, kind):
-    COMM.agree(None)
+def test_collective(error, kind):
+    def fail(on_ranks, error):
+        with COMM.collective():
+            if COMM.rank in on_ranks:
+                raise error
+
     own = COMM.rank == 1
     with pytest.raises(type(error) if own else kind, match="mine") as caught:
-        COMM.agree(error if own else None)
+        fail([1], error)
     assert (caught.value is error) == own
-    several = ValueError(f"on {COMM.rank}") if COMM.rank > 0 else None
-    with pytest.raises(ValueError, match=r"on 1 \(on rank 1\)" if several is None else "on"):
-        COMM.agree(several)
+    with pytest.raises(ValueError, match="on" if COMM.rank else r"on 1 \(on rank 1\)"):
+        fail(range(1, COMM.size), ValueError(f"on {COMM.rank}"))
 
 
 @SEVERAL

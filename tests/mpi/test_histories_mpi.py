@@ -7,7 +7,6 @@ import pytest
 
 from pint import MGRIT, MGRITOptions, Random, open_run, solve_in_windows
 from pint.models.dahlquist import Dahlquist
-from pint.parallel.agreement import share
 from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
@@ -200,7 +199,7 @@ def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
 def test_windows_of_time(storage, tmp_path_factory):
     """With 7 ranks and 10 steps, some ranks have one point; the last window has one step."""
     folder = str(tmp_path_factory.mktemp("windows")) if COMM.rank == 0 else ""
-    path = Path(share(folder, COMM)[0]) / "run.h5"
+    path = Path(COMM.allgather_text(folder)[0]) / "run.h5"
     options = MGRITOptions(max_iterations=3, storage=storage, driver="loop")
     times, start = uneven_times(21), np.array([0.5, -0.3, 0.8])
     parallel = list(solve_in_windows(Swirl(), times, start, 10, options, COMM, path=path))

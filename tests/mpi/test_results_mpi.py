@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions, open_run
-from pint.parallel.agreement import share
 from pint.parallel.comm import world
 from pint.results import write_iteration, write_result, write_visit
 from tests.engine_models import Swirl, uneven_times
@@ -19,7 +18,7 @@ TIMES = uneven_times(40)
 @pytest.mark.parametrize("coarsening", [(1, 3), ((0, 1, 2, 9, 30, 40), 2)], ids=str)
 def test_each_callback_writes_what_all_ranks_have(coarsening):
     made = tempfile.mkdtemp() if COMM.rank == 0 else ""
-    folder = Path(share(made, COMM)[0])
+    folder = Path(COMM.allgather_text(made)[0])
     options = MGRITOptions(levels=3, coarsening=coarsening, max_iterations=2, driver="loop")
     start = np.array([0.5, -0.3, 0.8])
     solver = MGRIT(Swirl(), TIMES, options, COMM)
@@ -41,7 +40,7 @@ def test_each_callback_writes_what_all_ranks_have(coarsening):
     coarsest = open_run(folder / "level2.h5")
     assert np.array_equal(coarsest.times, solver.hierarchy.levels[2].grid.times)
     assert len(coarsest.solution) == len(coarsest.times)
-    COMM.agree(None)  # all have read
+    COMM.barrier()  # all have read
     if COMM.rank == 0:
         for file in folder.iterdir():
             file.unlink()

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, MGRITOptions
-from pint.parallel.agreement import share
 from pint.parallel.comm import world
 from pint.timeline import Timeline, clock_offset
 from tests.engine_models import CompiledSwirl, uneven_times
@@ -22,7 +21,7 @@ START = np.array([0.5, -0.3, 0.8])
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
 @pytest.mark.parametrize("coarsest", ["gather", "pipelined"])
 def test_all_ranks_are_recorded_and_nothing_else_changes(driver, coarsest):
-    folder = Path(share(tempfile.mkdtemp() if COMM.rank == 0 else "", COMM)[0])
+    folder = Path(COMM.allgather_text(tempfile.mkdtemp() if COMM.rank == 0 else "")[0])
     options = MGRITOptions(levels=3, max_iterations=3, driver=driver, coarsest=coarsest)
     solver = MGRIT(CompiledSwirl(coarsening=(2, 2)), TIMES, options, COMM)
     plain, timeline = solver.solve(START), Timeline(COMM)
