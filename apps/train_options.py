@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from apps.tracing import add_argument
 from pint.cli.arguments import count
 from pint.cli.data_sources import ClassWeights, add_source
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
 from pint.train.learning_rate import Schedule
 

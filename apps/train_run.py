@@ -22,7 +22,7 @@ from pint.data.sequences import SequenceData
 from pint.parallel.comm import Communicator, run, world
 from pint.rnn.architecture import Pooling
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyOptions

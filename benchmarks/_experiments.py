@@ -17,7 +17,7 @@ from pint.drivers.driver import Driver
 from pint.mgrit.solver import MGRIT
 from pint.parallel.comm import SerialCommunicator, as_communicator
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling import Costs, Run, Schedule, Timing, simulate
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration

@@ -19,7 +19,7 @@ from pint.data.har import SequenceData, load_har
 from pint.mgrit.cycle import visits
 from pint.parallel.comm import SerialCommunicator
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.rnn.sweep import Sequences
 from pint.train.log import TrainingLog

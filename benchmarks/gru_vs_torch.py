@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.simd.products import add_product, multiply
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam

@@ -28,8 +28,8 @@ from pint.data.har import SequenceData, load_har
 from pint.mgrit.solver import MGRIT
 from pint.parallel.comm import SerialCommunicator
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import exact_solver
 from pint.train.log import TrainingLog

@@ -17,7 +17,7 @@ from pint import MGRIT, MGRITOptions
 from pint.models import dahlquist, heat
 from pint.parallel.comm import Communicator, world
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline

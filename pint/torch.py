@@ -12,7 +12,7 @@ from pint.options import MGRITOptions, PerLevel, instance_of
 from pint.parallel.comm import Communicator, as_communicator
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.coarse_step import CoarseStep
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.sequences import SequenceSolver
 
 try:

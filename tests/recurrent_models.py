@@ -3,8 +3,8 @@
 import numpy as np
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Step, TimeGrid
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from tests.recurrent_reference import Reference, Sequences
 
 FEATURES, HIDDEN, BATCH = 2, 3, 3

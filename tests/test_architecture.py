@@ -7,7 +7,7 @@ import pytest
 
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 
 
 def zeros(architecture):

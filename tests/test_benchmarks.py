@@ -17,8 +17,8 @@ from benchmarks._diagonal_delta import correct_by_diagonals, diagonals
 from benchmarks._measure import RESULTS, rank_counts
 from pint import MGRITOptions, TimeGrid
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from tests.launcher import ROOT, environment, mpiexec
 

@@ -8,8 +8,8 @@ from pint import Propagator
 from pint.check import ContractError, check_propagator
 from pint.grid.timegrid import TimeGrid
 from pint.models.dahlquist import Dahlquist
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 
 
 class Pendulum(Propagator):

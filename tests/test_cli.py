@@ -17,7 +17,7 @@ from pint.cli.main import main
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.weights import load, load_architecture
 from pint.train.accuracy import exact_solver
 

@@ -13,8 +13,8 @@ from numba.core.event import install_recorder
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, TimeGrid
 from pint.drivers.compiled import SPLIT, CompiledDriver
-from pint.simd.kernel_cache import fingerprint
 from pint.models.dahlquist import Dahlquist
+from pint.simd.kernel_cache import fingerprint
 from tests.engine_models import CompiledSwirl, stepped, uneven_times
 
 ROOT = Path(__file__).resolve().parents[1]

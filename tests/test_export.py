@@ -12,8 +12,8 @@ from pint.mgrit.solver import MGRIT
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
 from pint.rnn.onnx import export_onnx
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from tests.recurrent_reference import one_step, sigmoid
 

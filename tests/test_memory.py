@@ -5,7 +5,7 @@ import pytest
 
 from pint import MGRITOptions
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 
 STEPPING = MGRITOptions(levels=1)

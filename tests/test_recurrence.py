@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pint import Status, TimeGrid
 from pint.propagator import Propagator
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from tests.recurrent_models import (
     BATCH,
     CASES,

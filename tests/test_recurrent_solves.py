@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pint import MGRITOptions, Status, Step
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from tests.recurrent_models import (
     BATCH,
     CASES,

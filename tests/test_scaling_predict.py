@@ -9,8 +9,8 @@ import pytest
 from pint import MGRITOptions
 from pint.cli.main import main
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.tape import Tape
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table

@@ -9,7 +9,7 @@ from pint.data import generated as tasks
 from pint.data.generated import BASELINES, TASKS, adding, ideal_accuracy, lorenz, oscillator
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.learning_rate import Schedule
 from pint.train.optimizers import Adam

@@ -8,8 +8,8 @@ import pytest
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
 from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 
 T, B = 24, 37

@@ -23,7 +23,7 @@ from pint.data.sequences import SequenceData
 from pint.results import write_run
 from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.train.accuracy import exact_solver
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingOptions

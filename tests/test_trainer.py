@@ -15,7 +15,7 @@ from pint.data.har import SequenceData
 from pint.parallel.comm import SerialCommunicator
 from pint.rnn.losses import CrossEntropy
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import EXACT, AccuracyOptions

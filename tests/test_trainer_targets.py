@@ -9,8 +9,8 @@ from rich.console import Console
 from pint import MGRITOptions
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import views
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import AccuracyOptions
 from pint.train.log import COLUMNS, ERROR_COLUMNS

@@ -96,7 +96,7 @@ assert vectors.VECTOR_BYTES == {width}, vectors.VECTOR_BYTES
 
 import numpy as np
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
 
 for cell in "implicit", "lstm":

@@ -11,7 +11,7 @@ from pint.results import RunRecord, write_run
 from pint.rnn import weights as weights_module
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.rnn.weights import load, load_architecture, save
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pint.options import at_least, one_of
 from pint.rnn.cells import CELLS, CellName
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 
 Array = NDArray[Any]
 Pooling = Literal["last", "every", "mean"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pint.options import at_least, instance_of
 from pint.rnn.architecture import Architecture, Pooling
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, uniform, views
+from pint.rnn.recurrence_options import RecurrenceOptions
 
 Array = NDArray[Any]
 

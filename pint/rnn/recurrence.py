@@ -16,8 +16,8 @@ from pint.rnn.fingerprints import fingerprints
 from pint.rnn.inputs import BoundInputs
 from pint.rnn.kernels import chain_forward, gates_forward, gates_linearize
 from pint.rnn.linearization import Layers, RecurrenceLinearization
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, uniform, views
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.tape import Tape, in_rows, parts, take
 from pint.simd.products import PaddedMatrix, product
 

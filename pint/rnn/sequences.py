@@ -13,8 +13,8 @@ from pint.mgrit.result import Result
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.parallel.comm import as_communicator
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, views
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.sweep import Sequences, Sweep
 
 Array = NDArray[Any]

@@ -16,8 +16,8 @@ from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.parallel.comm import Communicator
 from pint.parallel.thread_team import ThreadTeam
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.warm_start import Memory
 from pint.stopwatch import Stopwatch
 

@@ -14,8 +14,8 @@ from pint.grid.hierarchy import Hierarchy
 from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions
 from pint.propagator import Step
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 
 
 class InputCounts:

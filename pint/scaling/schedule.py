@@ -15,12 +15,12 @@ from pint.grid.level import Level
 from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.options import MGRITOptions, at_least
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.scaling.dry_run import (
-    Kind,
-    Notes,
     DryRunCommunicator,
     DryRunDriver,
+    Kind,
+    Notes,
     Program,
     ShapeOnlyModel,
     at_rank,

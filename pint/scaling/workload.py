@@ -17,7 +17,7 @@ from pint.rnn.cells import CELLS, CellName
 from pint.rnn.coarse_step import CoarseStep
 from pint.rnn.inputs import is_read_in_place
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.costs import Costs

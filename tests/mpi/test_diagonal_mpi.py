@@ -6,7 +6,7 @@ import pytest
 from pint import MGRIT, AdjointSolver, MGRITOptions
 from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from tests.engine_models import uneven_times
 from tests.rank_choices import crossed

@@ -5,8 +5,8 @@ import pytest
 
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
 from pint.parallel.comm import world
-from pint.rnn.options import RecurrenceOptions
 from pint.rnn.recurrence import Recurrence
+from pint.rnn.recurrence_options import RecurrenceOptions
 from tests.rank_choices import crossed
 
 COMM = world()

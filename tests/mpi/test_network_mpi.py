@@ -13,7 +13,7 @@ from pint import MGRITOptions
 from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.optimizers import Adam, clip_by_norm
 

@@ -11,7 +11,7 @@ from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
 from pint.parallel.comm import MPICommunicator
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.schedule import Run, Schedule
 from pint.scaling.workload import training_run

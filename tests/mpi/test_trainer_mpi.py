@@ -8,7 +8,7 @@ import pytest
 from pint import MGRITOptions
 from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.network import Network
-from pint.rnn.options import RecurrenceOptions
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.accuracy import EXACT, AccuracyControl, AccuracyOptions
 from pint.train.optimizers import SGD
