@@ -1,4 +1,4 @@
-"""Check the house: unique names of classes and files, few loose files, no circle of imports.
+"""Check the house: unique names, few loose files, no circle of imports, one version.
 
 `python -m tests.lint.house` reads `pint/`. The layers are a contract of import-linter, in
 pyproject.toml; circles are looked for here too, because its contract on siblings does not see
@@ -6,6 +6,7 @@ those that lead through the `__init__.py` of a package.
 """
 
 import ast
+import configparser
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -64,9 +65,22 @@ def circles() -> Iterator[str]:
         yield f"circle of imports: {' <- '.join(error.args[1])}"
 
 
+def versions() -> Iterator[str]:
+    """Yield pages whose version differs from the one in setup.cfg."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    version = setup["metadata"]["version"]
+    for page, line in {
+        "CITATION.cff": f"version: {version}",
+        "CHANGELOG.md": f"## [{version}]",
+    }.items():
+        if f"\n{line}" not in (ROOT / page).read_text(encoding="utf-8"):
+            yield f"{page} has no line {line!r}, the version of setup.cfg"
+
+
 def main() -> int:
     """Print every problem; return 1 when there is one."""
-    checks = (repeated_files, repeated_classes, size, circles)
+    checks = (repeated_files, repeated_classes, size, circles, versions)
     problems = [problem for check in checks for problem in check()]
     print("\n".join(problems), end="\n" if problems else "")
     return int(bool(problems))
