@@ -1,6 +1,11 @@
 """Sphinx configuration of the manual."""
 
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+# The apps belong to the checkout, not to the installed package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 project = "pint"
 author = "The pint developers"

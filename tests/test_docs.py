@@ -1,6 +1,7 @@
 """The examples of README and docs run as they stand."""
 
 import math
+import pkgutil
 import re
 import subprocess
 import sys
@@ -191,3 +192,17 @@ def test_refinement_in_time_and_space(tmp_path):
     in_time, in_space = ([float(line.split()[-1]) for line in lines] for lines in said)
     assert in_time[2] < in_time[1] < in_time[0]
     assert all(after < 0.3 * before for before, after in pairwise(in_space))
+
+
+def test_every_name_of_the_reference_exists():
+    sections = re.findall(
+        r"currentmodule:: (\S+)\n(.*?)```", (ROOT / "docs/api.md").read_text(), re.S
+    )
+    names = [
+        f"{top}.{name}"
+        for top, text in sections
+        for name in re.findall(r"^   (\w[\w.]+)$", text, re.M)
+    ]
+    assert len(names) > 100
+    for name in names:
+        assert pkgutil.resolve_name(name), name
