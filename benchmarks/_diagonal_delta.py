@@ -1,8 +1,8 @@
 """Coarse steps of recurrent layers that follow the fine ones in the diagonal of their derivative.
 
 A corrected step is Phi_c(u) + D u with a diagonal D = D_f - D_c: the product of the diagonals of
-the fine steps' derivatives, one sequence at a time, minus that of the coarse step's own. Backwards
-it is the transpose, J_c^T w + D w. `docs/gru.md` tells what comes of it.
+the fine steps' derivatives, one sequence at a time, minus the derivative of the coarse step.
+Backwards it is the transpose, J_c^T w + D w. `docs/gru.md` has the results.
 
 The coefficients belong to gates that the cycle evaluates anyway, at the iterate; so the correction
 adds no cell evaluation, only products entry by entry. Here they are evaluated once more, to keep
@@ -77,7 +77,7 @@ class ForwardDiagonals(Delta):
 
 
 class BackwardDiagonals(Delta):
-    """Corrects the adjoint steps: those of a linear problem, so once for all cycles."""
+    """Corrects the adjoint steps of a linear problem, once for all cycles."""
 
     def bind(self, hierarchy: Hierarchy) -> None:
         """Begin a solve, at the forward states at which the steps are linearised already."""
@@ -105,8 +105,8 @@ def _set(propagator: CorrectedPropagator, coarse: Level, fine: Array, own: Array
 def diagonals(linearization: Any) -> Array:
     """Return the diagonals of the derivatives of a stack of steps, (n, layers, B, H).
 
-    Of an evaluation, q + sum over e, r, z of c_g W_g[j, j], in the letters of `docs/gru.md`; those
-    of evaluations that follow one another are multiplied.
+    The diagonal of an evaluation is q + sum over e, r, z of c_g W_g[j, j], in the letters of
+    `docs/gru.md`. Diagonals of consecutive evaluations are multiplied.
     """
     assert isinstance(linearization, RecurrenceLinearization)
     model, tape = linearization.model, linearization.tape

@@ -83,7 +83,7 @@ def last_json(command: list[str], environment: dict[str, str], shown: str = "epo
 
 
 def on_ranks(ranks: int) -> list[str]:
-    """Return the begin of a command that starts so many processes.
+    """Return the beginning of a command that starts `ranks` processes.
 
     MPIEXEC names the launcher; else it is the one on the path, or the one beside this Python.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 Row = dict[str, Any]
 Workers = Callable[[Row], str]
-"""Says who worked, in words for the legend."""
+"""Describes the ranks and threads of a measurement for the legend."""
 
 PARTS = {
     "forward_seconds": "forward",

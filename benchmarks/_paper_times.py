@@ -45,7 +45,7 @@ Clock = Callable[[], tuple[float, float]]
 
 
 def main() -> int:
-    """Time a figure; rank 0 tells its progress, and in the last line the rows as JSON."""
+    """Time a figure; rank 0 prints its progress, and in the last line the rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figure", choices=list(TIMED), help="what to measure")
     parser.add_argument("--ranks", type=int, required=True, help="that work")
@@ -81,7 +81,7 @@ def batches(quick: bool) -> list[tuple[str, Training]]:
 def sequence(num_steps: int, quick: bool) -> Training:
     """Return what is timed over the length: intervals as long as the network remembers, or less.
 
-    No C-point is the last point, whose state would be that of a coarse step.
+    No C-point is the last point, whose state would come from a coarse step.
     """
     hidden = 8 if quick else 64
     return training(
@@ -107,7 +107,7 @@ def _over_ranks(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any
 
 
 def _over_length(world: MPI.Comm, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return rows for sequences of all lengths, on as many ranks as there are."""
+    """Return rows for sequences of all lengths, on all ranks."""
     size = args.ranks
     rows: list[dict[str, Any]] = []
     for count, num_steps in enumerate(args.lengths, 1):
@@ -132,7 +132,7 @@ def _tell(world: MPI.Comm, text: str) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to train, on so many ranks, each with so many threads.
+    """A way to train, on a number of ranks with a number of threads each.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ class Method:
     experiment : Training
         The problem.
     ranks, threads : int
-        Who works.
+        Numbers of ranks, and of threads of each rank.
     """
 
     name: str
@@ -166,11 +166,11 @@ class Method:
 
     def row(self, kind: str, forward: float, seconds: float) -> dict[str, Any]:
         """Return a row of the tables."""
-        one, told = self.experiment, machine()
+        one, facts = self.experiment, machine()
         return {
             "method": self.name,
             "kind": kind,
-            "machine": f"{told['processor']}, {told['cores']} cores",
+            "machine": f"{facts['processor']}, {facts['cores']} cores",
             "ranks": self.ranks,
             "threads": self.threads,
             "steps": one.num_steps,

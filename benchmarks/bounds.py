@@ -1,7 +1,7 @@
 """How much faster the published experiment can be: cell evaluations that follow one another.
 
 The schedule of the solver is walked with a cost of 1 for each gate evaluation of a point, forward
-or backward, and free messages; nothing is measured. Gradient errors are those of
+or backward, and free messages; nothing is measured. Gradient errors are from
 benchmarks.fidelity (UCI-HAR subset, weights after 12 epochs, one layer).
 """
 
@@ -68,7 +68,7 @@ def _row(name: str, ranks: int) -> dict[str, Any]:
 
 
 def _counting(workload: GRUWorkload) -> Costs:
-    """Return costs that count evaluations: a step of a level has so many of them."""
+    """Return costs that count the evaluations of a step of each level."""
     tables = {}
     one = np.array([1])
     for level, count in enumerate(workload.evaluations()):
@@ -76,7 +76,7 @@ def _counting(workload: GRUWorkload) -> Costs:
             for name in ("sweep", "chain", "residual", "coarse_rhs"):
                 tables[solve, name, level] = Table(one, np.array([float(count)]))
         tables["forward", "sweep recorded", level] = tables["forward", "sweep", level]
-        # Derivatives of coarse steps take an evaluation each; those of the finest were recorded.
+        # Derivatives of coarse steps take an evaluation each; the finest ones were recorded.
         tables["adjoint", "linearize", level] = Table(one, np.array([float(count * (level > 0))]))
     for name in (
         "restrict_state", "restrict_residual", "measure", "correct", "start", "rest", "bind",

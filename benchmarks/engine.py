@@ -137,7 +137,7 @@ class _Plain(Propagator):
 
 
 def _loop_overhead() -> float:
-    """Return the microseconds per step of the loop driver, without those of the step itself."""
+    """Return the microseconds per step of the loop driver, without the step itself."""
     model, grid = _Plain(), TimeGrid.uniform(0, 10, 20_000)
     solver = MGRIT(model, grid, MGRITOptions(levels=4, coarsening=4, max_iterations=3))
     u, step = np.ones(16), Step(0, 0.0, 0.1, 1, 1)

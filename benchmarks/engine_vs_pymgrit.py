@@ -1,4 +1,4 @@
-"""The engine against pyMGRIT, which runs in an environment of its own; as many cycles, in turn."""
+"""The engine against pyMGRIT in an environment of its own; equal numbers of cycles, in turn."""
 
 from __future__ import annotations
 

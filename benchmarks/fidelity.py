@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def _rows(data: SequenceData, hidden: int, layers: int, epochs: list[int]) -> list[dict[str, Any]]:
-    """Train a network of so many layers; return one row for each setting and moment."""
+    """Train a network of `layers` layers; return one row for each setting and moment."""
     cell = RecurrenceOptions(num_features=data.num_features, hidden=hidden, layers=layers)
     network = Network(cell, data.num_classes)
     stepping = MGRITOptions(levels=1)

@@ -56,7 +56,7 @@ CASES = (
     Case(1024, 16, 9, 64),
 )
 FLOOR = CASES[0]
-"""The case whose time is also compared with that of its matrix products alone."""
+"""The case whose time is also compared with the time of its matrix products alone."""
 
 
 def main() -> int:
@@ -127,8 +127,8 @@ def _measure(args: argparse.Namespace, clock: Callable[[], float]) -> dict[str, 
 def _medians(runs: list[Run], repeats: int, clock: Callable[[], float]) -> list[float]:
     """Return the median time of each run; all take their turn, and the first round is for free.
 
-    A turn is as many calls as take `TURN` seconds, so that what the run before left in the caches
-    does not count.
+    A turn is the number of calls that take `TURN` seconds, so that the contents of the caches
+    before it do not count.
     """
     calls = [1] * len(runs)
     seconds: list[list[float]] = [[] for _ in runs]
@@ -218,8 +218,8 @@ def _by_kernels(a: Array, b: Array, out: Array) -> None:
 def _products(case: Case, multiply: Product, multiply_transposed: Product) -> Run:
     """Return the matrix products of both passes, and nothing else, by BLAS or by pint's kernels.
 
-    Those with W_ih, and those of both gradients (a.T @ b), are one product each; those with W_hh
-    are T, one after another, forwards and backwards.
+    Products with W_ih, and of both gradients (a.T @ b), are one product each. Products with W_hh
+    are T consecutive ones, forwards and backwards.
     """
     T, B, F, H = case
     rng = np.random.default_rng(0)

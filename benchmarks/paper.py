@@ -34,7 +34,7 @@ DATA = {
     "har": "--hidden 100 --layers 2 --batch 100 --lr 1e-3",
     "hmdb51": "--hidden 100 --batch 100 --lr 1e-3",
 }
-"""Options of apps.train by data set; those of the paper are the last ones."""
+"""Options of apps.train by data set; the options of the paper are the last ones."""
 
 EPOCHS = {"digits": 15, "har": 25, "hmdb51": 25}
 SEEDS = [0, 1, 2]
@@ -83,7 +83,7 @@ def _finish(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> 
 
 
 def _result(name: str, data: str) -> str:
-    """Return how a table is told from others that are kept: accuracies by their data."""
+    """Return the ending that distinguishes kept tables: accuracies by their data."""
     return f"{name}_{data}" if name == "accuracy" else name
 
 
@@ -160,7 +160,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Train each method with each seed; return a row for each."""
-    told, rows = _measure.machine(), []
+    facts, rows = _measure.machine(), []
     runs = [(seed, *method) for seed in args.seeds for method in METHODS.items()]
     for count, (seed, method, options) in enumerate(runs, 1):
         ranks = args.ranks if "--serial" not in options else 1
@@ -173,7 +173,7 @@ def _accuracy(args: argparse.Namespace) -> list[dict[str, Any]]:
         row = {
             "method": method,
             "kind": "measured",
-            "machine": f"{told['processor']}, {told['cores']} cores",
+            "machine": f"{facts['processor']}, {facts['cores']} cores",
             "ranks": ranks,
             "threads": 1,
             "data": args.data,

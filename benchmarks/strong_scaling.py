@@ -28,7 +28,7 @@ from pint.cli.arguments import at_least
 
 DEFAULT_CASES = ["heat129", "heat1025", "gru_har", "gru_long"]
 FULL_ROUNDS = 5
-"""So many at least has a run whose results are kept without being asked."""
+"""Least number of rounds of a run whose results are kept without a request."""
 
 
 class Entry(NamedTuple):
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def _agreed(world: MPI.Comm) -> argparse.Namespace:
-    """Return what rank 0 was told; all ranks exit if that is wrong, or help; collective."""
+    """Return the arguments of rank 0; all ranks exit if they are wrong, or for help; collective."""
     args, status = None, None
     if world.Get_rank() == 0:
         try:
@@ -99,7 +99,7 @@ def _parse(size: int) -> argparse.Namespace:
         help="of the propagator")  # fmt: skip
     add("--rounds", type=at_least(1), default=7,
         help="turns of each number of ranks; %(default)s if left out")  # fmt: skip
-    add("--weak", action="store_true", help="as many times more steps as ranks")
+    add("--weak", action="store_true", help="multiply the number of steps by the number of ranks")
     add("--accuracy-check", action="store_true",
         help="compare predictions of five ways to solve heat and five to train GRUs")  # fmt: skip
     add("--output", type=Path,

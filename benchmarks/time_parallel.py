@@ -43,7 +43,7 @@ TORCHBRAID = 576e-6
 
 
 class Setting(NamedTuple):
-    """Two levels with one interval for each rank, so many cycles, and parts of the coarse step."""
+    """Two levels, one interval for each rank, numbers of cycles, and parts of the coarse step."""
 
     forward: int
     backward: int

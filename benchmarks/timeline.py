@@ -105,7 +105,7 @@ def _timed(solve: Callable[[], object], comm: Communicator) -> float:
 
 
 def _training(batch: int) -> Callable[[Communicator], Callable[[], object]]:
-    """Return what makes loss and gradient of sequences like those of UCI-HAR."""
+    """Return a function that computes loss and gradient of sequences like UCI-HAR's."""
 
     def make(comm: Communicator) -> Callable[[], object]:
         rng = np.random.default_rng(0)

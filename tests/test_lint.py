@@ -27,8 +27,11 @@ def test_other_words_pass(text):
 
 
 def test_names_of_python_are_not_read(tmp_path):
-    (tmp_path / "module.py").write_text('told = "text"  # why\nwho = 1\n')
-    assert words.english(tmp_path / "module.py").split() == ['"text"', "#", "why"]
+    (tmp_path / "module.py").write_text('told = f"text {who}"  # why\nwho = 1\n')
+    found = words.english(tmp_path / "module.py").replace('"', " ")
+    assert "text" in found
+    assert "# why" in found
+    assert not {"told", "who"} & set(found.split())
 
 
 def test_function_of_a_line(tmp_path):

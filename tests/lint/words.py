@@ -66,7 +66,12 @@ def english(path: Path) -> str:
     lines = [""] * (source.count("\n") + 2)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in kinds:
-            for offset, line in enumerate(token.string.split("\n")):
+            text = token.string
+            if token.type == tokenize.STRING and "f" in text[: text.index(text[-1])].lower():
+                text = re.sub(
+                    r"\{[^{}]*\}", "", text
+                )  # before Python 3.12 the code is in the token
+            for offset, line in enumerate(text.split("\n")):
                 lines[token.start[0] - 1 + offset] += " " + line
     return "\n".join(lines)
 
