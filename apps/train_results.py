@@ -71,8 +71,8 @@ class Recorder:
             ranks=self.comm.size,
             hosts=self.hosts,
             options={**{name: _plain(value) for name, value in options.items()}, **self.describes},
-            times=self.solver.sweep.forward.grid.times,
-            coarsening=self.solver.sweep.forward.options.factors(self.solver.num_steps),
+            times=self.solver.layer_solvers[0].forward.grid.times,
+            coarsening=self.solver.layer_solvers[0].forward.options.factors(self.solver.num_steps),
             history={
                 "forward_residual": _table(log.forward_residuals),
                 "backward_residual": _table(log.backward_residuals),

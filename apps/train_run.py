@@ -180,7 +180,9 @@ def _optimizer(args: argparse.Namespace) -> Optimizer:
 
 
 def _headline(data: SequenceData, solver: NetworkSolver, comm: Communicator) -> str:
-    levels = [str(level.grid.num_steps) for level in solver.sweep.forward.hierarchy.levels]
+    levels = [
+        str(level.grid.num_steps) for level in solver.layer_solvers[0].forward.hierarchy.levels
+    ]
     how = "serial stepping" if len(levels) == 1 else f"MGRIT on levels of {', '.join(levels)} steps"
     return (
         f"{data.name}: {len(data.y_train)} training and {len(data.y_test)} test sequences of "

@@ -21,9 +21,9 @@ from pint.adjoint.propagator import AdjointPropagator
 from pint.mgrit.delta import CorrectedPropagator, Delta
 from pint.mgrit.solver import MGRIT
 from pint.propagator import Step
+from pint.rnn.layer_solver import LayerSolver
 from pint.rnn.linearization import RecurrenceLinearization
 from pint.rnn.recurrence import Recurrence
-from pint.rnn.sweep import Sweep
 
 if TYPE_CHECKING:
     from pint.grid.hierarchy import Hierarchy
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def correct_by_diagonals(sweep: Sweep) -> None:
+def correct_by_diagonals(solver: LayerSolver) -> None:
     """Correct the coarse steps of both solves; on one process, with gated recurrent units."""
-    _put(sweep.forward, ForwardDiagonals)
-    _put(sweep.backward.solver, BackwardDiagonals)
+    _put(solver.forward, ForwardDiagonals)
+    _put(solver.backward.solver, BackwardDiagonals)
 
 
 def _put(solver: MGRIT, kind: type[Delta]) -> None:

@@ -199,7 +199,7 @@ def _parallel_solver(one: Training, comm: MPI.Comm) -> NetworkSolver:
 def _solver_clock(solver: NetworkSolver, x: Any, y: Any) -> Clock:
     """Time pint: forward until the loss is known, backward until the parameters may change."""
     parameters, optimizer = solver.network.parameters, Adam(learning_rate=1e-3)
-    state, watch = optimizer.init(parameters), solver.evaluation.watch
+    state, watch = optimizer.init(parameters), solver.watch
 
     def clock() -> tuple[float, float]:
         watch.seconds.clear()

@@ -18,10 +18,10 @@ from pint import MGRITOptions
 from pint.data.har import SequenceData, load_har
 from pint.mgrit.cycle import visits
 from pint.parallel.comm import SerialCommunicator
+from pint.rnn.batch import Batch
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.rnn.sweep import Sequences
 from pint.train.log import TrainingLog
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingOptions
@@ -131,7 +131,7 @@ def _compare(
     finally:
         network.options = kept
     if setting.correction == "diagonal":
-        correct_by_diagonals(solver.sweep)
+        correct_by_diagonals(solver.layer_solvers[0])
     g, g_exact = (s.loss_and_gradient(x, y).gradient for s in (solver, exact))
     u, u_exact = (_last_state(s, x) for s in (solver, exact))
     return {
@@ -147,8 +147,8 @@ def _compare(
 
 def _last_state(solver: NetworkSolver, x: Any) -> Any:
     """Return the last hidden state of all layers."""
-    sweep = solver.sweep
-    sweep.bind(Sequences(x=x), backward=False)
+    sweep = solver.layer_solvers[0]
+    sweep.bind(Batch(x), backward=False)
     zero = np.zeros(sweep.model.state_shape, dtype=sweep.model.dtype)
     return sweep.solve(zero, record=False).final_state()
 
@@ -162,12 +162,14 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
     diagonals take the place of coarse steps, the first cycle alone has any on coarse levels. The
     parameter gradient at the end is the same for all.
     """
-    hierarchy = solver.sweep.forward.hierarchy
+    hierarchy = solver.layer_solvers[0].forward.hierarchy
     levels = hierarchy.levels
     cost = []
     for level in levels:
         num_fine = int(level.grid.steps(1).num_fine)
-        cost.append(len(solver.sweep.model.options.evaluations_of(level.index, num_fine)))
+        cost.append(
+            len(solver.layer_solvers[0].model.options.evaluations_of(level.index, num_fine))
+        )
 
     def visit(index: int, shape: str, *, injects: bool, is_relaxed: bool) -> int:
         level, here = levels[index], cost[index]

@@ -12,8 +12,8 @@ from pint.options import MGRITOptions, PerLevel, instance_of
 from pint.parallel.comm import Communicator, as_communicator
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.coarse_step import CoarseStep
+from pint.rnn.layer_solver import SequenceSolver
 from pint.rnn.recurrence_options import RecurrenceOptions
-from pint.rnn.sequences import SequenceSolver
 
 try:
     import torch
@@ -39,17 +39,17 @@ class _Solvers:
         substep: PerLevel,
         comm: Communicator,
     ) -> None:
-        self.settings = cell, forward, backward, coarse_step, substep, comm
+        self.arguments = cell, forward, backward, coarse_step, substep, comm
         self._spares: list[tuple[Any, SequenceSolver]] = []
         self.residuals: list[float] = []
 
     def __reduce__(self) -> Any:
         """Let copies of a module begin without solvers of their own."""
-        return _Solvers, self.settings
+        return _Solvers, self.arguments
 
     def __deepcopy__(self, memo: Any) -> _Solvers:
         """Do the same on the same ranks: a communicator cannot be copied."""
-        return _Solvers(*self.settings)
+        return _Solvers(*self.arguments)
 
     def solve(
         self,
@@ -62,13 +62,13 @@ class _Solvers:
     ) -> tuple[SequenceSolver, Result]:
         """Take a solver, bind it to sequences of shape (T, B, F), and solve."""
         solver = self._take(x, weights)
-        solver.bind([_array(weight) for weight in weights], _array(x), mask)
+        solver.bind_sequences([_array(weight) for weight in weights], _array(x), mask)
         result = solver.solve(_array(start), record=record)
         self.residuals = result.residuals.tolist()
         return solver, result
 
     def _take(self, x: torch.Tensor, weights: Sequence[torch.Tensor]) -> SequenceSolver:
-        cell, forward, backward, coarse_step, substep, comm = self.settings
+        cell, forward, backward, coarse_step, substep, comm = self.arguments
         options = RecurrenceOptions(
             num_features=x.shape[2],
             hidden=weights[1].shape[1],
@@ -87,7 +87,7 @@ class _Solvers:
 
     def give(self, solver: SequenceSolver) -> None:
         """Take back a solver; those that were not needed for longest are dropped."""
-        key = solver.model.options, solver.forward.grid.num_steps
+        key = solver.model.options, solver.num_steps
         self._spares = [*self._spares, (key, solver)][-_SPARE_SOLVERS:]
 
 
@@ -366,7 +366,7 @@ class LSTM(_Layers, torch.nn.LSTM):
 
 def _outcome(solver: SequenceSolver, result: Result) -> tuple[torch.Tensor, torch.Tensor]:
     _check(result.status, "the output", result.detail)
-    return torch.from_numpy(solver.outputs(result)), torch.from_numpy(result.final_state())
+    return torch.from_numpy(solver.whole_outputs(result)), torch.from_numpy(result.final_state())
 
 
 def _array(tensor: torch.Tensor) -> Any:

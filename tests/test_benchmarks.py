@@ -99,7 +99,7 @@ def test_corrected_steps_converge_to_exact_gradients():
         few = MGRITOptions(levels=3, coarsening=4, relax=(0, 1), max_iterations=cycles)
         solver = NetworkSolver(network, 32, few, few)
         if corrects:
-            correct_by_diagonals(solver.sweep)
+            correct_by_diagonals(solver.layer_solvers[0])
         gradient = solver.loss_and_gradient(x, y).gradient
         errors.append(np.linalg.norm(gradient - exact) / np.linalg.norm(exact))
     assert errors[2] < 1e-12

@@ -143,7 +143,7 @@ class TestExport:
         assert main(["export", str(trained), str(target)]) == 0
         x = np.random.default_rng(0).standard_normal((2, 64, 1)).astype(np.float32)
         model = Network(RecurrenceOptions(num_features=1, hidden=3), 10)
-        model.load(open_run(trained).model)
+        model.set_weights(open_run(trained).model)
         expected, _ = exact_solver(model, 64).predict(x)
         (got,) = runtime.InferenceSession(target).run(["logits"], {"x": x})
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)

@@ -35,50 +35,50 @@ def test_calls_go_on_where_the_last_one_stopped(bidirectional):
     forward, backward = (s.loss_and_gradient(x, y) for s in (solver, exact))
     assert abs(forward.loss - backward.loss) > 1e-4
     for _ in range(18 if bidirectional else 9):  # layer after layer
-        got = solver.loss_and_gradient(x, y, numbers=np.arange(6))
+        got = solver.loss_and_gradient(x, y, sequence_ids=np.arange(6))
     assert got.loss == pytest.approx(exact.loss_and_gradient(x, y).loss, rel=1e-12)
 
 
 def test_first_call_is_a_cold_start():
     solver, _, x, y = make()
     cold = make(warm_start_sequences=0)[0].loss_and_gradient(x, y)
-    warm = solver.loss_and_gradient(x, y, numbers=np.arange(6))
+    warm = solver.loss_and_gradient(x, y, sequence_ids=np.arange(6))
     np.testing.assert_array_equal(warm.gradient, cold.gradient)
 
 
 def test_a_batch_with_one_unknown_sequence_is_a_cold_start():
     solver, _, x, y = make()
-    solver.loss_and_gradient(x[:5], y[:5], numbers=np.arange(5))
+    solver.loss_and_gradient(x[:5], y[:5], sequence_ids=np.arange(5))
     cold = make(warm_start_sequences=0)[0].loss_and_gradient(x, y)
-    warm = solver.loss_and_gradient(x, y, numbers=np.arange(6))
+    warm = solver.loss_and_gradient(x, y, sequence_ids=np.arange(6))
     np.testing.assert_array_equal(warm.gradient, cold.gradient)
 
 
 def test_sequences_are_known_by_number_in_any_order():
     solver, exact, x, y = make(cycles=9)
-    solver.loss_and_gradient(x, y, numbers=np.arange(6))  # exact states are remembered
+    solver.loss_and_gradient(x, y, sequence_ids=np.arange(6))  # exact states are remembered
     solver.iterate(1, 9)
     order = np.array([4, 0, 5, 1])
-    warm = solver.loss_and_gradient(x[order], y[order], numbers=order)
+    warm = solver.loss_and_gradient(x[order], y[order], sequence_ids=order)
     assert error(warm, exact.loss_and_gradient(x[order], y[order])) < 1e-12
-    wrong = solver.loss_and_gradient(x[order], y[order], numbers=order[::-1].copy())
+    wrong = solver.loss_and_gradient(x[order], y[order], sequence_ids=order[::-1].copy())
     assert error(wrong, exact.loss_and_gradient(x[order], y[order])) > 1e-6
 
 
 def test_prediction_neither_uses_nor_changes_what_is_remembered():
     solver, _, x, _ = make()
     cold = make(warm_start_sequences=0)[0]
-    solver.loss_and_gradient(x, np.zeros(6, dtype=int), numbers=np.arange(6))
+    solver.loss_and_gradient(x, np.zeros(6, dtype=int), sequence_ids=np.arange(6))
     np.testing.assert_array_equal(solver.predict(x)[0], cold.predict(x)[0])
 
 
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ([0, 1, 2], r"numbers must be 6 integers, got \(3,\) int64"),
+        ([0, 1, 2], r"sequence_ids must be 6 integers, got \(3,\) int64"),
         (
             [0, 1, 2, 3, 4, 6],
-            "numbers must be below warm_start_sequences, 6, and at least 0, got 0..6",
+            "sequence_ids must be below warm_start_sequences, 6, and at least 0, got 0..6",
         ),
         ([-1, 1, 2, 3, 4, 5], "got -1..5"),
     ],
@@ -86,19 +86,19 @@ def test_prediction_neither_uses_nor_changes_what_is_remembered():
 def test_wrong_numbers_are_told(numbers, message):
     solver, _, x, y = make()
     with pytest.raises(ValueError, match=message):
-        solver.loss_and_gradient(x, y, numbers=np.array(numbers))
+        solver.loss_and_gradient(x, y, sequence_ids=np.array(numbers))
 
 
 def test_nothing_is_remembered_unless_asked_for():
     solver, _, x, y = make(warm_start_sequences=0)
-    with pytest.raises(ValueError, match="numbers must be below warm_start_sequences, 0"):
-        solver.loss_and_gradient(x, y, numbers=np.arange(6))
+    with pytest.raises(ValueError, match="sequence_ids must be below warm_start_sequences, 0"):
+        solver.loss_and_gradient(x, y, sequence_ids=np.arange(6))
 
 
 def test_stepping_keeps_no_states():
     """It needs no guess; sequences may have numbers all the same."""
     network = make()[0].network
     solver = NetworkSolver(network, 34, STEPPING, STEPPING, warm_start_sequences=6)
-    assert solver.sweep.memory is None
+    assert solver.layer_solvers[0].warm_start is None
     x, y = np.ones((6, 34, 2)), np.zeros(6, dtype=np.int64)
-    assert np.isfinite(solver.loss_and_gradient(x, y, numbers=np.arange(6)).loss)
+    assert np.isfinite(solver.loss_and_gradient(x, y, sequence_ids=np.arange(6)).loss)

@@ -175,7 +175,7 @@ def test_memory_counts_what_is_kept_of_bound_inputs(levels, cell):
     network, rng = workload.network(), np.random.default_rng(0)
     solver = NetworkSolver(network, 64, workload.options, workload.backward)
     solver.loss_and_gradient(rng.standard_normal((3, 64, 2), dtype=np.float32), np.array([0, 1, 2]))
-    model = solver.sweep.model
+    model = solver.layer_solvers[0].model
     kept = model.bound.rows.nbytes + model._projected.nbytes
     bare = replace(workload.run(), input_bytes=0)
     with_inputs, without = (

@@ -78,7 +78,7 @@ def test_a_network_is_rebuilt_from_the_file_alone(path):
     save(path, model.weights, Architecture.of(options, num_outputs=5))
     architecture = load_architecture(path)
     again = Network(architecture.recurrence_options(), architecture.num_outputs)
-    again.load(load(path))
+    again.set_weights(load(path))
     x = np.random.default_rng(1).standard_normal((2, 9, 3)).astype(np.float32)
     solvers = [NetworkSolver(each, 9, STEPPING, STEPPING) for each in (model, again)]
     np.testing.assert_array_equal(solvers[0].predict(x)[0], solvers[1].predict(x)[0])
@@ -119,7 +119,7 @@ def test_a_module_of_torch_becomes_a_classifier(tmp_path, layers, dtype):
     architecture = load_architecture(path, head="fc.")
     assert architecture.cell == "classic"
     model = Network(architecture.recurrence_options(), architecture.num_outputs)
-    model.load(load(path, head="fc."))
+    model.set_weights(load(path, head="fc."))
     x = np.random.default_rng(2).standard_normal((4, 50, 3)).astype(dtype)
     scores, _ = NetworkSolver(model, 50, STEPPING, STEPPING).predict(x)
     with torch.no_grad():

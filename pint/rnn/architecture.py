@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint.options import at_least, one_of
 from pint.rnn.cells import CELLS, CellName
+from pint.rnn.parameters import num_entries
 from pint.rnn.recurrence_options import RecurrenceOptions
 
 Array = NDArray[Any]
@@ -207,6 +208,44 @@ class Architecture:
             )
         for name, shape in shapes.items():
             _check_tensor(name, weights[name], shape, self.dtype)
+
+
+class LayerStack(NamedTuple):
+    """Layers that are solved together along time.
+
+    Attributes
+    ----------
+    options : RecurrenceOptions
+        Shapes of the layers.
+    part : slice
+        Their part of the network's flat parameters.
+    rows : slice
+        Their rows among the states of all layers and directions, in torch's order.
+    """
+
+    options: RecurrenceOptions
+    part: slice
+    rows: slice
+
+
+def layer_stacks(options: RecurrenceOptions, *, bidirectional: bool) -> list[list[LayerStack]]:
+    """Return the layers of each stage: one stack for each direction.
+
+    In one direction all layers are one stage. In two directions each layer is a stage, because the
+    next layer takes the states of both directions.
+    """
+    if not bidirectional:
+        part = slice(0, num_entries(options.shapes()))
+        return [[LayerStack(options, part, slice(0, options.layers))]]
+    stages, begin, width = [], 0, options.num_features
+    for row in range(0, 2 * options.layers, 2):
+        layer = replace(options, layers=1, num_features=width)
+        size, width = num_entries(layer.shapes()), 2 * options.hidden
+        forward = LayerStack(layer, slice(begin, begin + size), slice(row, row + 1))
+        begin += 2 * size
+        reverse = LayerStack(layer, slice(begin - size, begin), slice(row + 1, row + 2))
+        stages.append([forward, reverse])
+    return stages
 
 
 def _matrix(weights: Mapping[str, Array], name: str) -> Array:

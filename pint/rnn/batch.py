@@ -1,4 +1,4 @@
-"""A batch as a network takes it, with its checks."""
+"""A batch of sequences and its targets, with their checks."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Batch:
     mask : ndarray of bool, shape (B, T), or None
         Where they have elements; None: everywhere.
     start : ndarray, shape (layers * directions, B, W), or None
-        Initial state; None: that of the network.
-    numbers : ndarray of int64, shape (B,), or None
-        Which of the remembered sequences they are; None: none of them.
+        Initial state; None: the initial state of the network.
+    sequence_ids : ndarray of int64, shape (B,), or None
+        Ids of the sequences for warm starts; None: no warm start.
     """
 
     x: Array
     mask: NDArray[np.bool_] | None = None
     start: Array | None = None
-    numbers: NDArray[np.int64] | None = None
+    sequence_ids: NDArray[np.int64] | None = None
 
     def check(self, a: Architecture, num_steps: int, warm_start_sequences: int) -> None:
-        """Raise ValueError unless it fits a network, its steps and what is remembered."""
+        """Raise ValueError unless the batch fits a network, its steps and its warm starts."""
         x, mask, start = self.x, self.mask, self.start
         if x.ndim != 3 or x.shape[1:] != (num_steps, a.num_features) or len(x) == 0:
             raise ValueError(
@@ -54,8 +54,8 @@ class Batch:
             raise ValueError(f"start must have shape {shape}, got {start.shape}")
         if start is not None and not np.isfinite(start).all():
             raise ValueError("start must not hold NaN or inf")
-        if self.numbers is not None:
-            _check_numbers(self.numbers, len(x), warm_start_sequences)
+        if self.sequence_ids is not None:
+            _check_ids(self.sequence_ids, len(x), warm_start_sequences)
 
     def initial_state(self, a: Architecture, learned: Array | None) -> Array:
         """Return the initial state, shape (layers * directions, B, W); new."""
@@ -70,33 +70,34 @@ class Batch:
         """Return some of the sequences."""
         mask = None if self.mask is None else self.mask[own]
         start = None if self.start is None else self.start[:, own]
-        numbers = None if self.numbers is None else self.numbers[own]
-        return Batch(x=self.x[own], mask=mask, start=start, numbers=numbers)
+        sequence_ids = None if self.sequence_ids is None else self.sequence_ids[own]
+        return Batch(x=self.x[own], mask=mask, start=start, sequence_ids=sequence_ids)
 
 
-def _check_numbers(numbers: NDArray[np.int64], count: int, warm_start_sequences: int) -> None:
-    if numbers.shape != (count,) or numbers.dtype.kind not in "iu":
-        raise ValueError(f"numbers must be {count} integers, got {numbers.shape} {numbers.dtype}")
-    if not (numbers.min() >= 0 and numbers.max() < warm_start_sequences):
+def _check_ids(sequence_ids: NDArray[np.int64], count: int, warm_start_sequences: int) -> None:
+    if sequence_ids.shape != (count,) or sequence_ids.dtype.kind not in "iu":
         raise ValueError(
-            f"numbers must be below warm_start_sequences, {warm_start_sequences}, and at least 0, got "
-            f"{numbers.min()}..{numbers.max()}"
+            f"sequence_ids must be {count} integers, got {sequence_ids.shape} {sequence_ids.dtype}"
+        )
+    if not (sequence_ids.min() >= 0 and sequence_ids.max() < warm_start_sequences):
+        raise ValueError(
+            f"sequence_ids must be below warm_start_sequences, {warm_start_sequences}, and at "
+            f"least 0, got {sequence_ids.min()}..{sequence_ids.max()}"
         )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Targets:
-    """What the scores of a batch are to be.
+    """Targets of a batch, and the weight of each element in the loss.
 
     Attributes
     ----------
     y : ndarray, shape (B, ...)
-        One for each element: a sequence, or with pooling "every" a time of a sequence.
+        Target of each element: a sequence, or with pooling "every" a time of a sequence.
     weights : ndarray of float64, shape (B,) or (B, T)
-        Of the elements in the loss of the whole batch; their sum is 1, or 0 where no element has a
-        weight.
+        Weights in the loss of the whole batch; their sum is 1, or 0 if all weights are 0.
     total : float
-        What their sum was before.
+        Sum of the weights before they were scaled.
     """
 
     y: Array
@@ -105,12 +106,12 @@ class Targets:
 
     @classmethod
     def of(cls, y: Array, batch: Batch, loss: Loss, a: Architecture) -> Targets:
-        """Return checked targets of a whole batch; those of missing elements do not matter.
+        """Return checked targets of a whole batch; targets of missing elements do not matter.
 
         Raises
         ------
         ValueError
-            If they do not fit.
+            If targets do not fit.
         """
         elements = batch.x.shape[:2] if a.pooling == "every" else batch.x.shape[:1]
         mask = batch.mask if a.pooling == "every" else None
@@ -122,11 +123,11 @@ class Targets:
         return cls(y=y, weights=weights / total if total > 0 else weights, total=total)
 
     def rows(self, own: NDArray[np.int64]) -> Targets:
-        """Return those of some of the sequences."""
+        """Return the targets of some of the sequences."""
         return replace(self, y=self.y[own], weights=self.weights[own])
 
     def at(self, times: NDArray[np.int64] | None) -> Targets:
-        """Return those of some elements, counted from 1, with time as the first axis."""
+        """Return the targets of some elements, counted from 1, with time as the first axis."""
         if times is None:
             return self
         y, weights = (a[:, times - 1].swapaxes(0, 1) for a in (self.y, self.weights))

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.options import at_least, instance_of
-from pint.rnn.architecture import Architecture, Pooling
-from pint.rnn.parameters import num_entries, uniform, views
+from pint.options import MGRITOptions, at_least, instance_of
+from pint.parallel.comm import SerialCommunicator
+from pint.rnn.architecture import Architecture, Pooling, layer_stacks
+from pint.rnn.batch import Batch
+from pint.rnn.cells import CellName
+from pint.rnn.parameters import uniform, views
 from pint.rnn.recurrence_options import RecurrenceOptions
+from pint.rnn.stage import Stage, forward_pass
 
 Array = NDArray[Any]
-
-
-class LayerStack(NamedTuple):
-    """Layers that are solved together, in one sweep along time.
-
-    Attributes
-    ----------
-    options : RecurrenceOptions
-        Their shapes.
-    part : slice
-        Their part of the network's flat parameters.
-    rows : slice
-        Their rows among the states of all layers and directions, in torch's order.
-    """
-
-    options: RecurrenceOptions
-    part: slice
-    rows: slice
 
 
 class Network:
@@ -45,26 +32,34 @@ class Network:
     num_outputs : int
         Width of the output: number of classes, or of predicted numbers.
     pooling : {"last", "every", "mean"}, default "last"
-        What the head takes from the top layer: its state after the whole sequence, that at every
-        time, or their mean.
+        What the head takes from the top layer: its state after the whole sequence, its state at
+        every time, or the mean of these states.
     bidirectional : bool, default False
-        Each layer also runs from the end of the sequence to its beginning, and the next one takes
-        both states, as in torch. The state after the whole sequence is that of each direction at
-        its own end.
+        Each layer also runs from the end of the sequence to its beginning, and the next layer takes
+        both states, as in torch. The state after the whole sequence is the state of each direction
+        at its own end.
     learned_start : bool, default False
         The initial state is a parameter; zero otherwise.
     seed : int, default 0
-        Seed of the initial parameters, all uniform in +-hidden^(-1/2), as torch draws them; a
-        learned initial state begins at zero.
+        Seed of the initial parameters, all uniform in +-hidden^(-1/2) as in torch; a learned
+        initial state begins at zero.
 
     Attributes
     ----------
     architecture : Architecture
-        What it is made of, and names and shapes of its tensors.
+        Layers and head, with names and shapes of the tensors.
     parameters : ndarray, shape (num_parameters,)
         All parameters, flat; optimizers change it in place.
     weights : dict of str to ndarray
         A view of `parameters` for each tensor.
+
+    Examples
+    --------
+    >>> network = Network(RecurrenceOptions(num_features=2, hidden=4), num_outputs=3)
+    >>> network
+    Network(2 features > implicit 4 > last > 3 outputs, 111 parameters, float32)
+    >>> network.predict(np.zeros((5, 10, 2))).shape
+    (5, 3)
     """
 
     def __init__(
@@ -105,12 +100,12 @@ class Network:
         architecture : Architecture
             For example ``pint.rnn.weights.load_architecture("weights.safetensors")``.
         seed : int, default 0
-            Of its parameters, which `load` replaces.
+            Seed of the parameters, which `set_weights` replaces.
 
         Raises
         ------
         ValueError
-            If it has no head.
+            If the architecture has no head.
         """
         return cls(
             replace(architecture, bidirectional=False).recurrence_options(),
@@ -121,7 +116,51 @@ class Network:
             seed=seed,
         )
 
-    def load(self, weights: Mapping[str, Array]) -> None:
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        cell: CellName | None = None,
+        pooling: Pooling | None = None,
+    ) -> Network:
+        """Return the network of a file of weights or of a run, with default coarse steps.
+
+        Parameters
+        ----------
+        path, cell, pooling
+            As in `pint.rnn.weights.load_architecture`.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, has no head, or contradicts `cell` or `pooling`.
+        OSError
+            If the file cannot be read.
+
+        Examples
+        --------
+        >>> network = Network.load("weights.safetensors")  # doctest: +SKIP
+        """
+        from pint.rnn.weights import load, load_architecture  # imports h5py
+
+        network = cls.of(load_architecture(path, cell=cell, pooling=pooling))
+        network.set_weights(load(path))
+        return network
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all tensors and the architecture to a file; see `pint.rnn.weights.save`.
+
+        Parameters
+        ----------
+        path : path-like
+            ``*.safetensors``, ``*.h5`` or ``*.hdf5``; an existing file is replaced.
+        """
+        from pint.rnn.weights import save  # imports h5py
+
+        save(path, self.weights, self.architecture)
+
+    def set_weights(self, weights: Mapping[str, Array]) -> None:
         """Copy tensors into the parameters, for example ``pint.open_run("run.h5").model``.
 
         Parameters
@@ -142,26 +181,54 @@ class Network:
         for name, tensor in weights.items():
             self.weights[name][...] = tensor
 
+    def predict(
+        self, x: Array, mask: NDArray[np.bool_] | None = None, start: Array | None = None
+    ) -> Array:
+        """Return scores by exact time stepping, on this process alone; new.
+
+        Parameters
+        ----------
+        x : ndarray, shape (B, T, num_features)
+            Sequences.
+        mask : ndarray of bool, shape (B, T), optional
+            False where a sequence has no element; all True if left out.
+        start : ndarray, shape (layers * directions, B, W), optional
+            Initial state; the learned one, or zero, if left out.
+
+        Returns
+        -------
+        ndarray, shape (B, num_outputs), or (B, T, num_outputs) where pooling is "every"
+            Scores.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
+        FloatingPointError
+            If a state is not finite.
+        """
+        given = (None if each is None else np.asarray(each) for each in (mask, start))
+        a, batch, exact = self.architecture, Batch(np.asarray(x), *given), MGRITOptions(levels=1)
+        num_steps = batch.x.shape[1] if batch.x.ndim == 3 else 0
+        batch.check(a, num_steps, 0)
+        stages = [
+            Stage(stacks, self.parameters, num_steps, exact, exact, SerialCommunicator())
+            for stacks in layer_stacks(self.options, bidirectional=a.bidirectional)
+        ]
+        state = batch.initial_state(a, self.weights.get("initial_state"))
+        scores = self.scores(forward_pass(stages, a.pooling, batch, state).features.values)
+        return scores.swapaxes(0, 1) if a.pooling == "every" else scores
+
     def scores(self, features: Array) -> Array:
         """Return the head's output, shape (..., num_outputs), for features (..., D H)."""
         out: Array = features @ self.weights["head.weight"].T + self.weights["head.bias"]
         return out
 
-    def stages(self) -> list[list[LayerStack]]:
-        """Return what is solved along time: stage after stage, one stack for each direction.
-
-        In one direction all layers make one stage; in two, each layer does, because the next one
-        needs both directions.
-        """
-        if not self.architecture.bidirectional:
-            part = slice(0, num_entries(self.options.shapes()))
-            return [[LayerStack(self.options, part, slice(0, self.options.layers))]]
-        stages, begin, width = [], 0, self.options.num_features
-        for row in range(0, self.architecture.num_states, 2):
-            layer = replace(self.options, layers=1, num_features=width)
-            size, width = num_entries(layer.shapes()), 2 * self.options.hidden
-            forward = LayerStack(layer, slice(begin, begin + size), slice(row, row + 1))
-            begin += 2 * size
-            reverse = LayerStack(layer, slice(begin - size, begin), slice(row + 1, row + 2))
-            stages.append([forward, reverse])
-        return stages
+    def __repr__(self) -> str:
+        a = self.architecture
+        both = " in both directions" if a.bidirectional else ""
+        layers = " > ".join([f"{a.cell} {a.hidden}{both}"] * a.layers)
+        return (
+            f"Network({a.num_features} features > {layers} > {a.pooling} > {a.num_outputs} "
+            f"outputs, {self.parameters.size} parameters, {a.dtype})"
+        )

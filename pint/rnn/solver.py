@@ -10,40 +10,49 @@ from numpy.typing import NDArray
 
 from pint.options import MGRITOptions, at_least, instance_of
 from pint.parallel.comm import Communicator, as_communicator
+from pint.rnn.architecture import layer_stacks
 from pint.rnn.batch import Batch, Targets
-from pint.rnn.evaluation import Evaluation, Part
+from pint.rnn.layer_solver import LayerSolver
 from pint.rnn.losses import CrossEntropy, Loss
 from pint.rnn.network import Network
-from pint.rnn.stages import DIVERGENCE_ADVICE
-from pint.rnn.sweep import Sweep
+from pint.rnn.parameters import views
+from pint.rnn.stage import (
+    DIVERGENCE_ADVICE,
+    ForwardPass,
+    StackGradient,
+    Stage,
+    describe_status,
+    forward_pass,
+)
+from pint.stopwatch import Stopwatch
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LossAndGradient:
-    """What one batch gives; the same on every rank.
+    """Loss of one batch and its gradient; the same on every rank.
 
     Attributes
     ----------
     loss : float
         Mean over the batch, see `Loss`.
     num_correct, num_elements : int
-        Elements that are classified rightly, and all of them: sequences, or times of sequences.
+        Number of elements (sequences, or times of sequences) with the right class, and of all.
     total_weight : float
-        Sum of their weights in the loss.
+        Sum of the elements' weights in the loss.
     gradient : ndarray, shape (num_parameters,)
-        Of the loss with respect to all parameters.
+        Gradient of the loss with respect to all parameters.
     forward_residuals, backward_residuals : ndarray of float64
-        Residual norms of both solves, by iteration; NaN where none was measured. Of several solves,
-        the root of the sum of squares.
+        Residual norms of both solves, by iteration; NaN where none was measured. Several solves
+        give the root of the sum of squares.
     forward_relative, backward_relative : float
-        The last of them, divided by the norm of the solution at all points; NaN if none was
+        Last residual norm divided by the norm of the solution at all points; NaN if none was
         measured.
     input_gradient : ndarray, shape (B, T, num_features), or None
-        Of the loss with respect to the sequences, if asked for.
+        Gradient with respect to the sequences, with ``inputs=True``.
     start_gradient : ndarray, shape (layers * directions, B, W), or None
-        Of the loss with respect to the initial state, if asked for.
+        Gradient with respect to the initial state, with ``inputs=True``.
     """
 
     loss: float
@@ -59,8 +68,56 @@ class LossAndGradient:
     start_gradient: Array | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class HeadGradient:
+    """Loss of the scores of one rank, and its derivatives.
+
+    Attributes
+    ----------
+    loss, num_correct : float, int
+        Sums over the scores.
+    d_scores, d_features : ndarray
+        Derivatives with respect to the scores and the features.
+    """
+
+    loss: float
+    num_correct: int
+    d_scores: Array
+    d_features: Array
+
+
+@dataclass(frozen=True, eq=False)
+class LocalGradient:
+    """Loss and gradient of one rank; the sum over all ranks is that of the batch.
+
+    Attributes
+    ----------
+    loss, num_correct : float, int
+        Loss and right classes of the scores that count on this rank.
+    parameters : ndarray, shape (num_parameters,)
+        Derivative with respect to all parameters.
+    start : ndarray, shape (layers * directions, B, W)
+        Derivative with respect to the initial state, on every rank of a group.
+    x : ndarray, shape (B, T, num_features), or None
+        Derivative with respect to the sequences.
+    squares : ndarray of float64, shape (2,)
+        Squared norms of the states and of the adjoint states.
+    forward_residuals, backward_residuals : list of ndarray of float64
+        Residual norms of each solve.
+    """
+
+    loss: float
+    num_correct: int
+    parameters: Array
+    start: Array
+    x: Array | None
+    squares: NDArray[np.float64]
+    forward_residuals: list[NDArray[np.float64]]
+    backward_residuals: list[NDArray[np.float64]]
+
+
 class NetworkSolver:
-    """Evaluates a network and its gradient, both by MGRIT over the time axis.
+    """Evaluate a network and its gradient, both by MGRIT over the time axis.
 
     Parameters
     ----------
@@ -69,25 +126,25 @@ class NetworkSolver:
     num_steps : int
         Length T of the sequences.
     forward, backward : MGRITOptions
-        How the forward and the adjoint problem are solved. ``MGRITOptions(levels=1)`` is exact
-        serial stepping, and exact backpropagation through time.
+        Options of the forward and of the adjoint solve. ``MGRITOptions(levels=1)`` is exact serial
+        stepping, and exact backpropagation through time.
     comm : mpi4py communicator or Communicator, optional
         The ranks.
     loss : Loss, default CrossEntropy()
-        What is to be small.
+        The loss.
     time_ranks : int, optional
-        Number of ranks that share the time axis of a sequence; it must divide their number, and the
-        groups share the sequences of a batch. All ranks share the time axis if left out.
+        Number of ranks that share the time axis of a sequence; it must divide the number of ranks,
+        and the groups share the sequences of a batch. All ranks share the time axis if left out.
     warm_start_sequences : int, default 0
-        Warm starts for so many sequences: where all sequences of a batch were solved before, cycles
-        begin with their states at that time. Each rank keeps those at its C-points.
+        Number of sequences with a warm start: cycles begin with the states of the latest solve
+        where all sequences of a batch have one. Each rank keeps states at its C-points.
 
     Raises
     ------
     ValueError
-        If the number of ranks is no multiple of `time_ranks`, or sequences are to be remembered
-        by several groups, which would meet ever others of them, or states are not to be kept at
-        all points.
+        If the number of ranks is no multiple of `time_ranks`, if several groups shall keep warm
+        starts (a group would meet other sequences each time), or if states are not kept at all
+        points.
     """
 
     def __init__(
@@ -123,19 +180,25 @@ class NetworkSolver:
                 f"warm starts need one group of ranks, got {self.num_groups}: leave out time_ranks"
             )
         self.warm_start_sequences = warm_start_sequences
-        self.evaluation = Evaluation(
-            network, self.loss, num_steps, forward, backward, self.time, warm_start_sequences
-        )
+        self.watch = Stopwatch()
+        directions = network.architecture.bidirectional
+        self.stages = [
+            Stage(
+                stacks, network.parameters, num_steps, forward, backward, self.time,
+                warm_start_sequences,
+            )
+            for stacks in layer_stacks(network.options, bidirectional=directions)
+        ]  # fmt: skip
 
     @property
-    def sweep(self) -> Sweep:
-        """The first solve along time; all have the same grid, levels and layout."""
-        return self.evaluation.stages.sweeps[0]
+    def layer_solvers(self) -> list[LayerSolver]:
+        """The solvers of all stages and directions; all have the same grid, levels and layout."""
+        return [solver for stage in self.stages for solver in stage.solvers]
 
     def iterate(self, forward: int, backward: int) -> None:
-        """Do so many cycles from now on, in each solve."""
-        for sweep in self.evaluation.stages.sweeps:
-            sweep.iterate(forward, backward)
+        """Set the number of cycles of every forward and adjoint solve from now on."""
+        for solver in self.layer_solvers:
+            solver.iterate(forward, backward)
 
     def predict(
         self, x: Array, mask: NDArray[np.bool_] | None = None, start: Array | None = None
@@ -154,7 +217,7 @@ class NetworkSolver:
         Returns
         -------
         scores : ndarray, shape (B, num_outputs), or (B, T, num_outputs) where pooling is "every"
-            On every rank.
+            Scores, on every rank.
         residuals : ndarray of float64, shape (iterations,)
             Residual norms.
 
@@ -165,15 +228,13 @@ class NetworkSolver:
         FloatingPointError
             If the solve diverged, on every rank.
         """
-        with self.comm.collective(self.evaluation.watch):
+        with self.comm.collective(self.watch):
             batch = self._batch(x, mask, start)
         own = self._own(batch)
-        with self.comm.collective(self.evaluation.watch):
-            solved = self.evaluation.solve(batch.rows(own)) if own.size else None
-        values = None if solved is None else self.network.scores(solved.features.values)
-        times = None if solved is None else solved.features.times
-        residuals = self._joined([] if solved is None else solved.forward_residuals)
-        return self._whole(own, values, times, len(batch.x)), residuals
+        with self.comm.collective(self.watch):
+            solved = self._solve(batch.rows(own)) if own.size else None
+        scores = self._whole_scores(solved, own, len(batch.x))
+        return scores, self._joined([] if solved is None else solved.residuals)
 
     def loss_and_gradient(
         self,
@@ -183,7 +244,7 @@ class NetworkSolver:
         start: Array | None = None,
         *,
         inputs: bool = False,
-        numbers: NDArray[np.int64] | None = None,
+        sequence_ids: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient; collective.
 
@@ -193,12 +254,12 @@ class NetworkSolver:
             As in `predict`.
         y : ndarray
             Targets, the same on every rank: for each element (a sequence, or with pooling "every" a
-            time of a sequence) a class, or with `SquaredError` num_outputs numbers. Those
-            of missing elements do not matter.
+            time of a sequence) a class, or with `SquaredError` num_outputs numbers. Targets of
+            missing elements do not matter.
         inputs : bool, default False
             Also return the gradients with respect to the sequences and the initial state.
-        numbers : ndarray of int64, shape (B,), optional
-            Which sequences they are, 0..warm_start_sequences - 1, for a warm start.
+        sequence_ids : ndarray of int64, shape (B,), optional
+            Ids of the sequences for warm starts, in 0..warm_start_sequences - 1.
 
         Raises
         ------
@@ -207,67 +268,156 @@ class NetworkSolver:
         FloatingPointError
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
-        with self.comm.collective(self.evaluation.watch):
-            batch = self._batch(x, mask, start, numbers)
+        with self.comm.collective(self.watch):
+            batch = self._batch(x, mask, start, sequence_ids)
             targets = self._targets(y, batch)
-        if not targets.total > 0:
-            raise ValueError("no element of the batch has a weight: the loss is not defined")
         own = self._own(batch)
-        with self.comm.collective(self.evaluation.watch):
-            part = self._part(batch, targets, own, inputs)
-        with self.evaluation.watch.phase("messages"):
-            return self._total(part, own, batch, targets, inputs)
+        with self.comm.collective(self.watch):
+            local = self._local_gradient(batch, targets, own, inputs)
+        with self.watch.phase("messages"):
+            return self._total(local, own, batch, targets, inputs)
 
     def total_weight(self, x: Array, y: Array, mask: NDArray[np.bool_] | None = None) -> float:
-        """Return the sum of the weights of a batch's elements; 0 if the loss looks at none of them.
+        """Return the sum of the weights of a batch's elements; 0 if no element has a weight.
 
-        Arguments are those of `loss_and_gradient`, which checks more of them.
+        The arguments are those of `loss_and_gradient`, which checks more of them.
         """
         return self._targets(y, Batch(np.asarray(x), mask)).total
 
     def _targets(self, y: Any, batch: Batch) -> Targets:
         return Targets.of(np.asarray(y), batch, self.loss, self.network.architecture)
 
-    def _batch(self, x: Any, mask: Any, start: Any, numbers: Any = None) -> Batch:
+    def _batch(self, x: Any, mask: Any, start: Any, sequence_ids: Any = None) -> Batch:
         """Return a batch that fits."""
-        given = (None if each is None else np.asarray(each) for each in (mask, start, numbers))
+        given = (None if each is None else np.asarray(each) for each in (mask, start, sequence_ids))
         batch = Batch(np.asarray(x), *given)
         batch.check(self.network.architecture, self.num_steps, self.warm_start_sequences)
         return batch
 
     def _own(self, batch: Batch) -> NDArray[np.int64]:
-        """Return which sequences of a batch this rank's group works on."""
+        """Return the sequences of a batch that belong to this rank's group."""
         return np.array_split(np.arange(len(batch.x)), self.num_groups)[self.group]
 
-    def _part(
+    def _solve(self, batch: Batch, *, record: bool = False) -> ForwardPass:
+        """Return the states for this group's sequences; collective."""
+        network = self.network
+        start = batch.initial_state(network.architecture, network.weights.get("initial_state"))
+        with self.watch.phase("forward solve"):
+            return forward_pass(
+                self.stages, network.architecture.pooling, batch, start, record=record
+            )
+
+    def _local_gradient(
         self, batch: Batch, targets: Targets, own: NDArray[np.int64], inputs: bool
-    ) -> Part | None:
+    ) -> LocalGradient | None:
         """Return this rank's part of loss and gradient; None where its group has no sequence."""
+        if not targets.total > 0:
+            raise ValueError("no element of the batch has a weight: the loss is not defined")
         if own.size == 0:
             return None
-        solve = self.evaluation.loss_and_gradient
-        return solve(batch.rows(own), targets.rows(own), inputs=inputs)
+        batch, targets = batch.rows(own), targets.rows(own)
+        solved = self._solve(batch, record=True)
+        with self.watch.phase("head"), self.time.collective(self.watch):
+            head = self._head(solved, targets.at(solved.features.times))
+        pooling, results = self.network.architecture.pooling, solved.results
+        derivatives = self.stages[-1].transposed_pool(
+            pooling, results[-1], batch.mask, head.d_features
+        )
+        gradients: list[list[StackGradient]] = []
+        with self.watch.phase("backward solve"):
+            for index in range(len(self.stages) - 1, -1, -1):
+                stage, wanted = self.stages[index], inputs or index > 0
+                gradients.append(stage.transpose(results[index], derivatives, inputs=wanted))
+                if index > 0:
+                    derivatives = self._below(index, results, gradients[-1])
+        return self._assembled(solved, head, gradients, batch, inputs)
 
-    def _whole(
+    def _below(
+        self, index: int, results: list[list[Any]], gradients: list[StackGradient]
+    ) -> list[tuple[Array | None, Array | None]]:
+        """Return the derivatives at the stage below, which sees all times; collective."""
+        with self.stages[index].solvers[0].watch.phase("messages"):
+            whole = self.time.sum(_sum_x(gradients))
+        below = self.stages[index - 1]
+        return [(None, own) for own in below.own_outputs(results[index - 1], whole)]
+
+    def _head(self, solved: ForwardPass, targets: Targets) -> HeadGradient:
+        """Return loss and derivatives of this rank's scores."""
+        with np.errstate(over="ignore", invalid="ignore"):  # raised below
+            scores = self.network.scores(solved.features.values)
+            terms, d_scores = self.loss.terms(scores, targets.y)
+            loss = float((targets.weights * terms).sum())
+            d_scores *= targets.weights[..., None].astype(scores.dtype)
+            d_features = d_scores @ self.network.weights["head.weight"]
+        if not np.isfinite(loss):
+            status = describe_status(solved.results[0][0])
+            raise FloatingPointError(f"the loss is {loss} ({status}); {DIVERGENCE_ADVICE}")
+        if not np.isfinite(d_features).all():
+            raise FloatingPointError(
+                f"the loss is {loss:.1e}, its derivative not finite; {DIVERGENCE_ADVICE}"
+            )
+        num_correct = self.loss.num_correct(scores, targets.y, targets.weights > 0)
+        return HeadGradient(loss, num_correct, d_scores, d_features)
+
+    def _assembled(
         self,
-        own: NDArray[np.int64],
-        values: Array | None,
-        times: NDArray[np.int64] | None,
-        count: int,
+        solved: ForwardPass,
+        head: HeadGradient,
+        gradients: list[list[StackGradient]],
+        batch: Batch,
+        inputs: bool,
+    ) -> LocalGradient:
+        """Put a gradient together; `gradients` are from the last stage to the first."""
+        a = self.network.architecture
+        parameters = np.zeros_like(self.network.parameters)
+        start = np.zeros((a.num_states, len(batch.x), a.state_width), dtype=np.dtype(a.dtype))
+        for stage, of_stage in zip(self.stages, gradients[::-1], strict=True):
+            for stack, gradient in zip(stage.stacks, of_stage, strict=True):
+                parameters[stack.part] = gradient.adjoint.parameter_gradient
+                start[stack.rows] = gradient.adjoint.initial_gradient
+        named, is_first = views(parameters, a.shapes), self.time.rank == 0
+        if "initial_state" in named and batch.start is None and is_first:
+            named["initial_state"] += start.sum(axis=1)
+        features = solved.features
+        counts = is_first or features.times is not None  # else all ranks have the same scores
+        if counts:
+            rows = head.d_scores.reshape(-1, head.d_scores.shape[-1])
+            named["head.weight"] += rows.T @ features.values.reshape(-1, features.values.shape[-1])
+            named["head.bias"] += rows.sum(axis=0)
+        adjoints = [gradient.adjoint for stage in gradients for gradient in stage]
+        squares = [0.0, 0.0]
+        if self.layer_solvers[0].has_cycles:  # else there is no residual to compare with norms
+            states = [result.u for stage in solved.results for result in stage]
+            squares = [_square(states), _square([adjoint.w for adjoint in adjoints])]
+        return LocalGradient(
+            loss=head.loss if counts else 0.0,
+            num_correct=head.num_correct if counts else 0,
+            parameters=parameters,
+            start=start,
+            x=_sum_x(gradients[-1]) if inputs else None,
+            squares=np.array(squares),
+            forward_residuals=solved.residuals,
+            backward_residuals=[adjoint.residuals for adjoint in adjoints],
+        )
+
+    def _whole_scores(
+        self, solved: ForwardPass | None, own: NDArray[np.int64], count: int
     ) -> Array:
         """Return the scores of a whole batch; collective."""
         a = self.network.architecture
         shape = (count, self.num_steps) if a.pooling == "every" else (count,)
         scores = np.zeros((*shape, a.num_outputs), dtype=np.dtype(a.dtype))
-        if values is not None and times is not None:
-            scores[np.ix_(own, times - 1)] = values.swapaxes(0, 1)
-        elif values is not None and self.time.rank == 0:
-            scores[own] = values
+        if solved is not None:
+            values, times = self.network.scores(solved.features.values), solved.features.times
+            if times is not None:
+                scores[np.ix_(own, times - 1)] = values.swapaxes(0, 1)
+            elif self.time.rank == 0:
+                scores[own] = values
         return self.comm.sum(scores)
 
     def _total(
         self,
-        part: Part | None,
+        local: LocalGradient | None,
         own: NDArray[np.int64],
         batch: Batch,
         targets: Targets,
@@ -275,16 +425,15 @@ class NetworkSolver:
     ) -> LossAndGradient:
         """Sum over all ranks, of the time axis and of the batch at once."""
         none = np.zeros_like(self.network.parameters)
-        gradient = self.comm.sum(none if part is None else part.back.parameters)
-        counted = (0.0, 0) if part is None else (part.loss, part.num_correct)
+        gradient = self.comm.sum(none if local is None else local.parameters)
+        counted = (0.0, 0) if local is None else (local.loss, local.num_correct)
         loss, num_correct = self.comm.sum(np.array(counted))
         if not np.isfinite(gradient).all():
             raise FloatingPointError(f"the gradient is not finite; {DIVERGENCE_ADVICE}")
-        forward = self._joined([] if part is None else part.solved.forward_residuals)
-        backward = self._joined([] if part is None else part.backward_residuals)
-        is_exact = not (forward[-1] > 0 or backward[-1] > 0)  # nothing to compare with norms
-        squares = self.comm.sum(np.zeros(2) if part is None or is_exact else part.squares())
-        d_x, d_start = self._input_gradients(part, own, batch) if inputs else (None, None)
+        forward = self._joined([] if local is None else local.forward_residuals)
+        backward = self._joined([] if local is None else local.backward_residuals)
+        squares = self.comm.sum(np.zeros(2) if local is None else local.squares)
+        d_x, d_start = self._input_gradients(local, own, batch) if inputs else (None, None)
         return LossAndGradient(
             loss=float(loss),
             num_correct=int(num_correct),
@@ -314,16 +463,16 @@ class NetworkSolver:
         return np.asarray(np.sqrt(squares), dtype=np.float64)
 
     def _input_gradients(
-        self, part: Part | None, own: NDArray[np.int64], batch: Batch
+        self, local: LocalGradient | None, own: NDArray[np.int64], batch: Batch
     ) -> tuple[Array, Array]:
         """Return the gradients with respect to sequences and initial states; collective."""
         a = self.network.architecture
         d_x = np.zeros(batch.x.shape, dtype=np.dtype(a.dtype))
         d_start = np.zeros((a.num_states, len(batch.x), a.state_width), dtype=d_x.dtype)
-        if part is not None:
-            d_x[own] = part.back.x
+        if local is not None:
+            d_x[own] = local.x
             if self.time.rank == 0:
-                d_start[:, own] = part.back.start
+                d_start[:, own] = local.start
         return self.comm.sum(d_x), self.comm.sum(d_start)
 
 
@@ -332,3 +481,15 @@ def _ratio(residual: float, square: float) -> float:
     if np.isnan(residual):
         return float("nan")
     return float(residual / np.sqrt(square)) if square > 0 else 0.0
+
+
+def _sum_x(gradients: list[StackGradient]) -> Array:
+    """Return the sum of the derivatives with respect to the sequences of all directions."""
+    first: Any = gradients[0].x
+    total: Array = first if len(gradients) == 1 else first + gradients[1].x
+    return total
+
+
+def _square(states: list[Array]) -> float:
+    """Return the sum of the squares of all states."""
+    return sum(float(np.vdot(u, u)) for u in states)

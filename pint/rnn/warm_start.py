@@ -1,4 +1,4 @@
-"""Warm starts: states of a sequence from when it was solved last."""
+"""Warm starts: states of a sequence from its latest solve."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pint.grid.slots import shifted
 Array = NDArray[Any]
 
 
-class Memory:
-    """Keeps states at this rank's C-points, from which F-relaxation gives all others.
+class WarmStart:
+    """Keep states at this rank's C-points; F-relaxation gives all other points.
 
-    It takes num_sequences times the number of own C-points times layers times W numbers.
+    It takes num_sequences times own C-points times layers times W numbers of memory.
 
     Parameters
     ----------
     num_sequences : int
-        Sequences are numbered 0..num_sequences - 1.
+        Ids of sequences are 0..num_sequences - 1.
     level : Level
         The finest level of the solver.
     """
@@ -32,23 +32,23 @@ class Memory:
         self._c_points = shifted(level.c_points, -1)
         self._states: Array | None = None
 
-    def guess(self, sequences: NDArray[np.int64]) -> Array | None:
-        """Return states to begin with at the own points, (n, layers, B, W); None if not all known.
+    def guess(self, sequence_ids: NDArray[np.int64]) -> Array | None:
+        """Return initial iterates at the own points, (n, layers, B, W); None if one is unknown.
 
-        Only those at C-points mean anything.
+        States at F-points are zero.
         """
-        if self._states is None or not self._known[sequences].all():
+        if self._states is None or not self._known[sequence_ids].all():
             return None
-        kept = self._states[sequences]  # (B, C-points, layers, W)
+        kept = self._states[sequence_ids]  # (B, C-points, layers, W)
         batch, _, layers, width = kept.shape
         states = np.zeros((self._own, layers, batch, width), dtype=kept.dtype)
         states[self._c_points] = kept.transpose(1, 2, 0, 3)
         return states
 
-    def keep(self, sequences: NDArray[np.int64], u: Array) -> None:
-        """Remember the states at the own points, (n, layers, B, W)."""
+    def keep(self, sequence_ids: NDArray[np.int64], u: Array) -> None:
+        """Keep the states at the own points, (n, layers, B, W)."""
         kept = u[self._c_points].transpose(2, 0, 1, 3)
         if self._states is None:
             self._states = np.empty((self._known.size, *kept.shape[1:]), dtype=u.dtype)
-        self._states[sequences] = kept
-        self._known[sequences] = True
+        self._states[sequence_ids] = kept
+        self._known[sequence_ids] = True

@@ -141,7 +141,7 @@ class _Step:
 
     def _watch(self) -> None:
         """Time what the solvers do, and what is done around them."""
-        samples, sweep = self.samples, self.solver.sweep
+        samples, sweep = self.samples, self.solver.layer_solvers[0]
         adjoint = sweep.backward
         last = sweep.forward.options.max_iterations - 1
         samples.watch_driver(sweep.forward.hierarchy.driver, "forward", recording=last)

@@ -147,11 +147,11 @@ class AccuracyControl:
     def __init__(self, solver: NetworkSolver, options: AccuracyOptions) -> None:
         self.solver, self.options, self.log = solver, options, AccuracyLog()
         self.comm: Communicator = solver.comm
-        threads = solver.sweep.forward.options.threads
+        threads = solver.layer_solvers[0].forward.options.threads
         self.exact = exact_solver(
             solver.network, solver.num_steps, solver.loss, solver.comm, threads
         )
-        sweep = solver.sweep
+        sweep = solver.layer_solvers[0]
         self.is_serial = len(sweep.forward.hierarchy.levels) == 1
         forward = sweep.forward.options.max_iterations
         backward = sweep.backward.solver.options.max_iterations
@@ -198,15 +198,15 @@ class AccuracyControl:
         start: NDArray[Any] | None = None,
         *,
         inputs: bool = False,
-        numbers: NDArray[np.int64] | None = None,
+        sequence_ids: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
 
         def evaluate(used: Iterations) -> LossAndGradient:
             """Evaluate the batch, and keep the time per sequence that it took."""
-            solver, known = (self.exact, None) if used.are_exact else (self.solver, numbers)
+            solver, known = (self.exact, None) if used.are_exact else (self.solver, sequence_ids)
             begin = time.perf_counter()
-            got = solver.loss_and_gradient(x, y, mask, start, inputs=inputs, numbers=known)
+            got = solver.loss_and_gradient(x, y, mask, start, inputs=inputs, sequence_ids=known)
             seconds = (time.perf_counter() - begin) / len(x)
             if solver in self._cold:  # kernels may have been compiled
                 self._cold.discard(solver)

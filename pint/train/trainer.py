@@ -16,7 +16,7 @@ from pint.data.sequences import Samples, SequenceData
 from pint.options import at_least, instance_of, positive
 from pint.parallel.comm import as_communicator
 from pint.rnn.solver import NetworkSolver
-from pint.rnn.stages import DIVERGENCE_ADVICE
+from pint.rnn.stage import DIVERGENCE_ADVICE
 from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyControl, AccuracyOptions
@@ -218,12 +218,12 @@ class Trainer:
             means.learning_rate = factor * options.optimizer.learning_rate
             self.watch.iteration = num_updates
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
-                numbers = chosen if self.solver.warm_start_sequences else None
+                sequence_ids = chosen if self.solver.warm_start_sequences else None
                 with self.comm.collective(self.watch):
                     x, y, mask = data.train(chosen)
                 if not self.solver.total_weight(x, y, mask) > 0:
                     continue  # the loss looks at none of its elements
-                got = self.control.loss_and_gradient(x, y, mask, numbers=numbers)
+                got = self.control.loss_and_gradient(x, y, mask, sequence_ids=sequence_ids)
                 with self.watch.phase("update"):
                     gradient, norm = _clipped(got.gradient, options.clip)
                     self._change_parameters(gradient, means.learning_rate)

@@ -125,7 +125,7 @@ TRAININGS = [
 
 def trained_steps(solver):
     """Evaluations of this rank in the last step of training, by solve and level."""
-    sweep = solver.sweep
+    sweep = solver.layer_solvers[0]
     both = (("forward", sweep.forward), ("adjoint", sweep.backward.solver))
     return {
         (name, level): count
@@ -162,4 +162,4 @@ def test_training(comm, groups, num_steps, levels, coarsest, coarse_step, subste
     assert schedule.messages()[rank] == comm.counts
     assert schedule.steps()[rank] == trained_steps(solver)
     bound = [one.size for one in program.operations if one.name == "bind"]
-    assert sum(bound) == solver.sweep.num_inputs
+    assert sum(bound) == solver.layer_solvers[0].num_inputs

@@ -1,0 +1,260 @@
+"""Stages of recurrent layers, what the head takes from the last one, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pint.adjoint.solver import AdjointResult
+from pint.mgrit.result import Result
+from pint.mgrit.status import Status
+from pint.options import MGRITOptions
+from pint.parallel.comm import Communicator
+from pint.rnn.architecture import LayerStack, Pooling
+from pint.rnn.batch import Batch
+from pint.rnn.layer_solver import LayerSolver
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_] | None
+Results = list[Result]
+"""One result for each direction."""
+
+DIVERGENCE_ADVICE = "parameters that grow without bound need a smaller learning rate or clipping"
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the head takes from the top stage on this rank.
+
+    Attributes
+    ----------
+    values : ndarray, shape (B, D H), or (number of times, B, D H)
+        States of the top layer, or their mean.
+    times : ndarray of int64, or None
+        With pooling "every", the elements of this rank, counted from 1; each is on one rank only.
+        None: `values` are the same on every rank.
+    """
+
+    values: Array
+    times: NDArray[np.int64] | None = None
+
+
+@dataclass(eq=False)
+class StackGradient:
+    """Gradients of one stack of layers; parts of sums over the ranks, but for `start`.
+
+    Attributes
+    ----------
+    adjoint : AdjointResult
+        Solution of the adjoint problem, with the gradients of parameters and initial state.
+    x : ndarray, shape (B, T, F), or None
+        Derivative with respect to the sequences.
+    """
+
+    adjoint: AdjointResult
+    x: Array | None
+
+
+class Stage:
+    """Layers that see the same sequences: one stack, or one layer for each direction.
+
+    Parameters
+    ----------
+    stacks : list of LayerStack
+        Layers of each direction.
+    parameters : ndarray, shape (num_parameters,)
+        Parameters of the network; shared.
+    num_steps : int
+        Length T of the sequences.
+    forward, backward : MGRITOptions
+        Options of the forward and of the adjoint solve.
+    comm : Communicator
+        The ranks that share the time axis.
+    warm_start_sequences : int, default 0
+        Number of sequences with a warm start, see `WarmStart`.
+    """
+
+    def __init__(
+        self,
+        stacks: list[LayerStack],
+        parameters: Array,
+        num_steps: int,
+        forward: MGRITOptions,
+        backward: MGRITOptions,
+        comm: Communicator,
+        warm_start_sequences: int = 0,
+    ) -> None:
+        self.stacks, self.comm, self.num_steps = stacks, comm, num_steps
+        self.solvers = [
+            LayerSolver(
+                stack.options, parameters[stack.part], num_steps, forward, backward, comm,
+                is_reverse=index == 1, warm_start_sequences=warm_start_sequences,
+            )
+            for index, stack in enumerate(stacks)
+        ]  # fmt: skip
+
+    def solve(self, batch: Batch, start: Array, *, record: bool) -> Results:
+        """Solve for the states; start is (all layers and directions, B, W); collective."""
+        results = []
+        for stack, solver in zip(self.stacks, self.solvers, strict=True):
+            solver.bind(batch, backward=record)
+            results.append(solver.solve(start[stack.rows], record=record))
+            check_solved("no states", results[-1])
+        return results
+
+    def outputs(self, results: Results) -> Array:
+        """Return h of all directions at all times, (B, T, D H), on every rank; collective."""
+        both = []
+        for solver, result in zip(self.solvers, results, strict=True):
+            with solver.watch.phase("messages"):
+                rows = self.comm.allgather_blocks(np.ascontiguousarray(solver.outputs(result)))
+            both.append(rows[::-1] if solver.is_reverse else rows)
+        return np.concatenate(both, axis=2).swapaxes(0, 1)
+
+    def own_outputs(self, results: Results, outputs: Array) -> list[Array]:
+        """Return each direction's own part, (times, B, H), of an array like `outputs`."""
+        parts = np.split(outputs, len(self.solvers), axis=2)
+        triples = zip(self.solvers, results, parts, strict=True)
+        return [part[:, s.times(result) - 1].swapaxes(0, 1) for s, result, part in triples]
+
+    def pool(self, pooling: Pooling, results: Results, mask: Mask) -> Features:
+        """Return what the head takes from the states; collective."""
+        pairs = list(zip(self.solvers, results, strict=True))
+        if pooling == "last":
+            finals = [solver.final(result) for solver, result in pairs]
+            return Features(np.concatenate(finals, axis=1))
+        if pooling == "mean":
+            weights = self._mean_weights(results, mask)
+            sums = [
+                np.einsum("nb,nbh->bh", own, solver.outputs(result))
+                for (solver, result), own in zip(pairs, weights, strict=True)
+            ]
+            return Features(self.comm.sum(np.concatenate(sums, axis=1)))
+        if len(pairs) == 1:
+            solver, result = pairs[0]
+            return Features(solver.outputs(result), solver.times(result))
+        # The directions of a time lie on different ranks.
+        times = np.array_split(np.arange(1, self.num_steps + 1), self.comm.size)[self.comm.rank]
+        return Features(self.outputs(results)[:, times - 1].swapaxes(0, 1), times)
+
+    def transposed_pool(
+        self, pooling: Pooling, results: Results, mask: Mask, d_values: Array
+    ) -> list[tuple[Array | None, Array | None]]:
+        """Return derivatives with respect to each direction's `final` and `outputs`; collective.
+
+        Parameters
+        ----------
+        pooling, results, mask
+            As given to `pool`.
+        d_values : ndarray
+            Derivative with respect to the `values` of its `Features`.
+        """
+        if pooling == "last":
+            return [(d, None) for d in np.split(d_values, len(self.solvers), axis=1)]
+        if pooling == "mean":
+            weights = self._mean_weights(results, mask)
+            parts = np.split(d_values, len(self.solvers), axis=1)
+            return [(None, w[:, :, None] * d) for w, d in zip(weights, parts, strict=True)]
+        if len(self.solvers) == 1:
+            return [(None, d_values)]
+        rows = self.comm.allgather_blocks(np.ascontiguousarray(d_values))
+        return [(None, own) for own in self.own_outputs(results, rows.swapaxes(0, 1))]
+
+    def _mean_weights(self, results: Results, mask: Mask) -> list[Array]:
+        """Return the weights of each direction's own times in the means, (times, B)."""
+        model = self.solvers[0].model
+        if mask is None:
+            mask = np.ones((model.batch, self.num_steps), dtype=np.bool_)
+        weights = (mask / mask.sum(axis=1, keepdims=True)).T.astype(model.dtype)
+        return [weights[s.times(r) - 1] for s, r in zip(self.solvers, results, strict=True)]
+
+    def transpose(
+        self,
+        results: Results,
+        derivatives: list[tuple[Array | None, Array | None]],
+        *,
+        inputs: bool,
+    ) -> list[StackGradient]:
+        """Solve the adjoint problems; collective.
+
+        Parameters
+        ----------
+        results : list of Result
+            Results of `solve`.
+        derivatives : list of pairs of ndarray or None
+            Derivatives with respect to each direction's `final` and `outputs`; None is zero.
+        inputs : bool
+            Compute derivatives with respect to the sequences.
+        """
+        gradients = []
+        for stack, solver, result, (d_final, d_outputs) in zip(
+            self.stacks, self.solvers, results, derivatives, strict=True
+        ):
+            shape = (solver.model.batch, self.num_steps, stack.options.num_features)
+            d_x = np.zeros(shape, dtype=solver.model.dtype) if inputs else None
+            adjoint = solver.transpose(result, d_final, d_outputs, d_x)
+            check_solved("no gradient", adjoint)
+            gradients.append(StackGradient(adjoint, d_x))
+        return gradients
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """The states of all stages, and what the head takes from them.
+
+    Attributes
+    ----------
+    results : list of list of Result
+        Results of each stage and direction.
+    features : Features
+        Features of the top stage.
+    """
+
+    results: list[Results]
+    features: Features
+
+    @property
+    def residuals(self) -> list[NDArray[np.float64]]:
+        """Residual norms of each solve."""
+        return [result.residuals for stage in self.results for result in stage]
+
+
+def forward_pass(
+    stages: Sequence[Stage], pooling: Pooling, batch: Batch, start: Array, *, record: bool = False
+) -> ForwardPass:
+    """Solve for the states of all stages, from the first to the last; collective.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        All stages of a network.
+    pooling : {"last", "every", "mean"}
+        What the head takes from the top stage.
+    batch : Batch
+        Sequences, the same on every rank.
+    start : ndarray, shape (layers * directions, B, W)
+        Initial state.
+    record : bool, default False
+        Keep what the adjoint problems need.
+    """
+    results = [stages[0].solve(batch, start, record=record)]
+    for below, stage in pairwise(stages):
+        above = replace(batch, x=below.outputs(results[-1]))
+        results.append(stage.solve(above, start, record=record))
+    return ForwardPass(results, stages[-1].pool(pooling, results[-1], batch.mask))
+
+
+def check_solved(what: str, solved: Result | AdjointResult) -> None:
+    """Raise FloatingPointError if a solve diverged; on every rank of it."""
+    if solved.status is Status.DIVERGED:
+        raise FloatingPointError(f"{what} ({describe_status(solved)}); {DIVERGENCE_ADVICE}")
+
+
+def describe_status(solved: Result | AdjointResult) -> str:
+    """Return how a solve ended, in words."""
+    return "; ".join(filter(None, (solved.status.value, solved.detail)))
