@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from apps.command_line import App, run_app
-from apps.figures import profiles
 from pint import MGRITOptions
 from pint.models import advection
+
+from .command_line import App, run_app
+from .figures import profiles
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

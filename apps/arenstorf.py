@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from apps.command_line import App, run_app
-from apps.figures import orbit
 from pint import MGRITOptions
 from pint.models import arenstorf
 from pint.models.runge_kutta import TABLEAUS
+
+from .command_line import App, run_app
+from .figures import orbit
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

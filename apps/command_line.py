@@ -17,9 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from apps.arguments import quiet_unless
-from apps.figures import Draw, draw_figure
-from apps.tracing import add_argument, check_trace, recorded, save_trace
 from pint import MGRIT, MGRITOptions, Result, Status
 from pint.cli.arguments import count
 from pint.cli.figures import check_figure
@@ -27,6 +24,10 @@ from pint.models.problem import Problem
 from pint.parallel.comm import Communicator, run, world
 from pint.results import check_target, record_of, write_solution
 from pint.timeline import Timeline
+
+from .arguments import quiet_unless
+from .figures import Draw, draw_figure
+from .tracing import add_argument, check_trace, recorded, save_trace
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

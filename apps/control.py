@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from apps.command_line import App, options_of, run_app
-from apps.figures import curves
 from pint import MGRIT, AdjointSolver, MGRITOptions, Result, value_and_gradient
 from pint.adjoint.objective import Evaluation
 from pint.models import control
 from pint.models.problem import Problem
 from pint.parallel.comm import Communicator
+
+from .command_line import App, options_of, run_app
+from .figures import curves
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

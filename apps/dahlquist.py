@@ -6,10 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from apps.command_line import App, run_app
-from apps.figures import curves
 from pint import MGRITOptions
 from pint.models import dahlquist
+
+from .command_line import App, run_app
+from .figures import curves
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apps.command_line import App, run_app
-from apps.figures import profiles
 from pint import MGRITOptions
 from pint.models import bdf2, heat
 from pint.models.problem import Problem
+
+from .command_line import App, run_app
+from .figures import profiles
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

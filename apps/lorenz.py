@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from apps.command_line import App, options_of, run_app
-from apps.figures import curves
 from pint import MGRIT, MGRITOptions, Result
 from pint.models import lorenz
 from pint.models.problem import Problem
 from pint.parallel.comm import Communicator
+
+from .command_line import App, options_of, run_app
+from .figures import curves
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

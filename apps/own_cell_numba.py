@@ -14,10 +14,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from apps.own_cell import main_of
-from apps.own_cell_numpy import Array, LeakyCell
 from pint import Linearization, Step
 from pint.rnn.kernels import bounded_exp, kernel
+
+from .own_cell import main_of
+from .own_cell_numpy import Array, LeakyCell
 
 Rows = NDArray[np.int64]
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.own_cell import main_of
 from pint import Propagator, Step
+
+from .own_cell import main_of
 
 Array = NDArray[np.float64]
 

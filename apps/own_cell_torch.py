@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from apps.own_cell import main_of
 from pint.rnn import from_torch
 from pint.rnn.torch_cell import TorchCell
+
+from .own_cell import main_of
 
 try:
     import torch

@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        from apps.train_run import train
+        from .train_run import train
 
         return train(arguments)
     except KeyboardInterrupt:

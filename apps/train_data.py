@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from apps.tracing import check_trace
 from pint.cli.data_sources import load
 from pint.data.generated import BASELINES, TASKS
 from pint.data.sequences import SequenceData
 from pint.parallel.comm import Communicator
 from pint.results import check_target
+
+from .tracing import check_trace
 
 
 def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apps.tracing import add_argument
 from pint.cli.arguments import count
 from pint.cli.data_sources import ClassWeights, add_source
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
 from pint.train.learning_rate import Schedule
+
+from .tracing import add_argument
 
 PROGRAM = "apps.train"
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from apps.train_data import baseline_of
 from pint.data.sequences import SequenceData
 from pint.parallel.comm import Communicator
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import ARCHITECTURE
 from pint.rnn.solver import NetworkSolver
 from pint.train.log import TrainingLog, last_residual
+
+from .train_data import baseline_of
 
 
 class Recorder:

@@ -10,12 +10,6 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from apps import train_options
-from apps.arguments import quiet_unless
-from apps.compiling import announced
-from apps.tracing import save_trace
-from apps.train_data import kind_of, prepare
-from apps.train_results import Recorder, report
 from pint import MGRITOptions
 from pint.data.loss import loss_of
 from pint.data.sequences import SequenceData
@@ -30,6 +24,13 @@ from pint.train.learning_rate import Schedule
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions
+
+from . import train_options
+from .arguments import quiet_unless
+from .compiling import announced
+from .tracing import save_trace
+from .train_data import kind_of, prepare
+from .train_results import Recorder, report
 
 
 def train(arguments: Sequence[str]) -> int:

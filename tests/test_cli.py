@@ -12,8 +12,9 @@ import pytest
 from apps.train import main as train
 from pint import open_run
 from pint._version import __version__
-from pint.cli import main as cli
-from pint.cli.main import main
+from pint.cli import doctor
+from pint.cli.main import COMMANDS, main
+from pint.parallel import launcher
 from pint.results import RunRecord, write_run
 from pint.rnn.architecture import Architecture
 from pint.rnn.network import Network
@@ -39,7 +40,7 @@ class TestMain:
         with pytest.raises(SystemExit, match="0"):
             main(["--help"])
         out = capsys.readouterr().out
-        for command in ("inspect", "export", "doctor"):
+        for command in COMMANDS:
             assert command in out
 
     @pytest.mark.parametrize("argv", [[], ["inspect"], ["export", "run.h5"], ["unknown"]])
@@ -199,10 +200,10 @@ class TestDoctor:
         self.names = ["pint-mgrit", "numpy", None]
         self.answers = {sys.executable: "MPICH Version: 5.0", "/mpi/mpiexec": "HYDRA build 5.0"}
         self.launcher = "/mpi/mpiexec"
-        monkeypatch.setattr(cli.metadata, "version", self.version)
-        monkeypatch.setattr(cli.metadata, "distributions", self.distributions)
-        monkeypatch.setattr(cli, "_first_line", lambda *command: self.answers.get(command[0], ""))
-        monkeypatch.setattr(cli.shutil, "which", lambda name, path=None: self.launcher)
+        monkeypatch.setattr(doctor.metadata, "version", self.version)
+        monkeypatch.setattr(doctor.metadata, "distributions", self.distributions)
+        monkeypatch.setattr(doctor, "_first_line", lambda *asked: self.answers.get(asked[0], ""))
+        monkeypatch.setattr(launcher.shutil, "which", lambda name, path=None: self.launcher)
 
     def version(self, name):
         if name not in self.versions:
@@ -300,18 +301,18 @@ class TestQuestions:
 
     def test_first_line_that_says_something(self):
         code = "print(); print('  MPI\\t 5 \\0'); print('more')"
-        assert cli._first_line(sys.executable, "-c", code) == "MPI 5"
+        assert doctor._first_line(sys.executable, "-c", code) == "MPI 5"
 
     @pytest.mark.parametrize(
         "command", [(sys.executable, "-c", "print(1); raise SystemExit(3)"), ("/absent/mpiexec",)]
     )
     def test_failing_program_says_nothing(self, command):
-        assert cli._first_line(*command) == ""
+        assert doctor._first_line(*command) == ""
 
     def test_mpi_library(self):
         pytest.importorskip("mpi4py")
-        assert cli._mpi_family(cli._mpi_library()) in ("MPICH", "Open MPI", "")
-        assert cli._mpi_library()
+        assert doctor._mpi_family(doctor._mpi_library()) in ("MPICH", "Open MPI", "")
+        assert doctor._mpi_library()
 
     @pytest.mark.parametrize(
         ("text", "family"),
@@ -326,4 +327,4 @@ class TestQuestions:
         ],
     )
     def test_families(self, text, family):
-        assert cli._mpi_family(text) == family
+        assert doctor._mpi_family(text) == family

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from apps.hmdb51.backbone import KNOWN_MODELS, file_hash, locate_model
-from apps.hmdb51.clips import Clips, draw_parts, find_clips, official_parts
-from apps.hmdb51.extra import import_video
-from apps.hmdb51.extraction import Extraction, Outcome, extract
-from apps.hmdb51.feature_writer import FeatureFile
-from apps.hmdb51.frames import UnreadableClipError, count_packets
-from apps.hmdb51.progress import ClipProgress
 from pint.data.feature_file import TEST, TRAIN, FeatureOptions
 from pint.options import at_least
+
+from .backbone import KNOWN_MODELS, file_hash, locate_model
+from .clips import Clips, draw_parts, find_clips, official_parts
+from .extra import import_video
+from .extraction import Extraction, Outcome, extract
+from .feature_writer import FeatureFile
+from .frames import UnreadableClipError, count_packets
+from .progress import ClipProgress
 
 FEW = 5
 """So many names are told of a long list."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.hmdb51.extra import import_video
 from pint.data.feature_file import NUM_FEATURES
+
+from .extra import import_video
 
 __all__ = ["KNOWN_MODELS", "NUM_FEATURES", "Backbone", "file_hash", "locate_model"]
 

@@ -15,9 +15,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.hmdb51.backbone import Backbone
-from apps.hmdb51.frames import UnreadableClipError, read_frames
 from pint.options import at_least
+
+from .backbone import Backbone
+from .frames import UnreadableClipError, read_frames
 
 __all__ = ["Extraction", "Outcome", "clip_features", "extract"]
 

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.hmdb51.clips import Clips
 from pint.data.feature_file import (
     _KIND,
     _SPLIT_BYTES,
@@ -22,6 +21,8 @@ from pint.data.feature_file import (
     FeatureOptions,
 )
 from pint.results.provenance import provenance
+
+from .clips import Clips
 
 
 @dataclass(frozen=True, kw_only=True)

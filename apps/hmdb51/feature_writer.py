@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.hmdb51.clips import Clips
-from apps.hmdb51.feature_layout import lay_out, split_attribute
 from pint.data.feature_file import (
     REASON_BYTES,
     SKIPPED,
@@ -25,6 +23,9 @@ from pint.data.feature_file import (
     open_hdf5,
 )
 from pint.results.atomic import check_folder, put_in_place, temporary_beside
+
+from .clips import Clips
+from .feature_layout import lay_out, split_attribute
 
 __all__ = ["FeatureFile"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apps.hmdb51.extra import import_video
+from .extra import import_video
 
 __all__ = ["UnreadableClipError", "count_packets", "read_frames"]
 

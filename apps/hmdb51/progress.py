@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from apps.hmdb51.extraction import Outcome
+from .extraction import Outcome
 
 __all__ = ["ClipProgress"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return a type of argparse: a whole number that is so great or greater."""
+    """Return an argparse type: an integer of at least `least`."""
 
     def number(text: str) -> int:
         value = int(text)
@@ -15,15 +16,21 @@ def at_least(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
         return value
 
-    number.__name__ = "int"  # as argparse calls it where the text is no number
+    number.__name__ = "int"  # argparse prints it
     return number
 
 
 count = at_least(1)
 
 
-def one_line(error: Exception, path: str) -> str:
-    """Return the text of an error on one line, with the path where it is one of the system."""
+def one_line(error: Exception, path: str | None = None) -> str:
+    """Return the text of an error on one line; of a system error the file, or `path`, and why."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{path!r}: {error.strerror}"
+        return f"{error.filename or path!r}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return an unknown name in quotes, with the nearest known one."""
+    (nearest,) = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"{name!r} (did you mean {nearest!r}?)"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,8 +25,9 @@ class _Finding:
     problem: str = ""
 
 
-def doctor() -> int:
+def main(argv: Sequence[str]) -> int:
     """Print all findings, then the problems among them."""
+    argparse.ArgumentParser(prog="pint doctor").parse_args(argv[1:])
     findings = [*_packages(), *_mpi(), *_machine(), *_import_name()]
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -36,7 +38,7 @@ def doctor() -> int:
 
 
 def _packages() -> Iterator[_Finding]:
-    yield _Finding(name="pint", value=f"{__version__} in {Path(__file__).parent}")
+    yield _Finding(name="pint", value=f"{__version__} in {Path(__file__).parents[1]}")
     yield _Finding(name="python", value=f"{sys.version.split()[0]} at {sys.executable}")
     for package in ("numpy", "scipy", "numba", "h5py"):
         version = _version(package)
