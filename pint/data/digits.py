@@ -1,4 +1,4 @@
-"""Handwritten digits of scikit-learn, read pixel by pixel."""
+"""Read the handwritten digits of scikit-learn pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _DIGITS_SEED = 0
 
 
 def load_digits() -> SequenceData:
-    """Handwritten digits that come with scikit-learn, read pixel by pixel.
+    """Load the handwritten digits of scikit-learn as sequences of pixels.
 
     Each of the 1797 images of 8 x 8 pixels becomes a sequence of 64 steps, row after row, with
     one feature: the pixel's grey value, divided by 16 so that it lies in [0, 1]. One fifth of the
-    images, with the same share of every class (stratified), are the test part: 1437 images for
-    training and 360 for the test. The split is drawn with a fixed seed, so it is always the same.
+    images, with an equal share of every class (stratified), are the test part: 1437 images for
+    training and 360 for the test. A fixed seed determines the split.
 
     Returns
     -------

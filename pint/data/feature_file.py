@@ -1,4 +1,4 @@
-"""What stands in an HDF5 file of features, and whether it is all there (docs/hmdb51.md)."""
+"""Open an HDF5 file of features and check its contents (docs/hmdb51.md)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-"""Raised only when a reader of the version before would misread the file."""
+"""Raised only when a reader of the previous version would misread the file."""
 
 PENDING, STORED, SKIPPED = 0, 1, 2
 REASON_BYTES = 200
@@ -38,16 +38,16 @@ _KIND = "clip features"
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """What decides the features; a file cannot go on with other ones.
+    """The options that determine the features; a file continues only with equal ones.
 
     Parameters
     ----------
     model_sha256 : str
         SHA-256 of the ONNX file.
     frames : int, default 128
-        Frames of a clip that are kept; shorter clips are filled up with zeros.
+        Number of stored frames of a clip; shorter clips are padded with zeros.
     size : int, default 240
-        Height and width that frames are resized to.
+        Height and width of the resized frames.
     dtype : {"float16", "float32"}, default "float16"
         Type of the stored features.
 
@@ -75,11 +75,11 @@ def open_features(path: Path) -> h5py.File:
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If the file does not exist.
     ValueError
         If it is another file, of a newer version, or damaged.
     OSError
-        If another process is at work on it, or it may not be read.
+        If another process writes it, or it may not be read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -95,14 +95,14 @@ def open_features(path: Path) -> h5py.File:
 
 
 def open_hdf5(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
-    """Open a file that exists; what fails is told with its name.
+    """Open an existing file; errors give its name.
 
     Raises
     ------
     ValueError
-        If it is no HDF5 file, or a part of one.
+        If it is no HDF5 file, or truncated.
     OSError
-        If another process is at work on it, or it may not be opened.
+        If another process writes it, or it may not be opened.
     """
     try:
         return h5py.File(path, mode)
@@ -116,7 +116,7 @@ def open_hdf5(path: Path, mode: Literal["r", "r+"]) -> h5py.File:
 
 
 def _what_is_wrong(file: h5py.File) -> str:
-    """Say why a file is refused; nothing if it is not."""
+    """Return why a file is refused, or an empty text."""
     if file.attrs.get("kind") != _KIND:
         return "holds no features of clips"
     version = file.attrs.get("format_version", FORMAT_VERSION)
@@ -127,7 +127,7 @@ def _what_is_wrong(file: h5py.File) -> str:
 
 
 def _damage(file: h5py.File) -> str:
-    """Say what of `lay_out` is missing or contradicts itself; nothing if the file is whole."""
+    """Return what is missing or inconsistent in a file, or an empty text."""
     for name in ("format_version", "split", *(each.name for each in fields(FeatureOptions))):
         if name not in file.attrs:
             return f"no attribute {name}"
@@ -167,8 +167,8 @@ def check_parts(path: Path, part: NDArray[np.uint8]) -> None:
 
 
 NUM_FEATURES = 1000
-"""Features of a frame: the scores of ImageNet's classes."""
+"""Number of features of a frame: the scores of ImageNet's classes."""
 
 
 UNUSED, TRAIN, TEST = 0, 1, 2
-"""Parts of a data set, with the numbers of HMDB51's split files."""
+"""Numbers of the parts of a data set, as in HMDB51's split files."""

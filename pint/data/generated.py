@@ -1,13 +1,13 @@
-"""Generated sequences of any length, so that training over long times has something to learn.
+"""Generated sequences of any length, to test training over long times.
 
-| task | input | target | what has to be remembered |
+| task | input | target | required memory |
 |---|---|---|---|
 | `adding` | noise with two marks | a number for the sequence | two values, up to the end |
 | `oscillator` | smooth, with smooth noise | a class of the sequence | the whole course |
 | `lorenz` | chaotic, with noise | three numbers at every step | the last few steps |
 
-All arrays are float32 and made at once; a sequence may have a million steps. Each task has a
-baseline, `BASELINES`, against which what a network learns can be held.
+All arrays are float32 and are allocated whole; a sequence may have a million steps. `BASELINES`
+has a baseline for each task, for comparison with a trained network.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TaskName = Literal["adding", "oscillator", "lorenz"]
 
 
 def num_tests(samples: int) -> int:
-    """Return how many test sequences go with so many for training: a quarter, at least one.
+    """Return the number of test sequences: a quarter of the training sequences, at least one.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def num_tests(samples: int) -> int:
 
 
 def _sizes(length: int, samples: int, seed: int, shortest: int) -> int:
-    """Check what all tasks take; return the number of sequences of both parts."""
+    """Check the arguments of a task; return the number of sequences of both parts."""
     at_least("length", length, shortest)
     at_least("samples", samples, 1)
     at_least("seed", seed, 0)
@@ -75,7 +75,7 @@ def _split(name: str, x: Any, y: Any, samples: int, names: tuple[str, ...] = ())
 
 
 def adding(length: int = 200, samples: int = 1000, seed: int = 0) -> SequenceData:
-    """Make sequences of random numbers of which two are marked; their sum is to be told at the end.
+    """Generate sequences of random numbers with two marks; the target is the sum of the marked two.
 
     Two features: a number, uniform in [0, 1], and a mark, 1 at one step of the first half and
     at one of the second half, 0 elsewhere. The target is the sum of the two marked numbers.
@@ -85,14 +85,14 @@ def adding(length: int = 200, samples: int = 1000, seed: int = 0) -> SequenceDat
     length : int, default 200
         Steps of a sequence, at least 2.
     samples : int, default 1000
-        Sequences for training; a quarter as many are for the test.
+        Number of training sequences; the test part has a quarter of this number.
     seed : int, default 0
-        Of all that is drawn.
+        Seed of all random numbers.
 
     Returns
     -------
     SequenceData
-        New arrays; features 2, one number to be predicted for each sequence.
+        New arrays; 2 features, one number as target of each sequence.
 
     Raises
     ------
@@ -138,23 +138,23 @@ OSCILLATORS = {
     "fast, ringing": (6.0, 0.5),
     "fast, damped": (6.0, 3.0),
 }
-"""Oscillations over a sequence, and the exponent by which the amplitude falls meanwhile."""
+"""Number of oscillations in a sequence, and exponent of the decay of the amplitude over it."""
 
 NOISE = 0.5
 """Standard deviation of the noise; the amplitude begins at 1."""
 
 CORRELATION = 0.02
-"""Time after which the noise has forgotten 1 - 1/e of itself; a sequence takes 1."""
+"""Time in which the correlation of the noise decays to 1/e; a sequence takes 1."""
 
 PHASES = 64
-"""Points of the trapezoidal rule over the unknown phase; more change no accuracy."""
+"""Points of the trapezoidal rule over the unknown phase; more points change no accuracy."""
 
 
 def oscillator(length: int = 200, samples: int = 1000, seed: int = 0) -> SequenceData:
-    """Make noisy measurements of an oscillator that is slow or fast, and rings on or dies away.
+    """Generate noisy measurements of an oscillator, slow or fast, ringing or damped.
 
-    One feature, exp(-d t) cos(2 pi f t + phase) + noise, at `length` even times t in [0, 1); the
-    phase is random, frequency f and damping d are those of one of four equally likely classes
+    The feature is exp(-d t) cos(2 pi f t + phase) + noise, at `length` even times t in [0, 1).
+    The phase is random. Frequency f and damping d belong to one of four equally likely classes
     (`OSCILLATORS`). The noise is an Ornstein-Uhlenbeck process with standard deviation `NOISE` and
     correlation time `CORRELATION`. A longer sequence is the same experiment, measured more
     often.
@@ -164,9 +164,9 @@ def oscillator(length: int = 200, samples: int = 1000, seed: int = 0) -> Sequenc
     length : int, default 200
         Steps of a sequence, at least 50.
     samples : int, default 1000
-        Sequences for training; a quarter as many are for the test.
+        Number of training sequences; the test part has a quarter of this number.
     seed : int, default 0
-        Of all that is drawn.
+        Seed of all random numbers.
 
     Returns
     -------
@@ -180,8 +180,8 @@ def oscillator(length: int = 200, samples: int = 1000, seed: int = 0) -> Sequenc
 
     Notes
     -----
-    `ideal_accuracy` is that of the best possible classifier. Whitened, the noise of a measurement
-    no longer knows of the others, so that the likelihood of each class is known but for the phase.
+    `ideal_accuracy` is the accuracy of the best possible classifier. Whitening makes the noise of
+    the measurements independent, so that only the phase is unknown in the likelihood of a class.
     Chance is 1/4.
 
     References
@@ -201,7 +201,7 @@ def oscillator(length: int = 200, samples: int = 1000, seed: int = 0) -> Sequenc
     phase = rng.uniform(0, 2 * np.pi, count)
     quadratures = _quadratures(length)
     x = np.empty((count, length, 1), dtype=np.float32)
-    for row, label, angle in zip(x, y, phase, strict=True):  # a few sequences may fill the memory
+    for row, label, angle in zip(x, y, phase, strict=True):  # row by row to save memory
         clean = np.array([np.cos(angle), np.sin(angle)]) @ quadratures[label]
         row[:, 0] = clean + _noise(length, rng)
     return _split("oscillator", x, y, samples, tuple(OSCILLATORS))
@@ -243,7 +243,7 @@ def _whitened(values: Array) -> Array:
 def ideal_accuracy(data: SequenceData) -> float:
     """Return the accuracy of the best possible classifier on the test part of `oscillator`.
 
-    It takes the class of the greatest likelihood, the mean over all phases of
+    It selects the class of the greatest likelihood, which is the mean over all phases of
     exp(x . s - s . s / 2) for whitened measurements x and signal s.
     """
     signals = _whitened(_quadratures(data.num_steps))
@@ -261,39 +261,39 @@ def ideal_accuracy(data: SequenceData) -> float:
 # --- The Lorenz model ----------------------------------------------------------------------------
 
 TIME_STEP = 0.01
-"""Time between two measurements, and step of the method of Runge and Kutta."""
+"""Time between two measurements, and step of the Runge-Kutta method."""
 
 AHEAD = 10
-"""So many steps later is the state that is to be forecast."""
+"""Number of steps from an input to its target."""
 
 MEASUREMENT_ERROR = 0.1
-"""Standard deviation of the noise in the input, where that of each variable is 1."""
+"""Standard deviation of the noise in the input; each variable has standard deviation 1."""
 
 SPIN_UP = 2000
-"""Steps that lead from anywhere to the attractor."""
+"""Number of steps after which any start is on the attractor."""
 
 
 def lorenz(length: int = 200, samples: int = 200, seed: int = 0) -> SequenceData:
-    """Make noisy measurements of the Lorenz model, whose state a little later is to be forecast.
+    """Generate noisy measurements of the Lorenz model; the target is a later state.
 
-    The three variables every 0.01 units of time, shifted and scaled to mean 0 and standard
-    deviation 1 over the training part; noise of standard deviation 0.1 is added to the input. The
-    target at every step is the state, without noise, 10 steps later. Sequences are pieces of one
-    trajectory, one behind the other, those for the test at its end; they do not overlap.
+    The features are the three variables every 0.01 units of time, shifted and scaled to mean 0 and
+    standard deviation 1 over the training part. Noise of standard deviation 0.1 is added. The
+    target at every step is the state, without noise, 10 steps later. Sequences are consecutive
+    pieces of one trajectory without overlap, with the test part at its end.
 
     Parameters
     ----------
     length : int, default 200
         Steps of a sequence, at least 2.
     samples : int, default 200
-        Sequences for training; a quarter as many are for the test.
+        Number of training sequences; the test part has a quarter of this number.
     seed : int, default 0
-        Of the first state and the noise.
+        Seed of the first state and of the noise.
 
     Returns
     -------
     SequenceData
-        New arrays; 3 features, three numbers to be predicted at every step.
+        New arrays; 3 features, three numbers as target of every step.
 
     Raises
     ------
@@ -302,8 +302,8 @@ def lorenz(length: int = 200, samples: int = 200, seed: int = 0) -> SequenceData
 
     Notes
     -----
-    Chaos magnifies rounding errors: another processor gives other trajectories of the same
-    attractor. Let one rank make them for all.
+    Chaos amplifies rounding errors: another processor gives another trajectory on the attractor.
+    Generate the sequences on one rank and broadcast them.
 
     References
     ----------
@@ -326,7 +326,7 @@ def lorenz(length: int = 200, samples: int = 200, seed: int = 0) -> SequenceData
 
 def _trajectory(start: Array, num_steps: int) -> Array:
     """Return the states at all points, (num_steps + 1, 3)."""
-    # Numba is loaded only where it is needed.
+    # Load Numba only for this task.
     from pint import MGRITOptions, TimeGrid, solve
     from pint.models.lorenz import Lorenz
 
@@ -336,7 +336,7 @@ def _trajectory(start: Array, num_steps: int) -> Array:
 
 
 def persistence_error(data: SequenceData) -> float:
-    """Return the mean squared error on the test part of `lorenz` of forecasting no change."""
+    """Return the mean squared error of a forecast of no change on the test part of `lorenz`."""
     return float(np.square(data.y_test - data.x_test, dtype=np.float64).mean())
 
 
@@ -344,14 +344,14 @@ def persistence_error(data: SequenceData) -> float:
 
 
 class Baseline(NamedTuple):
-    """What a trained network is held against.
+    """A reference value for the result of a trained network.
 
     Attributes
     ----------
     says : str
-        What it is.
+        Description of the value.
     of : callable
-        Gives its test accuracy or mean squared error for data of the task.
+        Returns the test accuracy or mean squared error for data of the task.
     """
 
     says: str
@@ -363,7 +363,7 @@ TASKS: dict[TaskName, Callable[[int, int, int], SequenceData]] = {
     "oscillator": oscillator,
     "lorenz": lorenz,
 }
-"""Each task's maker, a function of length, samples and seed."""
+"""Generator of each task, a function of length, samples and seed."""
 
 BASELINES: dict[TaskName, Baseline] = {
     "adding": Baseline("error of a constant answer", constant_error),

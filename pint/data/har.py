@@ -1,4 +1,4 @@
-"""Sequence classification data: scikit-learn's digits and UCI-HAR's raw inertial signals."""
+"""Read the raw inertial signals of UCI-HAR."""
 
 import io
 import os
@@ -18,8 +18,8 @@ __all__ = ["load_har"]
 _HAR_URL = (
     "https://archive.ics.uci.edu/static/public/240/human+activity+recognition+using+smartphones.zip"
 )
-# UCI publishes no checksum. Unrelated public projects that downloaded the archive record this one
-# alike: isglobal-brge/dsFlowerClient (tools/campaign/multiclass/har561_protocol.json),
+# UCI publishes no checksum. Unrelated public projects that downloaded the archive record this
+# one: isglobal-brge/dsFlowerClient (tools/campaign/multiclass/har561_protocol.json),
 # yoavmp/ml-neuro-tutorials (scripts/export_uci_har_data.py) and
 # abdullahuseyinli-dot/inclusive-shift-har (docs/DATA_ACQUISITION_RUNBOOK.md), all on GitHub.
 _HAR_HASH = "sha256:c00b803081a5c797cd5e4b83700a9810b38d53d9d84e01917e090e1fdbc81031"
@@ -53,11 +53,11 @@ _HAR_LAYOUT = (
 
 
 def load_har(data_dir: str | os.PathLike[str] | None = None) -> SequenceData:
-    """UCI-HAR: the raw signals of a smartphone worn during six activities.
+    """Load UCI-HAR, the raw signals of a smartphone worn during six activities.
 
     A sequence is a window of 2.56 s, 128 steps at 50 Hz. The nine features are body_acc x y z (in
-    g), body_gyro x y z (in rad/s) and total_acc x y z (in g). Values are those of the files, as
-    float32, neither standardised nor shuffled; label 1 of the files is class 0.
+    g), body_gyro x y z (in rad/s) and total_acc x y z (in g). Values are read as float32,
+    neither standardised nor shuffled; label 1 of the files is class 0.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def load_har(data_dir: str | os.PathLike[str] | None = None) -> SequenceData:
 
 
 def _download_har() -> Path:
-    """Folder of the user's cache that contains the unpacked data set."""
+    """Return the folder of the user's cache with the unpacked data set."""
     pooch = import_extra("pooch", "data")
     cache = Path(pooch.os_cache("pint"))
     if not (cache / _HAR_FOLDER).is_dir():
@@ -127,14 +127,14 @@ def _download_har() -> Path:
 
 
 def _unpack_har(archive: Path, folder: Path) -> None:
-    """Unpack the files that `load_har` reads; the folder appears complete or not at all."""
+    """Unpack the files of `load_har`; the folder appears complete or not at all."""
     target = folder / _HAR_FOLDER
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         _extract_har(archive, Path(scratch))
         try:
             (Path(scratch) / _HAR_FOLDER).rename(target)
         except OSError:
-            # Of several processes that unpack at once, such as MPI ranks, only the first renames.
+            # Of several processes that unpack at the same time (MPI ranks), the first renames.
             if not target.is_dir():
                 raise
 
@@ -149,7 +149,7 @@ def _extract_har(archive: Path, folder: Path) -> None:
 
 
 def _find_har(data_dir: Path) -> Path:
-    """Folder "UCI HAR Dataset" in or at `data_dir`, with all its files in place."""
+    """Return the folder "UCI HAR Dataset" in or at `data_dir`, with all its files in place."""
     root = data_dir / _HAR_FOLDER
     if not root.is_dir():
         root = data_dir
@@ -180,7 +180,7 @@ def _read_har_split(root: Path, split: str) -> tuple[NDArray[np.float32], NDArra
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Lines of a text file, without blank ones at its end."""
+    """Return the lines of a text file, without blank ones at its end."""
     # A byte that is not ASCII becomes a character that no number contains, and so is reported
     # with its line rather than as a decoding error.
     text = path.read_text(encoding="ascii", errors="replace").rstrip()
@@ -190,7 +190,7 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
-    """Names from the lines "1 WALKING", "2 WALKING_UPSTAIRS", ..., in this order."""
+    """Return the names of the lines "1 WALKING", "2 WALKING_UPSTAIRS", ..., in this order."""
     lines = _read_lines(path)
     if len(lines) != _HAR_CLASSES:
         raise ValueError(f"{path}: expected {_HAR_CLASSES} lines, got {len(lines)}")
@@ -204,7 +204,7 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
 
 
 def _read_labels(path: Path) -> NDArray[np.int64]:
-    """Labels 1..6, one per line, as classes 0..5."""
+    """Return labels 1..6, one per line, as classes 0..5."""
     class_of = {str(label): label - 1 for label in range(1, _HAR_CLASSES + 1)}
     labels = []
     for number, line in enumerate(_read_lines(path), start=1):
@@ -219,7 +219,7 @@ def _read_labels(path: Path) -> NDArray[np.int64]:
 
 
 def _read_signal(path: Path) -> NDArray[np.float32]:
-    """Values of one channel, shape (windows, 128)."""
+    """Return the values of one channel, shape (windows, 128)."""
     lines = _read_lines(path)
     values = _parse_rows(lines)
     if values is None:
@@ -231,7 +231,7 @@ def _read_signal(path: Path) -> NDArray[np.float32]:
 
 
 def _parse_rows(lines: list[str]) -> NDArray[np.float32] | None:
-    """One row of 128 finite values per line, or None if any line is not such a row."""
+    """Return one row of 128 finite values per line, or None if any line is not such a row."""
     try:
         values = np.loadtxt(lines, dtype=np.float32, comments=None, ndmin=2)
     except ValueError:
@@ -242,7 +242,7 @@ def _parse_rows(lines: list[str]) -> NDArray[np.float32] | None:
 
 
 def _row_defect(line: str) -> str | None:
-    """Say what is wrong with a line of a signal file, or None."""
+    """Return the defect of a line of a signal file, or None."""
     words = line.split()
     if len(words) != _HAR_STEPS:
         return f"expected {_HAR_STEPS} values, got {len(words)}"
@@ -253,7 +253,7 @@ def _row_defect(line: str) -> str | None:
 
 
 def _word_defect(word: str) -> str | None:
-    """Say what is wrong with one value, read exactly as whole files are, or None."""
+    """Return the defect of one value, read as whole files are, or None."""
     try:
         value = np.loadtxt([word], dtype=np.float32, comments=None)
     except ValueError:

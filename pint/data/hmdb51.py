@@ -1,4 +1,4 @@
-"""Features of video clips, as apps.hmdb51 leaves them, to train on."""
+"""Read the features of video clips that apps.hmdb51 wrote."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["load_features"]
 
 
 def load_features(path: str | os.PathLike[str]) -> SequenceData:
-    """Features of HMDB51, frame by frame.
+    """Load the features of HMDB51, frame by frame.
 
-    Sequences stay in the file, whose size they would have in memory, and are read batch by batch,
-    as float32 in either precision; the file stays open as long as the data are in use.
+    Sequences stay in the file and are read batch by batch, as float32 from either precision. The
+    file stays open as long as the data are in use.
 
     Parameters
     ----------
@@ -37,10 +37,10 @@ def load_features(path: str | os.PathLike[str]) -> SequenceData:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is another file, damaged, not finished, or has no clip in one of the parts; later,
-        when a batch is read, if a clip of it cannot be read or holds values that are not finite.
+        If it is another file, damaged, not finished, or has no clip in one of the parts. Later,
+        if a clip of a batch cannot be read or holds values that are not finite.
     OSError
-        If `apps.hmdb51` is at work on it, or it may not be read.
+        If `apps.hmdb51` writes it, or it may not be read.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The loss that fits a data set."""
+"""Choose the loss for a data set."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pint.rnn.losses import CrossEntropy, Loss, SquaredError
 
 
 def loss_of(data: SequenceData, class_weights: ClassWeights | None = None) -> Loss:
-    """Return what is to be small for targets of this kind.
+    """Return the loss for the targets of a data set.
 
     Parameters
     ----------
     data : SequenceData
-        With the targets.
+        The data set.
     class_weights : tuple of float or "balanced", optional
-        Weight of each class. "balanced" is n / (K n_c), where n_c of n elements of the training
-        part are of a class, one of K, so that all classes weigh the same; classes without elements
-        are not counted, and have weight 1. All 1 if left out.
+        Weight of each class, 1 by default. "balanced" is n / (K n_c) for K classes, of which each
+        has n_c of the n elements of the training part: the total weights of all classes are equal.
+        Classes without elements are not counted, and have weight 1.
 
     Raises
     ------
     ValueError
-        If there are weights and no classes, or not a weight for each.
+        If there are weights without classes, or not one weight for each class.
     """
     if not data.is_classification:
         if class_weights is not None:

@@ -1,4 +1,4 @@
-"""Sequences in memory, with what is to be told of them, in a training and a test part."""
+"""Sequences with their targets, in a training and a test part."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Mask = NDArray[np.bool_]
 
 
 class Samples(NamedTuple):
-    """Some sequences, as a solver takes them.
+    """A batch of sequences with targets and mask.
 
     Attributes
     ----------
     x : ndarray, shape (samples, time, features)
         The sequences.
     y : ndarray, shape (samples, ...)
-        Labels, or numbers to be predicted.
+        Targets: labels, or numbers.
     mask : ndarray of bool, shape (samples, time), or None
         False where a sequence has no element; None: all True.
     """
@@ -36,33 +36,32 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SequenceData:
-    """Sequences of one length and what is to be told of them, in a training and a test part.
+    """Sequences of one length and their targets, in a training and a test part.
 
     Parameters
     ----------
     name : str
-        What the data are called in tables and files.
+        Name of the data in tables and files.
     x_train, x_test : ndarray of float32, shape (samples, time, features)
-        The sequences: at least one, finite where they have elements, C-contiguous. Kept as they
-        are, not copied. Or `StoredSequences`, which are read batch by batch and not looked at
-        before.
+        The sequences: at least one, finite where they have elements, C-contiguous; not copied. Or
+        `StoredSequences`, which are read and checked batch by batch.
     y_train, y_test : ndarray
         Labels, int64 in 0..num_classes-1: one for each sequence, shape (samples,), or for each of
-        its elements, (samples, time). Or, without class names, numbers to be predicted, finite
-        float32: shape (samples, outputs) or (samples, time, outputs). What is given for missing
-        elements does not matter. Kept as they are, not copied.
+        its elements, (samples, time). Without class names, finite float32 numbers of shape
+        (samples, outputs) or (samples, time, outputs). Targets of missing elements are ignored. Not
+        copied.
     class_names : tuple of str, default ()
-        ``class_names[label]`` is the name of a class. A class may be without samples. Empty where
-        numbers are to be predicted.
+        ``class_names[label]`` is the name of a class, which may have no samples. Empty where the
+        targets are numbers.
     mask_train, mask_test : ndarray of bool, shape (samples, time), optional
-        False where a sequence has no element, as behind the end of a shorter one; each sequence
-        has at least one. All True if left out.
+        False where a sequence has no element, for example behind the end of a shorter one. Each
+        sequence has at least one element. All True by default.
 
     Raises
     ------
     ValueError
         If an array has another dtype, shape or memory order, holds a value that is not finite or
-        a label outside the classes, if a mask leaves nothing of a sequence, or if the two parts
+        a label outside the classes; if a mask leaves no element of a sequence; or if the two parts
         differ in steps, features or kind of targets.
 
     Examples
@@ -117,7 +116,7 @@ class SequenceData:
 
     @property
     def is_classification(self) -> bool:
-        """True if targets are labels, False if they are numbers to be predicted."""
+        """True if targets are labels, False if they are numbers."""
         return bool(self.class_names)
 
     @property
@@ -127,17 +126,17 @@ class SequenceData:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 where numbers are to be predicted."""
+        """Number of classes; 0 where targets are numbers."""
         return len(self.class_names)
 
     @property
     def num_outputs(self) -> int:
-        """Number of scores that a network must give: one for each class or number."""
+        """Number of scores that a network must return: one for each class or number."""
         return self.num_classes if self.is_classification else int(self.y_train.shape[-1])
 
     @property
     def num_steps(self) -> int:
-        """Number of time steps of every sequence, missing elements counted."""
+        """Number of time steps of every sequence, including missing elements."""
         return int(self.x_train.shape[1])
 
     @property

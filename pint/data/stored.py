@@ -1,4 +1,4 @@
-"""Sequences that stay in a file until a batch of them is asked for."""
+"""Sequences in a file, read batch by batch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["StoredSequences"]
 
 
 class StoredSequences:
-    """Rows of an HDF5 dataset in the place of an array: what is indexed is read, and nothing else.
+    """Rows of an HDF5 dataset that are read when they are indexed, in place of an array.
 
-    The file stays open as long as this does. Every rank may have its own, of the same file.
+    The file stays open as long as this object. Every rank may open the file.
 
     Parameters
     ----------
     dataset : h5py.Dataset of a float type, shape (n, time, features)
         All sequences, finite, chunked by sequence.
     rows : ndarray of int64, shape (samples,)
-        Which of them these are, in this order.
+        The rows of the dataset, in the order of the samples.
     names : sequence of str, optional
-        What the dataset's sequences are called in errors; their numbers if left out.
+        Names of the dataset's sequences in errors; their numbers by default.
 
     Examples
     --------
@@ -62,7 +62,7 @@ class StoredSequences:
         Parameters
         ----------
         chosen : slice or ndarray of int64
-            Which ones; in any order.
+            The samples to read, in any order.
 
         Returns
         -------
