@@ -1,4 +1,4 @@
-"""What every rank did when: recorded, put together, written as a trace, and drawn."""
+"""Timelines: record the phases of all ranks, merge them, and write or draw them."""
 
 from pint.timeline.clock import clock_offset
 from pint.timeline.events import Events

@@ -1,4 +1,4 @@
-"""How far the clocks of the ranks are apart."""
+"""Measure the offset between the clocks of the ranks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pint.parallel.comm import Communicator
 def clock_offset(
     comm: Communicator, clock: Callable[[], float] = time.perf_counter, rounds: int = 20
 ) -> tuple[float, float]:
-    """Return how far this rank's clock is ahead of rank 0's, and how wrong that may be; collective.
+    """Return the offset of this rank's clock from rank 0's, and a bound of its error; collective.
 
-    Each rank in turn asks rank 0 for the time. Its answer was given between question and arrival,
-    so that half their distance bounds the error; the shortest of all rounds counts.
+    Each rank in turn requests the time of rank 0. The answer is sent between request and arrival,
+    so that half of the round trip bounds the error. The shortest round counts.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def clock_offset(
     clock : callable
         Returns seconds.
     rounds : int, default 20
-        Questions of each rank.
+        Number of requests of each rank.
 
     Returns
     -------

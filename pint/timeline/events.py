@@ -1,4 +1,4 @@
-"""What ranks did when, measured or simulated, as arrays."""
+"""Events of ranks over time as arrays, measured or simulated."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Events:
-    """What ranks did when, measured or simulated: one entry of each array is one event.
+    """Events of ranks over time, measured or simulated: one entry of each array is one event.
 
-    Events of a rank lie inside one another or apart, as calls of functions do.
+    Two events of a rank are nested or disjoint, like calls of functions.
 
     Parameters
     ----------
     rank : array_like of int, shape (n,)
-        Who did it.
+        Rank of each event.
     phase : array_like of str, shape (n,)
-        What it was.
+        Phase of each event.
     level, iteration : array_like of int, shape (n,)
-        Level (0 is the finest) and cycle to which it belongs, for whole batches the number of the
-        update; -1 where to none.
+        Level (0 is the finest) and cycle; for whole batches the number of the update; -1 without a
+        level or cycle.
     begin, end : array_like of float, shape (n,)
-        Seconds since any one time.
+        Seconds since a common time.
 
     Raises
     ------
@@ -58,7 +58,7 @@ class Events:
 
     @property
     def num_ranks(self) -> int:
-        """One more than the greatest rank."""
+        """The greatest rank plus one."""
         return int(self.rank.max(initial=-1)) + 1
 
     def rows(self) -> Iterator[tuple[int, str, int, int, float, float]]:
@@ -67,7 +67,7 @@ class Events:
         return zip(*columns, strict=True)
 
     def innermost(self) -> Events:
-        """Return pieces that do not overlap: at each time the innermost of a rank's events; new."""
+        """Return disjoint pieces: at each time the innermost event of a rank; new."""
         order = np.lexsort((-self.end, self.begin, self.rank))
         begin, end, rank = self.begin.tolist(), self.end.tolist(), self.rank.tolist()
         pieces: list[tuple[int, float, float]] = []
@@ -75,7 +75,7 @@ class Events:
         since = 0.0
 
         def leave(now: float, last_rank: int) -> None:
-            """Go on to a time, and out of the events that have ended by then."""
+            """Advance to a time, and leave the events that have ended by then."""
             nonlocal since
             while inside and (end[inside[-1]] <= now or rank[inside[-1]] != last_rank):
                 pieces.append((inside[-1], since, end[inside[-1]]))
@@ -100,9 +100,9 @@ class Events:
         )
 
     def seconds(self) -> dict[str, NDArray[np.float64]]:
-        """Return seconds by phase, (ranks,) each, without those of the events inside; new.
+        """Return seconds by phase, (ranks,) each, without the time of inner events; new.
 
-        As `Result.phases`, where the events are those of one solve.
+        For the events of one solve, these are the seconds of `Result.phases`.
         """
         pieces = self.innermost()
         phases, number = np.unique(pieces.phase, return_inverse=True)

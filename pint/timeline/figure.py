@@ -1,4 +1,4 @@
-"""Events as a figure of ranks over time."""
+"""Draw events as a figure of ranks over time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLORS = {
     "batch": "#eeeeee",
     "rest": "#e2e2e2",
 }
-"""Phases in the order of the legend; others come behind them."""
+"""Phases in the order of the legend; other phases follow."""
 
 _OTHERS = ("#2f4b7c", "#a05195", "#008585", "#7a5195", "#665c00")
 
@@ -42,15 +42,15 @@ _OTHERS = ("#2f4b7c", "#a05195", "#008585", "#7a5195", "#665c00")
 def draw_events(events: Events, ax: Axes | None = None) -> Axes:
     """Draw ranks over time, the finest level at the top of each rank's row; on one rank.
 
-    Where events lie inside one another, the innermost is shown. Those of no level take the whole
-    height of the row.
+    Of nested events, the innermost is drawn. Events without a level take the whole height of the
+    row.
 
     Parameters
     ----------
     events : Events
-        What to draw.
+        The events to draw.
     ax : matplotlib Axes, optional
-        Where to draw; new if left out.
+        The axes; new by default.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def draw_events(events: Events, ax: Axes | None = None) -> Axes:
 
 
 _ROW = 0.9
-"""Part of a rank's row that is drawn into."""
+"""Fraction of a rank's row that is used for drawing."""
 
 
 def _heights(events: Events, num_levels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -103,7 +103,7 @@ def _colors_of(events: Events) -> dict[str, str]:
 
 
 def _unit_of(seconds: float) -> tuple[str, float]:
-    """Return the unit for times up to so many seconds, and how many of it a second has."""
+    """Return the unit for times up to `seconds`, and the number of units in a second."""
     for unit, per_second in (("s", 1.0), ("ms", 1e3)):
         if seconds * per_second >= 2:
             return unit, per_second
@@ -111,7 +111,7 @@ def _unit_of(seconds: float) -> tuple[str, float]:
 
 
 def save_figure(path: str | Path, events: Events) -> None:
-    """Save what `draw_events` draws under a name that matplotlib knows; on one rank.
+    """Save the figure of `draw_events` in a format of matplotlib, by the ending; on one rank.
 
     Raises
     ------

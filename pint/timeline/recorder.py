@@ -1,4 +1,4 @@
-"""Recording what this rank does, and putting together what all of them did."""
+"""Record the phases of this rank, and merge the events of all ranks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pint.timeline.trace import write_trace
 
 
 class Timeline:
-    """Records what this rank does in a ``with`` block: phases of solves, and of training.
+    """Records the phases of solves and of training in a ``with`` block on this rank.
 
-    Every solve in the block is recorded, forward and adjoint ones, alone or inside training or
-    windows; several blocks may follow one another. Threads that begin in the block are not
+    Every solve in the block is recorded, forward or adjoint, alone or inside training or windows.
+    Several blocks may follow one another. Threads that begin in the block are not
     recorded. A cycle that the compiled driver replays is an event for each phase of each level,
     laid one after another, or a single one if it is short.
 
     Parameters
     ----------
     comm : mpi4py communicator or Communicator, optional
-        The ranks whose events are put together; None is one process.
+        The ranks whose events are merged; None is one process.
 
     Examples
     --------
@@ -56,10 +56,10 @@ class Timeline:
         RECORDING.reset(self._tokens.pop())
 
     def events(self) -> Events | None:
-        """Return what all ranks recorded, on rank 0, None on the others; collective.
+        """Return the events of all ranks on rank 0, None on the others; collective.
 
-        Times are those of rank 0's clock. Ranks of one machine share it; between machines the
-        difference is measured now, see `clock_offset`. Phases that are not over end now.
+        Times are times of rank 0's clock. Ranks of one machine share it. Between machines this
+        call measures the offset, see `clock_offset`. Open phases end now.
         """
         comm, rows = self.comm, _rows(self.marks, time.perf_counter())
         own = "\n".join({str(row[0]) for row in rows})
@@ -100,7 +100,7 @@ Row = tuple[str, int, int, float, float]
 
 
 def _rows(marks: list[Mark], now: float) -> list[Row]:
-    """Return phase, level, iteration, begin and end of each event; what is not over ends now."""
+    """Return phase, level, iteration, begin and end of each event; open events end now."""
     rows: list[Row] = []
     inside: list[int] = []
     for mark in marks:

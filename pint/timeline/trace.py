@@ -1,4 +1,4 @@
-"""Events as a file that ui.perfetto.dev and chrome://tracing open."""
+"""Write events as a trace file for ui.perfetto.dev and chrome://tracing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pint.timeline.events import Events
 
 
 def write_trace(path: str | Path, events: Events) -> None:
-    """Write events as a trace that ui.perfetto.dev and chrome://tracing open; on one rank.
+    """Write events as a trace for ui.perfetto.dev and chrome://tracing; on one rank.
 
-    JSON, with one thread per rank, times in microseconds since the first event, and level and
-    iteration as arguments. The file is replaced at once.
+    The JSON file has one thread per rank, times in microseconds since the first event, and level
+    and iteration as arguments. It is replaced atomically.
 
     Parameters
     ----------
     path : path
         Name of the file.
     events : Events
-        What to write.
+        The events to write.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def write_trace(path: str | Path, events: Events) -> None:
     path = Path(path)
     check_folder(path)
     origin = events.begin.min(initial=np.inf)
-    # Whole nanoseconds, so that rounding leaves events inside those that they lie in.
+    # Round to whole nanoseconds, so that nested events stay nested.
     begin, end = (np.rint((x - origin) * 1e9).astype(np.int64) for x in (events.begin, events.end))
     names = [_named("process_name", 0, "pint")]
     names += [_named("thread_name", rank, f"rank {rank}") for rank in range(events.num_ranks)]
@@ -66,5 +66,5 @@ def _named(kind: str, rank: int, name: str) -> dict[str, Any]:
 
 
 def _place(rank: int) -> dict[str, int]:
-    """Return process and thread of a rank; both from 1, because Perfetto takes 0 for idle."""
+    """Return process and thread of a rank, from 1 on: in Perfetto 0 means idle."""
     return {"pid": 1, "tid": rank + 1}
