@@ -200,9 +200,9 @@ def value_and_slope(case, driver="auto", comm=None):
 
 
 def same_as_published(case, residuals):
-    """Tell whether all digits agree that were given, or as many as states of size 1 have.
+    """Return whether all given digits agree, at most the digits of states of size 1.
 
-    Below 1e-12 is agreement enough.
+    Residuals below 1e-12 agree.
     """
     if case["residuals"] is None:
         return True

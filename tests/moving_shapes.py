@@ -57,8 +57,8 @@ def write_folder(folder, clips_per_class, seed=0):
 def write_model(path, size=None, batch="N", features=1000, channels=3, pooling="grid"):
     """Write random convolutions and a random head; `size` None: frames of any size.
 
-    Frames of another `size` the file refuses, as those of the model zoo do. The first filters have
-    no sum, so that features tell of the shape and not of the background. A "grid" of 6 x 6 cells,
+    The file refuses frames of another `size`, as files of the model zoo do. The first filters have
+    no sum, so that features depend on the shape and not on the background. A "grid" of 6 x 6 cells,
     for frames of 32 x 32 alone, keeps where things are; their "mean" takes frames of any size.
     """
     rng = np.random.default_rng(1)

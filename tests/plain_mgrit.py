@@ -22,7 +22,7 @@ def pull(u, start, stop, level, params, out):
 
 
 class Pull(Propagator):
-    """A nonlinear step that knows its level, its length and both its times."""
+    """A nonlinear step that depends on its level, its length and both its times."""
 
     state_shape, dtype, kernel = (2,), np.dtype(np.float64), pull
 

@@ -88,7 +88,7 @@ def reference_steps(model, x, mask, u, step, weights=None):
 
 
 def solvers(model, num_steps, forward=None, backward=None):
-    """Forward and adjoint solver; by time stepping unless told otherwise."""
+    """Forward and adjoint solver; by time stepping by default."""
     forward = MGRITOptions(levels=1) if forward is None else forward
     solver = MGRIT(model, TimeGrid.uniform(0, num_steps, num_steps), forward)
     return solver, AdjointSolver(solver, backward)

@@ -143,7 +143,7 @@ def test_batches_of_another_kind_are_noticed(monkeypatch):
 
 
 def test_an_adjoint_that_blows_up_is_noticed(monkeypatch):
-    """Cycles whose residual grows, with a solution that grows as fast: the ratio tells nothing."""
+    """Cycles whose residual grows as fast as the solution: the ratio shows nothing."""
     patient(monkeypatch)
     cell = RecurrenceOptions(num_features=2, hidden=16, cell="lstm")
     network = Network(cell, 3, seed=1)
@@ -231,7 +231,7 @@ def test_falls_back_to_stepping_where_iterations_take_longer():
     control.start_epoch()
     assert control.iterations == Iterations(2, 2)
     run(control, 2)
-    assert control.log.forward_iterations[3:] == [2, 0]  # one batch tells that they take longer
+    assert control.log.forward_iterations[3:] == [2, 0]  # one batch shows that they take longer
 
 
 def test_first_calls_are_not_timed_unless_all_is_compiled():

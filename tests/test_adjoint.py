@@ -273,7 +273,7 @@ def test_levels_that_differ_in_space(batched, coarsest):
 
 
 def test_coarse_steps_are_transposed_at_restricted_states():
-    times = np.linspace(0, 0.05, 29)  # a multiple of both factors, so that C-points are the same
+    times = np.linspace(0, 0.05, 29)  # a multiple of both factors: equal C-points
     start, w = np.random.default_rng(3).normal(size=(2, 15))
     asked = {}
 

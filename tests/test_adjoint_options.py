@@ -21,7 +21,7 @@ def options_of(choice, **changes):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_cycles_backwards_are_those_forwards(choice):
-    """A number times the state is its own transpose: both ways the residuals are the same."""
+    """A number times the state is its own transpose: both ways have equal residuals."""
     grid = TimeGrid.uniform(0.0, 0.3 * NUM_STEPS, NUM_STEPS)
     options = options_of(choice, max_iterations=5, driver="loop")
     solver = MGRIT(Dahlquist(-1.3), grid, options)

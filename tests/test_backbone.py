@@ -78,7 +78,7 @@ def test_wrong_models(tmp_path, wrong, message):
     ids=["a batch alone", "one alone"],
 )
 def test_a_model_for_one_number_of_frames(tmp_path, count, message):
-    """The number stands within the graph, where what the file declares does not tell of it."""
+    """The number is inside the graph, and the declaration of the file does not show it."""
     node = onnx.helper.make_node
     nodes = [
         node("Constant", [], ["shape"], value_ints=[count, 1]),

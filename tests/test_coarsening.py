@@ -61,7 +61,7 @@ def test_compiled_sweeps_give_the_bits_of_the_loop(way):
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_any_points_converge_to_the_sequential_solution(data):
-    """In as many iterations as there are C-points at the latest; blocks have no say in it."""
+    """After at most one iteration per C-point, whatever the blocks."""
     num_steps = data.draw(st.integers(2, 25))
     kept = data.draw(st.sets(st.integers(1, num_steps), min_size=1))
     points = (0, *sorted(kept))

@@ -10,7 +10,7 @@ from pint.parallel.comm import SerialCommunicator
 
 
 def compile_two():
-    """Compile two functions that no cache knows; return what they give."""
+    """Compile two functions that are in no cache; return their results."""
     return [numba.njit(lambda x, n=n: x + n)(1) for n in (2, 3)]
 
 

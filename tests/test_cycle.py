@@ -74,7 +74,7 @@ def test_cycles_do_as_the_naive_solver(shape, skip, driver):
 
 
 def test_a_cycle_of_more_visits_is_a_better_one():
-    """On as many levels as there are, with F-relaxation: V is the worst, W the best."""
+    """On all levels, with F-relaxation: V is the worst, W the best."""
     last = {}
     for shape in ("V", "F", "W"):
         options = MGRITOptions(

@@ -1,4 +1,4 @@
-"""Masks and targets of sequences: what they tell, and what is refused."""
+"""Masks and targets of sequences: their properties, and refused values."""
 
 import re
 

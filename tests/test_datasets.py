@@ -128,7 +128,7 @@ def test_missing_dependency_gives_the_remedy(
 
 
 def har_value(split: str, channel: int, row: int, step: int) -> str:
-    """Make a text that tells where it belongs, different everywhere in the data set."""
+    """Make a text that names its place, different everywhere in the data set."""
     return f"{'-' if split == 'test' else ''}{channel + 1}.{row}{step:03d}e-03"
 
 

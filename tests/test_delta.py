@@ -64,7 +64,7 @@ def test_levels_in_space(batched):
 
 
 def test_convergence_is_quadratic():
-    """As that of Newton's method; the plain iteration gains about the same factor every time."""
+    """As fast as Newton's method; the plain iteration gains about the same factor every time."""
     r = solve_lorenz(replace(HISTORY, tolerance=1e-11)).residuals
     orders = np.log(r[2:] / r[1:-1]) / np.log(r[1:-1] / r[:-2])
     assert orders[1:3].min() > 1.5
@@ -123,7 +123,7 @@ def test_the_more_vectors_the_fewer_cycles():
 
 
 def test_deferred_to_a_later_cycle():
-    """Before that the residuals are those of the plain iteration, to the last bit."""
+    """Before that the residuals equal the plain iteration's, to the last bit."""
     plain = solve_lorenz(replace(HISTORY, delta=None, driver="loop"))
     late = solve_lorenz(replace(HISTORY, delta_iteration=2, driver="loop"))
     assert np.array_equal(late.residuals[:3], plain.residuals[:3])
@@ -131,7 +131,7 @@ def test_deferred_to_a_later_cycle():
 
 
 def test_deferred_to_a_coarser_level():
-    """A linear second level is then solved by one cycle: residuals are those of two levels."""
+    """A linear second level is then solved by one cycle: residuals equal the two-level ones."""
     model, times = Shear(3), uneven_times(50)
     options = MGRITOptions(skip_first_down=False, max_iterations=5)
     two = MGRIT(model, times, options).solve(np.ones(3))

@@ -52,7 +52,7 @@ def test_guesses(guess):
 
 
 class Weighing(Swirl):
-    """Measures in a norm of its own, and notes what it hears."""
+    """Measures in a norm of its own, and records the residuals that it gets."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ class Weighing(Swirl):
 
 @pytest.mark.parametrize("norm", [1, 2, np.inf])
 def test_norms_are_those_of_the_model(norm):
-    """The first residual is measured before a correction, so that it is that of the plain cycle."""
+    """The first residual is measured before a correction, so that it equals the plain one."""
     first, model = {}, Weighing()
     for delta in (None, "full", 2):
         options = options_of("F-cycles", norm=norm, delta=delta, max_iterations=2)

@@ -31,7 +31,7 @@ FIRST = {"delta": "diagonal", "skip_first_down": False}
 
 
 class Own(Swirl):
-    """Swirl that knows the diagonals of its derivatives."""
+    """Swirl with the diagonals of its derivatives."""
 
     def diagonal(self, u, step):
         Q, W = self.matrices(step)

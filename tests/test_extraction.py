@@ -113,10 +113,10 @@ def kill_the_reader_of(pipe):
 
 
 def open_for_writing(pipe):
-    """Open a pipe as soon as somebody reads it."""
+    """Open a pipe as soon as a process reads it."""
     for _ in range(3000):
         try:
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
+        except OSError:  # no reader yet
             time.sleep(0.02)
-    raise AssertionError("nobody reads the pipe")
+    raise AssertionError("the pipe has no reader")

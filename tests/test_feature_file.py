@@ -136,7 +136,7 @@ def with_parts(parts):
 
 
 def test_another_split_of_a_finished_file(tmp_path):
-    """Nothing is left to do; parts and what tells of them are rewritten."""
+    """Nothing is left to do; parts and their description are rewritten."""
     path, clips = tmp_path / "f.h5", with_parts([TEST, UNUSED, TRAIN, TRAIN, TEST])
     finished_file(path)
     with FeatureFile(path, clips, OPTIONS) as file:
@@ -286,7 +286,7 @@ def test_damaged_files(tmp_path, damage, message):
     for use in (open_features, lambda path: FeatureFile(path, some_clips(), OPTIONS)):
         with pytest.raises(ValueError, match=rf"f\.h5: damaged: {message}"):
             use(path)
-    h5py.File(path, "r+").close()  # nobody has it open
+    h5py.File(path, "r+").close()  # it is not open
 
 
 def test_damaged_bytes(tmp_path):

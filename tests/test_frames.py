@@ -56,7 +56,7 @@ def test_unreadable_clips(tmp_path, clip, defect):
 
 
 def test_a_title_in_latin_1_does_no_harm(tmp_path, clip):
-    """The title that is put into the file is of as many bytes as the one it replaces."""
+    """The new title of the file has the number of bytes of the old one."""
     path = tmp_path / "titled.avi"
     with av.open(str(clip)) as source, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])

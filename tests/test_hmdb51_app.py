@@ -54,7 +54,7 @@ def command(root, *arguments):
 def runs(root):
     """Run the app three times: stopped by Ctrl-C after 20 clips, killed after 40, and to the end.
 
-    Both processes come to a clip that is a pipe, and wait there for somebody to write into it:
+    Both processes come to a clip that is a pipe, and wait there for a writer:
     however busy the machine is, a run does not end before it is stopped.
     """
     clips = sorted((root / "clips").rglob("*.avi"))
@@ -68,7 +68,7 @@ def runs(root):
 
 
 def interrupted(root, stop, count, barrier):
-    """Run the app until so many clips are stored; return status, output, errors and the count."""
+    """Run the app until `clips` clips are stored; return status, output, errors and the count."""
     with pipes_instead(barrier) as let_go, started(root) as process:
         wait_for_clips(root / "f.h5", count, process)
         # Ctrl-C on a terminal goes to all processes, a kill to the one that is named.
@@ -109,7 +109,7 @@ def pipes_instead(paths):
 
     def let_go():
         for path in paths:
-            with contextlib.suppress(OSError):  # nobody reads
+            with contextlib.suppress(OSError):  # no reader
                 os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
     try:
@@ -129,7 +129,7 @@ def wait_for_clips(path, count, process):
 
 
 def stored_clips(path):
-    """Count what a file holds, though somebody may be at work on it."""
+    """Count the clips of a file, even while a process writes it."""
     with h5py.File(path, "r", locking=False) as file:
         return int((file["state"][:] == 1).sum())
 
@@ -199,7 +199,7 @@ def train(root, ranks, *arguments):
 
 @pytest.mark.parametrize(("ranks", "how"), [(1, "serial"), (2, "parallel")])
 def test_training_on_the_features(root, runs, ranks, how):
-    """The motion is told from the frames' features, which guessing gets right once in six times.
+    """The motion is recognised from the frames' features; a guess is right once in six times.
 
     If it were guessed, 45 or more of 59 would be right with a probability below 1e-20.
     """
@@ -290,7 +290,7 @@ def small_folder(root, folder, clips=6):
 
 
 def parts(path):
-    """Return what a finished file tells of its split, and the part of each clip."""
+    """Return the description of the split of a finished file, and the part of each clip."""
     with h5py.File(path) as file:
         assert file["finished"][()]
         names = file["clip"].asstr()[:].tolist()

@@ -57,7 +57,7 @@ class Chain:
 
     @staticmethod
     def own_layer(out):
-        """The chain's own states, after a look at those of the others."""
+        """The chain's own states, after a look at the other states."""
         assert np.isnan(out[:, [0, 2]]).all()
         return out[:, 1]
 
@@ -94,7 +94,7 @@ class Chain:
     def places(self):
         """For each evaluation of a step: whose result it blends and whose its gates see.
 
-        Result 0 is the step's start, result p + 1 that of evaluation p.
+        Result 0 is the step's start, result p + 1 the result of evaluation p.
         """
         blended = 0
         for p, is_middle in enumerate(self.middles):

@@ -1,4 +1,4 @@
-"""Who owns what: blocks cover every point once, for all sizes and all coarsenings."""
+"""Owners of points: blocks cover every point once, for all sizes and all coarsenings."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_blocks_start_at_coarse_points_where_that_costs_nothing(units, size, fac
 @settings(deadline=None)
 @given(balanced_layout())
 def test_reversed_points_go_to_the_rank_that_has_their_linearisation(drawn):
-    """Owning a..b-1 forwards is owning the reversed points of a+1..b, rank 0 also that of 0."""
+    """An owner of a..b-1 forwards owns the reversed points of a+1..b, rank 0 also point 0."""
     layout, _ = drawn
     num_steps = layout.num_points - 1
     turned = layout.reversed()

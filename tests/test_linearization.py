@@ -269,7 +269,7 @@ def test_a_chain_takes_the_place_of_what_was_noted(problem):
 
 
 def test_what_a_released_tape_held_is_gone(problem):
-    """Its memory serves again, while only some of the steps are noted anew."""
+    """Its memory is reused, while only some of the steps are recorded again."""
     model, step, u, w = problem
     starts = record(model, u, step, "stack")
     model.linearize(starts, step).release()

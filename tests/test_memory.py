@@ -30,7 +30,7 @@ def error(got, exact):
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_calls_go_on_where_the_last_one_stopped(bidirectional):
-    """N / m cycles are exact, whether in one call or in as many calls of one cycle each."""
+    """N / m cycles are exact, in one call or in calls of one cycle each."""
     solver, exact, x, y = make(bidirectional=bidirectional)
     forward, backward = (s.loss_and_gradient(x, y) for s in (solver, exact))
     assert abs(forward.loss - backward.loss) > 1e-4
@@ -96,7 +96,7 @@ def test_nothing_is_remembered_unless_asked_for():
 
 
 def test_stepping_keeps_no_states():
-    """It needs no guess; sequences may have numbers all the same."""
+    """It needs no guess; sequences may still have numbers."""
     network = make()[0].network
     solver = NetworkSolver(network, 34, STEPPING, STEPPING, warm_start_sequences=6)
     assert solver.layer_solvers[0].warm_start is None

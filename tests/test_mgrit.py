@@ -355,7 +355,7 @@ def test_values_that_are_not_finite_stop_at_once(value, skip):
 
 
 class Wrong(Propagator):
-    """Three numbers, and a step that returns what it is told to."""
+    """Three numbers, and a step that returns a given state."""
 
     state_shape, dtype = (3,), np.dtype(np.float64)
 
@@ -671,7 +671,7 @@ class Blowing(Propagator):
 @pytest.mark.parametrize(
     ("num_steps", "options"),
     [
-        (12, MGRITOptions(levels=1)),  # time stepping has no residual that could tell
+        (12, MGRITOptions(levels=1)),  # time stepping has no residual to show it
         (11, MGRITOptions(levels=2, coarsening=4, max_iterations=3)),  # behind the last C-point
     ],
 )

@@ -52,5 +52,5 @@ def test_on_ranks(ranks):
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one worker")
 @pytest.mark.xdist_group("mpi")
 def test_one_worker_starts_all_ranks(request):
-    """pytest-xdist knows the tests of a group by the end of their names."""
+    """pytest-xdist finds the tests of a group by the end of their names."""
     assert request.node.nodeid.endswith("@mpi")

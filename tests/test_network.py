@@ -60,7 +60,7 @@ def test_enough_iterations_give_serial_backpropagation(coarse_step):
 
 
 def test_few_midpoint_iterations_come_closer_than_implicit_ones():
-    """On a smooth sequence, where a coarse step can know the inputs between its ends."""
+    """On a smooth sequence, whose values between the ends of a coarse step are predictable."""
     times = np.linspace(0, 3, 64)[None, :, None] + np.arange(3)
     x = np.sin(times * np.arange(1, 5)[:, None, None])
     errors = {}

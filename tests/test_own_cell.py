@@ -135,7 +135,7 @@ class TestEachWay:
         assert np.abs(np.asarray(coarse) - np.asarray(u)).max() < 1e-14
 
     def test_example_trains(self, way, capsys):
-        """Loss falls; after N / 2m + 1 cycles the gradient is that of backpropagation."""
+        """Loss falls; after N / 2m + 1 cycles the gradient equals backpropagation."""
         arguments = "--steps 32 --count 16 --updates 20 --every 10 --coarsening 4 --iterations 5"
         assert example(way).main(arguments.split()) == 0
         rows = numbers(capsys.readouterr().out)
@@ -210,7 +210,7 @@ def test_input_is_the_middle_element():
         x[:] = 0
         x[:, element] = 1
         cell.set_inputs(x)
-        assert (cell.step(u, step) != before).any() == (element == 5)  # that of step 6
+        assert (cell.step(u, step) != before).any() == (element == 5)  # the input of step 6
 
 
 def test_task():

@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 
 
 def rows_of(folder, name):
-    """Return the rows of a table, whose two files must say the same."""
+    """Return the rows of a table, whose two files must agree."""
     record = json.loads((folder / f"{name}.json").read_text())
     assert record["machine"]["cores"] >= 1
     assert record["versions"]["numpy"]
@@ -140,10 +140,10 @@ def test_one_rank_has_a_measured_network():
     program = (
         "from benchmarks import _paper_times as times\n"
         "inner = times.simulate\n"
-        "def told(schedule, costs, **options):\n"
+        "def recorded(schedule, costs, **options):\n"
         "    print('...', costs.machine.name, flush=True)\n"
         "    return inner(schedule, costs, **options)\n"
-        "times.simulate = told\n"
+        "times.simulate = recorded\n"
         "raise SystemExit(times.main())\n"
     )
     done = subprocess.run(

@@ -32,7 +32,7 @@ class SplittingDahlquist(Splitting, Dahlquist):
 
 
 class Between(Dahlquist):
-    """Splits the steps between two times into so many parts, once."""
+    """Splits the steps between two times into `parts` parts, once."""
 
     def __init__(self, parts=2, begin=-np.inf, end=np.inf, longest=0.0):
         super().__init__(-1.0)
@@ -252,7 +252,7 @@ def test_the_file_has_the_last_grid(tmp_path):
 
 
 class Growing(Heat):
-    """Heat with twice as many intervals after each of the first two refinements."""
+    """Heat with twice the intervals after each of the first two refinements."""
 
     def __init__(self, num_nodes, **more):
         super().__init__(num_nodes, np.pi, **more)

@@ -56,7 +56,7 @@ def test_the_norm_of_a_mass_matrix(driver, batched):
 
 
 class Inexact(Propagator):
-    """Every evaluation is off by another amount, as those of an iterative solver are."""
+    """Every evaluation has another error, as in an iterative solver."""
 
     state_shape, dtype = (), np.dtype(float)
 

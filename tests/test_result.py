@@ -1,4 +1,4 @@
-"""What a result tells, and who hears of a solve while it goes on."""
+"""Contents of a result, and the callbacks of a solve."""
 
 import math
 from dataclasses import replace
@@ -153,7 +153,7 @@ def test_stopwatch_charges_the_inner_phase(monkeypatch):
 
 
 def test_a_file_says_how_the_solve_ended_and_with_which_options(tmp_path):
-    """Also of one that diverged, so that nobody takes its states for a solution."""
+    """Also of one that diverged, so that its states are not taken for a solution."""
     options = MGRITOptions(levels=2, coarsening=2, max_iterations=3, tolerance=1e-300)
     result = MGRIT(Dahlquist(-1.0), np.arange(9.0), options).solve(1.0)
     write_result(tmp_path / "run.h5", result)

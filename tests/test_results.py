@@ -431,7 +431,7 @@ class TestCommit:
 
 
 def write_in_blocks(path, solution, counts, record=None, **keywords):
-    """Write a solution from as many ranks as there are counts."""
+    """Write a solution from one rank per count."""
     record = full_record(solution=None) if record is None else record
     stops = np.cumsum(counts)
 

@@ -84,7 +84,7 @@ ENOUGH = MGRITOptions(levels=2, coarsening=3, max_iterations=3)  # FCF is exact 
 @pytest.mark.parametrize("options", [SERIAL, ENOUGH], ids=["stepping", "cycles"])
 @pytest.mark.parametrize("kind", ["GRUCell", "RNNCell"])
 def test_cells_of_torch(torch, kind, options):
-    """They fit as they are; states and every gradient are those of torch's loop."""
+    """They fit unchanged; states and every gradient equal torch's loop."""
     module = getattr(torch.nn, kind)(FEATURES, HIDDEN).double()
     cell = bound(module)
     u, w = torch.randn(2, BATCH, HIDDEN, dtype=torch.float64)

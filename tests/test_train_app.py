@@ -86,7 +86,7 @@ def test_serial_is_exact(tmp_path, capsys):
 
 
 def test_enough_iterations_train_as_serial_does(tmp_path, capsys):
-    """FCF on two levels is exact after N / 2m iterations, so the losses are those of --serial."""
+    """FCF on two levels is exact after N / 2m iterations, so the losses equal --serial."""
     losses = []
     exact = ["--forward-iterations", "9", "--backward-iterations", "9", "--coarsening", "4"]
     few = ["--forward-iterations", "3", "--backward-iterations", "3", "--coarsening", "4"]
@@ -287,7 +287,7 @@ def test_ranks_train_alike(tmp_path):
 
 
 def test_comparisons_warm_starts_and_groups_of_ranks(tmp_path, capsys):
-    """What is measured of each batch stands in the file; groups of ranks measure the same."""
+    """The file has the measurements of each batch; groups of ranks measure equal values."""
     cycles = ["--forward-iterations", "2", "--backward-iterations", "2", "--check-every", "3"]
     arguments = [*cycles, "--dtype", "float64", "--epochs", "2", "--json"]
     done = start(tmp_path, 2, *arguments, "--time-ranks", "1")

@@ -242,7 +242,7 @@ def weighted(class_weights, options, data=None, **grid):
 
 
 def test_the_loss_of_training_counts_classes_as_much_as_they_weigh():
-    """With nearly no step, that of an epoch of batches is that of all data at once."""
+    """With nearly no step, the loss of an epoch of batches is the loss of all data."""
     for batch in (50, 7):
         tiny = SGD(learning_rate=1e-30)
         trainer = weighted((0.2, 3.0), TrainingOptions(epochs=1, batch=batch, optimizer=tiny))
@@ -254,7 +254,7 @@ def test_the_loss_of_training_counts_classes_as_much_as_they_weigh():
 
 
 def test_batches_without_a_class_that_counts_are_passed_over():
-    """Batches of one: those of the class that is left out change nothing."""
+    """Batches of one: batches of the class that is left out change nothing."""
     trainer = weighted((0.0, 1.0), TrainingOptions(epochs=2, batch=1))
     assert trainer.data.y_train[0] == 1 or trainer.data.y_train[1] == 1
     log = trainer.train()
@@ -271,7 +271,7 @@ def test_data_of_which_nothing_counts_are_an_error():
 
 
 def test_adaptive_training_does_without_a_parallel_test_that_diverges():
-    """Its batches are stepped exactly; a number that nobody knows is no reason to stop."""
+    """Its batches are stepped exactly; an unknown number is no reason to stop."""
     options = TrainingOptions(epochs=2, batch=25, accuracy=AccuracyOptions(mode="adaptive"))
     grid = {"levels": 2, "coarsening": 4, "max_iterations": 2, "divergence_factor": 1e-30}
     log = make_trainer(options, mgrit=MGRITOptions(**grid)).train()

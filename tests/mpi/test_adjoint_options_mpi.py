@@ -64,4 +64,4 @@ def test_a_rank_linearizes_the_points_of_its_own_grids(truncation):
 def test_chosen_points_are_refused_on_every_rank():
     with pytest.raises(ValueError, match="the adjoint needs coarsening factors"):
         solve(MGRITOptions(levels=3, **POINTS["chosen C-points"]), COMM)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message

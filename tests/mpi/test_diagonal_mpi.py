@@ -24,7 +24,7 @@ COMM = world()
     ),
 )
 def test_bits(shape, coarsest):
-    """States, residuals and adjoints are those of one process."""
+    """States, residuals and adjoints equal the results of one process."""
     levels, m, num_steps = shape
     options = MGRITOptions(
         levels=levels,

@@ -28,7 +28,7 @@ def wave(phase, t):
 
 
 def same_bits(parallel, serial):
-    """Compare a result with that of one process, to the last bit; collective."""
+    """Compare a result with the result of one process, to the last bit; collective."""
     assert np.array_equal(parallel.gather(), serial.u)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert parallel.status is serial.status
@@ -245,7 +245,7 @@ def test_gradients_are_those_of_serial_backpropagation(num_steps, ways):
     solution = forward.solve(START)
     backward = AdjointSolver(forward)
     block = backward.solver.block
-    # Only the rank that owns the last point knows the gradient there.
+    # Only the rank that owns the last point has the gradient there.
     last = d_states[-1] if num_steps in forward.block else np.full(3, np.nan)
     for sources in (d_states[::-1][block.start : block.stop], None):
         if sources is None:

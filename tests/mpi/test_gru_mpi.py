@@ -153,7 +153,7 @@ CHOICES = crossed(
 
 @pytest.mark.parametrize(("cell_and_kind", "shape", "coarsest", "masked"), CHOICES)
 def test_few_iterations_equal_those_of_one_process(cell_and_kind, shape, coarsest, masked):
-    """Every iterate is that of one process, so each coarse step reads what it would there."""
+    """Every iterate equals the iterate of one process, so each coarse step reads equal inputs."""
     (cell, kind), (num_steps, levels, coarsening) = cell_and_kind, shape
     model = make(layers=3, cell=cell, coarse_step=kind, substep=8)
     mask = holes(num_steps) if masked else None

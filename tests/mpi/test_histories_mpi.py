@@ -71,7 +71,7 @@ def test_any_coarse_points_and_cycles(ways, driver):
     if driver == "loop":
         model = Weighted(1.0)
     elif "coarsening" in ways:
-        model = Dahlquist(-2.0)  # the other kernel knows even coarse steps only
+        model = Dahlquist(-2.0)  # the other kernel has even coarse steps only
     start = np.array([0.5, -0.3, 0.8]) if isinstance(model, Swirl) else 1.0
     settings = {"levels": 3, "max_iterations": 3, "skip_first_down": False} | ways
     options, times = MGRITOptions(driver=driver, **settings), uneven_times(29)
@@ -192,7 +192,7 @@ def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
     options = MGRITOptions(skip_first_down=False)
     with pytest.raises((TypeError, ValueError), match=message):
         MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
 
 
 @pytest.mark.parametrize("storage", ["all", "c_points"])

@@ -1,4 +1,4 @@
-"""Refinement on many processes: the grids and the bits of one process, and errors that all hear."""
+"""Refinement on many processes: grids and bits of one process, and errors on all ranks."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ SEVERAL = pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes"
 
 
 def same_bits(parallel, serial):
-    """Compare a result with that of one process, to the last bit; collective."""
+    """Compare a result with the result of one process, to the last bit; collective."""
     assert np.array_equal(parallel.times, serial.times)
     assert np.array_equal(parallel.gather(), serial.u)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
@@ -110,7 +110,7 @@ def test_a_wrong_answer_on_one_rank_is_raised_on_all(answer, kind, message):
     solver = MGRIT(Answering(mine), uneven_times(23), MGRITOptions(refinements=1), COMM)
     with pytest.raises(kind, match=message):
         solver.solve(1.0)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and nobody waits for a message
+    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
 
 
 @SEVERAL
