@@ -13,6 +13,7 @@ from pint.mgrit.result import Profile, Result, Visit
 from pint.mgrit.solver import MGRIT, solve
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions
+from pint.parallel import run, run_on_threads, world
 from pint.propagator import Linearization, Propagator, Step
 from pint.windows import solve_in_windows
 
@@ -40,9 +41,12 @@ __all__ = [
     "__version__",
     "check_propagator",
     "open_run",
+    "run",
+    "run_on_threads",
     "solve",
     "solve_in_windows",
     "value_and_gradient",
+    "world",
 ]
 
 

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from pint.drivers.replay import Replay, Tape
 from pint.drivers.stack import StackDriver
 from pint.drivers.tiling import Line, items, num_items
 from pint.grid.slots import Slots, even_runs, slots_of
+from pint.parallel.once import once
 from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class CompiledDriver(Driver):
         return code != sweeps.CHAIN and (end - begin) // stride * per_place >= SPLIT
 
 
-@cache
+@once
 def _sweeps_of(kernel: Any, dtype: np.dtype[Any], ndim: int) -> sweeps.Run:
     return sweeps.compile_sweeps(kernel, dtype, ndim)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import array_api_compat
@@ -19,6 +18,7 @@ from pint.grid.layout import Layout
 from pint.grid.timegrid import TimeGrid
 from pint.options import Coarsening, MGRITOptions, at_least
 from pint.parallel.comm import Communicator
+from pint.parallel.once import once
 from pint.propagator import Propagator, State, Step, has_own_equation, kernel_of
 
 
@@ -129,7 +129,7 @@ class Composed(Propagator):
         return path
 
 
-@cache
+@once
 def composed_kernel(kernel: Any) -> Any:
     """Return the kernel of whole intervals, made of that of one step."""
     from numba import njit  # only where kernels are used

@@ -7,11 +7,12 @@ is inlined. One file, because Numba's cache does not notice edits in other files
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+from pint.parallel.once import once
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -80,7 +81,7 @@ def diffuse(u: Any, source: float, scale: float, params: Any, factors: Any, out:
         out[i], out[last - i] = low, high
 
 
-@cache
+@once
 def heat(
     amplitude: Callable[[float], float] | None,
     fraction: float = 1.0,
@@ -158,7 +159,7 @@ def burgers(u: Any, start: float, stop: float, level: int, params: Any, out: Any
     out[1:last] = np.nan
 
 
-@cache
+@once
 def runge_kutta(rhs: Callable[..., None]) -> Any:
     """Return the kernel of `pint.models.runge_kutta.RungeKutta` for this right-hand side.
 
