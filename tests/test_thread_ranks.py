@@ -330,7 +330,7 @@ def test_scripts_of_the_manual(capsys):
     names = {}
     exec(first, names)
     assert capsys.readouterr().out == "".join(
-        f"rank {rank} has {points} points after 6 iterations\n"
+        f"rank {rank} has {points} points after 8 iterations\n"
         for rank, points in enumerate([16, 16, 16, 17])
     )
     exec(compile(second, "script.py", "exec"), names)
