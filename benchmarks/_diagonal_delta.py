@@ -39,9 +39,9 @@ def correct_by_diagonals(solver: LayerSolver) -> None:
 
 
 def _put(solver: MGRIT, kind: type[Delta]) -> None:
-    driver = solver.hierarchy.driver
+    driver = solver.driver
     driver.propagator = CorrectedPropagator(solver.propagator)
-    driver.delta = kind(driver.propagator, solver.options, stacked=True)
+    driver.correction = kind(driver.propagator, solver.options, driver)
 
 
 @dataclass(eq=False)
@@ -79,9 +79,9 @@ class ForwardDiagonals(Delta):
 class BackwardDiagonals(Delta):
     """Corrects the adjoint steps of a linear problem, once for all cycles."""
 
-    def bind(self, hierarchy: Hierarchy) -> None:
+    def attach(self, hierarchy: Hierarchy) -> None:
         """Begin a solve, at the forward states at which the steps are linearised already."""
-        super().bind(hierarchy)
+        super().attach(hierarchy)
         model: Any = self.propagator.model
         assert isinstance(model, AdjointPropagator)
         fine = None

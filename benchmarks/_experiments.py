@@ -110,12 +110,12 @@ class Solving:
         solver: MGRIT = case.solver(driver, comm, **changes)
         result = solver.solve(case.initial_value)
         options = replace(solver.options, max_iterations=result.num_iterations)
-        stepper = solver.hierarchy.driver
+        stepper = solver.driver
         run = Run(
             num_steps=self.num_steps,
             forward=options,
             state_bytes=(np.asarray(case.initial_value).nbytes,),
-            replays=type(stepper).repeat is not Driver.repeat,
+            replays=type(stepper).run_cycle is not Driver.run_cycle,
         )
         return Prepared(
             lambda: solver.solve(case.initial_value),

@@ -17,14 +17,16 @@ def solver(request):
     case = scalar(4, 2, 64 * NUM) if request.param == "scalar" else heat(129, 1024)
     solver = case.solver("compiled")
     solver.solve(case.initial_value)
-    solver.hierarchy.allocate(np.asarray(case.initial_value, dtype=float), with_sources=False)
+    state = np.asarray(case.initial_value, dtype=float)
+    solver.hierarchy.allocate(state, solver.driver.restrict, with_sources=False)
+    solver.driver.attach(solver.hierarchy)
     solver.hierarchy.levels[0].u[...] = case.initial_value
     return solver
 
 
 def operations(solver):
     """Return what a cycle does on the finest level, as calls without arguments."""
-    driver, (level, coarse) = solver.hierarchy.driver, solver.hierarchy.levels[:2]
+    driver, (level, coarse) = solver.driver, solver.hierarchy.levels[:2]
     return {
         "chain": lambda: driver.chain(level, 1, level.num_slots - 2),
         "f_relax": lambda: driver.sweep(level, *level.intervals[0]),

@@ -210,7 +210,7 @@ class Decay(Propagator):
 
 Decay.kernel = kernel
 solver = MGRIT(Decay(), np.arange(4.0), MGRITOptions(levels=1))
-run = solver.hierarchy.driver._run
+run = solver.driver._run
 print(sum(run._cache_hits.values()), solver.solve(1.0).u.tolist()[-1])
 """
 RATE = "import numba\n\n@numba.njit\ndef shrink(x):\n    return x / {}\n"
@@ -332,4 +332,4 @@ def test_fingerprint_of_functions_that_call_each_other():
 
 def test_driver_is_one_of_a_kind():
     solver = MGRIT(Dahlquist(), np.arange(9.0))
-    assert type(solver.hierarchy.driver) is CompiledDriver
+    assert type(solver.driver) is CompiledDriver

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pint import MGRIT, MGRITOptions, Propagator, Status, TimeGrid, solve
 from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
+from pint.models.heat import Heat
 from tests.engine_models import WAVES, Drift, Swirl, naive_mgrit, stepped, uneven_times
 
 START = np.array([0.5, -0.3, 0.8])
@@ -709,3 +710,31 @@ def test_a_grid_does_not_follow_the_array_it_was_made_from():
     grid = TimeGrid(times)
     times[3] = -5
     assert grid.times[3] == 0.75
+
+
+def test_states_go_into_the_array_that_is_given():
+    solver = MGRIT(Heat(5), TimeGrid.uniform(0, 1, 16), MGRITOptions(max_iterations=3))
+    expected = solver.solve(np.ones(5)).u
+    out = np.full((18, 5), np.nan)
+    for _ in range(2):
+        result = solver.solve(np.ones(5), out=out)
+        assert np.shares_memory(result.u, out)
+        np.testing.assert_array_equal(result.u, expected)
+
+
+@pytest.mark.parametrize("out", [np.zeros((17, 5)), np.zeros((18, 5), dtype=np.float32)])
+def test_memory_for_other_states_is_refused(out):
+    solver = MGRIT(Heat(5), TimeGrid.uniform(0, 1, 16))
+    with pytest.raises(ValueError, match=r"out has shape .* expected \(18, 5\), float64"):
+        solver.solve(np.ones(5), out=out)
+
+
+def test_a_solve_may_change_how_far_it_iterates():
+    options = MGRITOptions(max_iterations=2, skip_first_down=True)
+    solver = MGRIT(Heat(5), TimeGrid.uniform(0, 1, 64), options)
+    result = solver.solve(np.ones(5), max_iterations=4, skip_first_down=False)
+    assert (result.options.max_iterations, result.options.skip_first_down) == (4, False)
+    assert np.isfinite(result.residuals).tolist() == [True] * 4
+    assert np.isfinite(solver.solve(np.ones(5)).residuals).tolist() == [False, True]
+    with pytest.raises(ValueError, match="max_iterations"):
+        solver.solve(np.ones(5), max_iterations=0)

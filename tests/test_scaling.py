@@ -62,7 +62,7 @@ def test_counts_the_steps_of_an_adjoint_solve():
     forward = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, 64), options)
     adjoint = AdjointSolver(forward, options)
     adjoint.solve(forward.solve(1.0), 1.0)
-    counted = adjoint.solver.hierarchy.driver.num_steps
+    counted = adjoint.solver.driver.num_steps
     steps = Schedule.of(Run(num_steps=64, forward=options, backward=options), 1).steps()[0]
     assert {level: n for (solve, level), n in steps.items() if solve == "adjoint"} == counted
 

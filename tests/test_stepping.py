@@ -55,12 +55,12 @@ def levels_of(driver, with_g, seed):
     rng = np.random.default_rng(seed)
     options = MGRITOptions(coarsening=M)
     layout = Layout(np.array([0, N + 1]))
-    hierarchy = Hierarchy.build(TimeGrid(TIMES), layout, driver, options, SerialCommunicator())
-    hierarchy.allocate(np.zeros(3), with_sources=with_g)
+    hierarchy = Hierarchy.build(TimeGrid(TIMES), layout, options, SerialCommunicator())
+    hierarchy.allocate(np.zeros(3), driver.restrict, with_sources=with_g)
     level, coarse = hierarchy.levels
     for array in (level.u, coarse.u, coarse.g, *([level.g] if with_g else [])):
         array[...] = rng.normal(size=array.shape)
-    driver.bind(hierarchy)
+    driver.attach(hierarchy)
     return level, coarse
 
 
@@ -109,7 +109,7 @@ def test_sweeps_from_any_slots(driver, with_g):
 def test_weighted_residuals_are_added(driver, with_g):
     level, _ = levels_of(driver, with_g, 9)
     level.relax_weight = 1.25
-    driver.bind(Hierarchy([level], driver, MGRITOptions(), SerialCommunicator()))
+    driver.attach(Hierarchy([level], MGRITOptions(), SerialCommunicator()))
     expected = level.u.copy()
     new = expected_at(expected, [4, 8, 12], level.g)
     expected[[5, 9, 13]] = 1.25 * new - 0.25 * expected[[5, 9, 13]]

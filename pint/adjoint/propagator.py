@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.arrays import in_library_of
+from pint.drivers.driver import Driver
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level, wait
 from pint.grid.slots import shifted
@@ -74,7 +75,7 @@ class AdjointPropagator(Propagator):
             start, stop = float(start), float(stop)
         return Step(step.level, start, stop, first, last)
 
-    def linearize_at(self, hierarchy: Hierarchy, u: State) -> None:
+    def linearize_at(self, hierarchy: Hierarchy, driver: Driver, u: State) -> None:
         """Linearise every step that this rank takes on any level.
 
         Collective.
@@ -83,18 +84,20 @@ class AdjointPropagator(Propagator):
         ----------
         hierarchy : Hierarchy
             The levels of the reversed problem.
+        driver : Driver
+            Restricts states in space.
         u : array, shape (number of own reversed points, ...state_shape)
             Forward states at this rank's points of the reversed grid, in reversed order.
         """
         self._linearized, self._on_the_way = [], None
-        levels, transfer = hierarchy.levels, hierarchy.driver
+        levels = hierarchy.levels
         self._is_serial = len(levels) == 1
         for level in levels:
             if level.index > 0:
                 above = levels[level.index - 1]
                 u = u[shifted(above.c_points, -1)]
                 if changes_space(self.propagator) and u.shape[0]:
-                    u = transfer.restrict(u, level.index - 1)
+                    u = driver.restrict(u, level.index - 1)
             if level is levels[-1]:
                 level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
             with hierarchy.comm.collective():

@@ -141,6 +141,8 @@ class AdjointSolver:
         *,
         total: bool = True,
         guess: State | None = None,
+        max_iterations: int | None = None,
+        out: State | None = None,
     ) -> AdjointResult:
         """Solve for the gradient of J at a forward solution; collective.
 
@@ -160,6 +162,10 @@ class AdjointSolver:
         guess : array, shape (number of own reversed points, ...state_shape), optional
             Adjoint states to begin with, as `AdjointResult.w` of an earlier solve; zero if left
             out. `skip_first_down` makes no use of it.
+        max_iterations : int, optional
+            Used for this solve in place of the option of the same name.
+        out : array, shape (number of own reversed points + 1, ...state_shape), optional
+            Memory for the adjoint states, as in `MGRIT.solve`.
 
         Returns
         -------
@@ -172,9 +178,9 @@ class AdjointSolver:
         hierarchy = self.solver.hierarchy
         with self.watch.phase("linearization"):
             states = self.at_reversed_points(result.u)
-            self.propagator.linearize_at(hierarchy, states)
+            self.propagator.linearize_at(hierarchy, self.solver.driver, states)
         begin = in_library_of(states, self._at_first(terminal_gradient))
-        solution = self.solver.solve(begin, guess, sources)
+        solution = self.solver.solve(begin, guess, sources, max_iterations=max_iterations, out=out)
         with self.watch.phase("gradient"):
             own = _with_ghost(solution.u, hierarchy.levels[0], self._states)
             self._states = None if own is solution.u else own

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numba.core.registry import CPUDispatcher
@@ -19,13 +19,11 @@ from pint.drivers.loop import LoopDriver
 from pint.drivers.replay import Replay, Tape
 from pint.drivers.stack import StackDriver
 from pint.drivers.tiling import Line, items, num_items
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level
 from pint.grid.slots import Slots, even_runs, slots_of
 from pint.parallel.once import once
 from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
-
-if TYPE_CHECKING:
-    from pint.grid.hierarchy import Hierarchy
-    from pint.grid.level import Level
 
 SPLIT = 1 << 15
 """Numbers that an operation must set before it is worth several threads."""
@@ -66,7 +64,6 @@ class CompiledDriver(Driver):
         self._table = np.zeros((1, sweeps.SHAPE + 1), dtype=np.int64)
         self._line = np.zeros((1, sweeps.NUM_FIELDS), dtype=np.int64)
         self._tape: Tape | None = None
-        self._kept: dict[tuple[Any, ...], Replay] = {}
 
     def compile(self) -> None:  # noqa: D102
         ndim = len(self.propagator.state_shape)
@@ -75,7 +72,7 @@ class CompiledDriver(Driver):
         self._run(self._line[:0], self._table, self._params[0])
         sweeps.integer_digits(np.zeros(0))
 
-    def bind(self, hierarchy: Hierarchy) -> None:
+    def attach(self, hierarchy: Hierarchy) -> None:
         """Note the addresses of the levels' arrays, and get the kernel's parameters.
 
         Raises
@@ -83,7 +80,7 @@ class CompiledDriver(Driver):
         TypeError
             If states are not NumPy arrays.
         """
-        super().bind(hierarchy)
+        super().attach(hierarchy)
         levels = [*hierarchy.levels]
         if hierarchy.gathered is not None:
             levels.append(hierarchy.gathered)
@@ -95,9 +92,6 @@ class CompiledDriver(Driver):
         rows = [_row(level) for level in levels]
         self._table = np.array(rows, dtype=np.int64)
         self.compile()
-
-    def forget(self) -> None:  # noqa: D102
-        self._kept = {}
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         slots = slots_of(starts, level.num_slots)
@@ -162,13 +156,14 @@ class CompiledDriver(Driver):
         exact: NDArray[np.int64] = sweeps.integer_digits(values)
         return exact
 
-    def repeat(  # noqa: D102
+    def run_cycle(  # noqa: D102
         self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy
     ) -> None:
         levels = hierarchy.levels
         key = (name, *(level.relaxed for level in levels))
-        if key in self._kept:
-            replay, tape = self._kept[key], self._kept[key].tape
+        if key in hierarchy.recorded:
+            replay = hierarchy.recorded[key]
+            tape = replay.tape
             replay.play(
                 lambda program: self._run(program, self._table, self._params[0]), hierarchy.watch
             )
@@ -178,7 +173,7 @@ class CompiledDriver(Driver):
             tape = self._note_down(cycle, hierarchy)
             if tape.complete:
                 bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
-                self._kept[key] = Replay(tape, bytes_per_state + 8)  # and the time
+                hierarchy.recorded[key] = Replay(tape, bytes_per_state + 8)  # and the time
         for level in levels:
             self._count(level, tape.num_steps.get(level.index, 0))
 

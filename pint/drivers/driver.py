@@ -6,22 +6,31 @@ cycles and messages. Points are given as slots of `Level.u`.
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level
 from pint.grid.slots import Slots
 from pint.parallel.exact_sum import integer_digits, squared_norms
 from pint.propagator import Propagator, State, has_own_norm
 
-if TYPE_CHECKING:
-    from pint.grid.hierarchy import Hierarchy
-    from pint.grid.level import Level
-    from pint.mgrit.delta import Delta
+
+class StepCorrection(Protocol):
+    """What corrects the coarse steps of a driver at each iterate."""
+
+    def attach(self, hierarchy: Hierarchy) -> None:
+        """Start a solve on these levels."""
+
+    def linearize(self, level: Level, coarse: Level) -> None:
+        """Set the corrections of the coarse steps; both levels hold the iterate. Collective."""
+
+    def lyapunov(self) -> Any:
+        """Return the Lyapunov vectors of the last cycle, None without any; collective."""
 
 
 class Driver(ABC):
@@ -35,12 +44,13 @@ class Driver(ABC):
     Attributes
     ----------
     model : Propagator
-        The user's propagator, which measures residuals and hears of them; `propagator` unless that
-        corrects its steps.
+        The user's propagator; `propagator` unless that corrects its steps.
+    correction : StepCorrection or None
+        Corrects the coarse steps; None: they are not corrected.
     iteration : int
         Number of the cycle under way, from 0.
     num_steps : dict of int to int
-        Evaluations of Phi since the arrays were bound, by level.
+        Evaluations of Phi in this solve, by level.
     blas_threads : int or None
         What the BLAS library is limited to during a solve; None leaves it alone.
     """
@@ -51,8 +61,7 @@ class Driver(ABC):
         self.blas_threads = blas_threads
         self.iteration = 0
         self.num_steps: dict[int, int] = {}
-        self.delta: Delta | None = None
-        self._bound: Callable[[], Hierarchy | None] = lambda: None
+        self.correction: StepCorrection | None = None
 
     @abstractmethod
     def sweep(self, level: Level, starts: Slots, length: int) -> None:
@@ -75,9 +84,9 @@ class Driver(ABC):
         self.add_residual(level)
 
     def linearize(self, level: Level, coarse: Level) -> None:
-        """Hear that the coarse level has its start, at which corrected steps are linearised."""
-        if self.delta is not None and self.iteration >= self.delta.options.delta_iteration:
-            self.delta.linearize(level, coarse)
+        """Correct the coarse steps, where they are corrected, at the iterate."""
+        if self.correction is not None:
+            self.correction.linearize(level, coarse)
 
     @abstractmethod
     def coarse_rhs(self, coarse: Level) -> None:
@@ -144,26 +153,22 @@ class Driver(ABC):
     def compile(self) -> None:  # noqa: B027
         """Compile what will be called, so that no solve waits for it."""
 
-    def bind(self, hierarchy: Hierarchy) -> None:
-        """Hear that the levels have their arrays for the next solve, or for the rest of one."""
-        if self._bound() is not hierarchy:
-            self.forget()
-            self._bound = weakref.ref(hierarchy)
+    def attach(self, hierarchy: Hierarchy) -> None:
+        """Start a solve on these levels, which have their arrays."""
         self.num_steps = {}
-        if self.delta is not None:
-            self.delta.bind(hierarchy)
+        if self.correction is not None:
+            self.correction.attach(hierarchy)
 
-    def rebind(self, hierarchy: Hierarchy) -> None:
-        """Hear that a solve goes on with other levels."""
+    def reattach(self, hierarchy: Hierarchy) -> None:
+        """Continue a solve on other levels."""
         num_steps = self.num_steps
-        self.bind(hierarchy)
+        self.attach(hierarchy)
         self.num_steps = num_steps
 
-    def forget(self) -> None:  # noqa: B027
-        """Forget what is kept about the levels, because these are others."""
-
-    def repeat(self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> None:
-        """Go through a cycle, which does the same every time that it begins at the same state."""
+    def run_cycle(
+        self, name: str, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy
+    ) -> None:
+        """Run a cycle. Cycles of one name do the same on the same levels."""
         cycle(hierarchy)
 
     def _count(self, level: Level, n: int) -> None:

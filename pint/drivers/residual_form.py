@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 from pint.drivers.driver import Driver
 from pint.drivers.loop import LoopDriver
 from pint.drivers.stack import StackDriver
+from pint.grid.level import Level
 from pint.grid.slots import Slots, shifted, slots_of
 from pint.propagator import Propagator, State, Step
-
-if TYPE_CHECKING:
-    from pint.grid.level import Level
 
 
 class ResidualFormDriver(Driver):

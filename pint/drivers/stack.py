@@ -7,7 +7,7 @@ from typing import Any
 from pint.drivers.driver import Driver
 from pint.grid.level import Level
 from pint.grid.slots import Slots, shifted, slots_of
-from pint.propagator import Propagator, State, Step
+from pint.propagator import State, Step
 
 FEW_INTERVALS = 16
 """Up to so many intervals, fast chains one after another are sooner done than stacks."""
@@ -15,10 +15,6 @@ FEW_INTERVALS = 16
 
 class StackDriver(Driver):
     """Calls a batched propagator once for all points that can be done at once."""
-
-    def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
-        super().__init__(propagator, blas_threads)
-        self._stacks: dict[tuple[Any, ...], Step] = {}
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         which = slots_of(starts, level.num_slots)
@@ -37,9 +33,6 @@ class StackDriver(Driver):
                 self.propagator.step_into(before, steps, g, out)
             if not isinstance(slots, slice):
                 level.u[slots] = out
-
-    def forget(self) -> None:  # noqa: D102
-        self._stacks = {}
 
     def chain(self, level: Level, begin: int, length: int) -> None:  # noqa: D102
         if length > 0:
@@ -75,13 +68,12 @@ class StackDriver(Driver):
         before = level.u[shifted(slots, -1)]
         self._count(level, before.shape[0])
         if isinstance(slots, slice):
-            first = level.block.start + slots.start
-            key: tuple[Any, ...] = (level.index, first, before.shape[0], slots.step)
+            key: Any = (slots.start, before.shape[0], slots.step)
         else:
-            key = (level.index, level.block.start, slots.tobytes())
-        if key not in self._stacks:
-            self._stacks[key] = level.steps(slots)
-        return before, self._stacks[key]
+            key = slots.tobytes()
+        if key not in level.kept_steps:
+            level.kept_steps[key] = level.steps(slots)
+        return before, level.kept_steps[key]
 
     def restrict(self, u: State, level: int) -> State:  # noqa: D102
         return self.propagator.restrict(u, level)

@@ -6,45 +6,63 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import array_api_compat
 import array_api_compat.numpy  # now, so that the first solve need not wait for it
 import numpy as np
 
-from pint.arrays import zeros
+from pint.arrays import empty, zeros
 from pint.grid.layout import Layout
 from pint.grid.level import Level, _after, alone, whole
 from pint.grid.timegrid import TimeGrid
-from pint.mgrit.recycling import Recycler
 from pint.options import MGRITOptions
 from pint.parallel.comm import Communicator
 from pint.propagator import State, Step
 from pint.stopwatch import Stopwatch
 
-if TYPE_CHECKING:
-    from pint.drivers.driver import Driver
+Restrict = Callable[[State, int], State]
+"""Restriction in space of a stack of states; the second argument is the level of the states."""
 
 
 @dataclass(eq=False)
 class Hierarchy:
-    """All levels, finest first, and how they are stepped and solved."""
+    """All levels, finest first.
+
+    Attributes
+    ----------
+    levels : list of Level
+        The levels that cycles work on.
+    options : MGRITOptions
+        How the levels are coarsened and solved.
+    comm : Communicator
+        The ranks.
+    gathered : Level or None
+        Points of the coarsest level that this rank steps to although others own them.
+    watch : Stopwatch
+        Seconds by phase; one for all levels.
+    on_visit : callable or None
+        Called at the end of every visit to a level.
+    parent : Hierarchy or None
+        The levels with all points, where these begin at a later point.
+    recorded : dict
+        Cycles that a driver has recorded on these levels, by name.
+    """
 
     levels: list[Level]
-    driver: Driver
     options: MGRITOptions
     comm: Communicator
     gathered: Level | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     on_visit: Callable[[Level], None] | None = None
-    recycler: Recycler = field(default_factory=Recycler)
+    parent: Hierarchy | None = None
+    recorded: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @classmethod
     def build(
         cls,
         grid: TimeGrid,
         layout: Layout,
-        driver: Driver,
         options: MGRITOptions,
         comm: Any,
         watch: Stopwatch | None = None,
@@ -67,10 +85,15 @@ class Hierarchy:
         for level in levels:
             level.watch = watch
         gathered = gathered_level(levels, options) if len(levels) > 1 else None
-        return cls(levels, driver, options, comm, gathered, watch)
+        return cls(levels, options, comm, gathered, watch)
+
+    @property
+    def whole(self) -> Hierarchy:
+        """The levels with all points of this rank."""
+        return self if self.parent is None else self.parent
 
     def visited(self, index: int) -> None:
-        """Tell who wants to know that a cycle has finished its visit to a level."""
+        """Call `on_visit`, if given, at the end of a visit to a level."""
         if self.on_visit is not None:
             self.on_visit(self.levels[index])
 
@@ -100,15 +123,17 @@ class Hierarchy:
             return level if self.gathered is None else self.gathered
         return alone(level, truncated(level.block, length - 1))  # no step leads to a begin
 
-    def allocate(self, state: State, with_sources: bool) -> None:
-        """Give all levels arrays for states like `state`: zero, but for what is overwritten.
+    def allocate(
+        self, state: State, restrict: Restrict, with_sources: bool, out: State | None = None
+    ) -> None:
+        """Give all levels arrays for states like `state`, zero where they are not overwritten.
 
-        The finest `u` is the result's, in memory that nobody else holds; the others are kept where
-        they fit.
+        Arrays of an earlier solve are reused where they fit, but for the finest `u`, which becomes
+        the result: a new array, or `out`.
         """
         finest, xp = self.levels[0], array_api_compat.array_namespace(state)
         finest.u = None
-        finest.u = self.recycler.empty((finest.num_slots, *state.shape), state)
+        finest.u = _finest_states((finest.num_slots, *state.shape), state, out)
         if len(self.levels) > 1:
             finest.u[...] = 0
         else:  # every point is stepped to, but a ghost may have no point
@@ -117,7 +142,7 @@ class Hierarchy:
         stack = xp.reshape(state, (1, *state.shape))
         for level, coarse in pairwise(self.levels):
             fine = stack[0, ...]
-            stack = self.driver.restrict(stack, level.index)
+            stack = restrict(stack, level.index)
             for owner in (coarse, self.gathered if coarse is self.levels[-1] else None):
                 if owner is not None:
                     owner.u = zeros(owner.u, owner.num_slots, stack[0, ...])
@@ -135,7 +160,6 @@ class Hierarchy:
                 finest.f_norms = np.zeros(finest.f_points.size)
         for level in self.levels:
             level.relaxed = False
-        self.driver.bind(self)
 
     def after(self, point: int) -> Hierarchy:
         """Return the levels from a point of the coarsest level on, with views of the same arrays.
@@ -158,13 +182,26 @@ class Hierarchy:
             levels[0].f_norms = np.zeros(levels[0].f_points.size)
         if self.gathered is not None:
             gathered = _after(self.gathered, point)
-        rest = dataclasses.replace(self, levels=levels, gathered=gathered)
-        self.driver.rebind(rest)
-        return rest
+        return dataclasses.replace(self, levels=levels, gathered=gathered, parent=self.whole)
 
     def own_steps(self) -> list[Step]:
         """Return, level by level, the stack of steps that this rank takes; empty stacks too."""
         return [level.steps(level.targets) for level in (*self.levels[:-1], self.coarsest)]
+
+
+def _finest_states(shape: tuple[int, ...], like: State, out: State | None) -> State:
+    """Return `out` if it is given and fits, else a new array."""
+    if out is not None:
+        if tuple(out.shape) != shape or out.dtype != like.dtype:
+            raise ValueError(
+                f"out has shape {tuple(out.shape)} and dtype {out.dtype}, expected {shape}, "
+                f"{like.dtype}: own points and one more"
+            )
+        return out
+    if type(like) is np.ndarray:
+        return empty(shape, like.dtype)
+    xp = array_api_compat.array_namespace(like)
+    return xp.empty(shape, dtype=like.dtype, device=array_api_compat.device(like))
 
 
 def gathered_level(levels: list[Level], options: MGRITOptions) -> Level | None:

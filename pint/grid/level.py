@@ -56,7 +56,7 @@ class Level:
     f_norms : ndarray of float64, shape (number of F-points,)
         Those of the residual at `f_points`, where it is measured at all points.
     richardson : Richardson or None
-        Extrapolation and error estimates; on the finest level only.
+        Extrapolation and error estimates, set by the solver; on the finest level only.
     watch : Stopwatch
         Seconds by phase; one for all levels.
     relaxed : bool
@@ -64,6 +64,8 @@ class Level:
     row : int
         Position among the arrays of this rank: `index`, or one more than the coarsest for what
         this rank gathers of the coarsest level.
+    kept_steps : dict
+        Stacks of steps that a driver uses again.
     """
 
     index: int
@@ -83,6 +85,7 @@ class Level:
     richardson: Any = None
     watch: Stopwatch = field(default_factory=Stopwatch)
     row: int = -1
+    kept_steps: dict[Any, Step] = field(default_factory=dict, init=False)
     block: range = field(init=False)
 
     def __post_init__(self) -> None:

@@ -11,27 +11,22 @@ Comput. 45 (2023), S281-S306.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from pint.drivers.driver import Driver
 from pint.grid.hierarchy import truncated
 from pint.grid.layout import Layout
 from pint.grid.level import Level
 from pint.parallel.comm import Request
 from pint.propagator import State
 
-if TYPE_CHECKING:
-    from pint.grid.hierarchy import Hierarchy
 
-
-def solve_truncated(level: Level, local: Level, hierarchy: Hierarchy) -> None:
+def solve_truncated(level: Level, local: Level, length: int, driver: Driver) -> None:
     """Set the states at this rank's points; `local` has the points of all its local grids.
 
     The grids are solved from the last one to the first, in one array: each overwrites only states
     behind the begins of those before it. Those that begin at point 0 are one.
     """
-    length = hierarchy.options.truncation or 0
     requests = [
         request
         for here, to in ((level.u, local.u), (level.g, local.g))
@@ -41,7 +36,7 @@ def solve_truncated(level: Level, local: Level, hierarchy: Hierarchy) -> None:
     end = level.block.stop - 1
     while level.block and end >= level.block.start:
         begin = max(end - length + 1, 0)
-        hierarchy.driver.chain(local, begin - local.block.start + 1, end - begin)
+        driver.chain(local, begin - local.block.start + 1, end - begin)
         first = end if begin > 0 else level.block.start
         for point in range(first, end + 1):
             new = local.u[point - local.block.start + 1, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pint.arrays import in_library_of
+from pint.drivers.driver import Driver
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level
 from pint.mgrit.at_mgrit import solve_truncated
@@ -12,25 +13,25 @@ from pint.mgrit.relaxation import relax, step_in_turn
 from pint.propagator import State
 
 
-def solve_coarsest(hierarchy: Hierarchy) -> None:
+def solve_coarsest(hierarchy: Hierarchy, driver: Driver) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level = hierarchy.levels[-1]
     with hierarchy.watch.phase("coarsest level", level.index):
-        _solve(level, hierarchy)
+        _solve(level, hierarchy, driver)
 
 
-def _solve(level: Level, hierarchy: Hierarchy) -> None:
+def _solve(level: Level, hierarchy: Hierarchy, driver: Driver) -> None:
     if hierarchy.gathered is not None and hierarchy.options.truncation is not None:
-        solve_truncated(level, hierarchy.gathered, hierarchy)
+        solve_truncated(level, hierarchy.gathered, hierarchy.options.truncation, driver)
     elif hierarchy.gathered is not None:
-        _gather_and_step(level, hierarchy.gathered, hierarchy)
+        _gather_and_step(level, hierarchy.gathered, hierarchy, driver)
     elif hierarchy.relaxes_coarsest:
-        relax(level, hierarchy.driver)
+        relax(level, driver)
     else:
-        step_in_turn(level, hierarchy.driver)
+        step_in_turn(level, driver)
 
 
-def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> None:
+def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy, driver: Driver) -> None:
     """Every rank gathers the right-hand side, with g_0 = u_0, and steps through all points.
 
     Or, in a periodic problem, relaxes all of them from the state at the last point.
@@ -44,10 +45,10 @@ def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy) -> N
     if hierarchy.options.periodic:
         everything.u[-1, ...] = _last_state(level)
         everything.relaxed = False
-        relax(everything, hierarchy.driver)
+        relax(everything, driver)
     else:
         everything.u[1, ...] = everything.g[1, ...]
-        step_in_turn(everything, hierarchy.driver)
+        step_in_turn(everything, driver)
     first = level.block.start - everything.block.start + 1
     level.u[level.owned] = everything.u[first : first + len(level.block)]
 

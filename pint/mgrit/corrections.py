@@ -8,7 +8,6 @@ import numpy as np
 
 from pint.drivers.choose import make_driver
 from pint.drivers.driver import Driver
-from pint.drivers.stack import StackDriver
 from pint.mgrit.delta import CorrectedPropagator, Delta
 from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
 from pint.options import MGRITOptions
@@ -45,5 +44,5 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
     corrected = wrapper(propagator)
     driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
     driver.model = propagator
-    driver.delta = finder(corrected, options, stacked=isinstance(driver, StackDriver))
+    driver.correction = finder(corrected, options, driver)
     return driver

@@ -11,23 +11,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
 from pint.arrays import in_library_of
-from pint.grid.level import wait
+from pint.drivers.driver import Driver
+from pint.drivers.stack import StackDriver
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level, wait
 from pint.grid.slots import slots_of
 from pint.mgrit.lyapunov import Lyapunov, orthonormal, unit_vectors
 from pint.options import MGRITOptions
 from pint.parallel.comm import Request
 from pint.propagator import Propagator, State, Step, changes_space
-
-if TYPE_CHECKING:
-    from pint.grid.hierarchy import Hierarchy
-    from pint.grid.level import Level
 
 Move = Callable[[State, list[int]], State]
 """From stacks of vectors, and the slots that they go to, to the stacks there."""
@@ -132,18 +131,23 @@ class Delta:
         Where the corrections are put.
     options : MGRITOptions
         Rank, and from which level and cycle on steps are corrected.
-    stacked : bool
-        Whether tangents of all intervals are taken at once.
+    driver : Driver
+        Takes the corrected steps.
     """
 
     propagator: CorrectedPropagator
     options: MGRITOptions
-    stacked: bool
+    driver: Driver
     bases: dict[int, State] = field(default_factory=dict)
     products: State = None
     kind: ClassVar[type[Correction]] = Correction
 
-    def bind(self, hierarchy: Hierarchy) -> None:
+    @property
+    def stacked(self) -> bool:
+        """Whether tangents of all intervals are taken at once."""
+        return isinstance(self.driver, StackDriver)
+
+    def attach(self, hierarchy: Hierarchy) -> None:
         """Begin a solve: without corrections, and with unit vectors as bases."""
         self.hierarchy = hierarchy
         self.propagator.corrections.clear()
@@ -169,7 +173,8 @@ class Delta:
         C-points.
         """
         options = self.options
-        if coarse.index < options.delta_level:
+        is_early = self.driver.iteration < options.delta_iteration
+        if is_early or coarse.index < options.delta_level:
             return
         is_low_rank, is_coarsest = options.delta != "full", coarse is self.hierarchy.levels[-1]
         if is_low_rank and is_coarsest:
@@ -194,7 +199,7 @@ class Delta:
         """
         move = partial(self._tangents, self.propagator, level)
         arrived = self._along(level, self._up(level, basis), move)
-        return self._transferred(self.hierarchy.driver.restrict, arrived, level, coarse)
+        return self._transferred(self.driver.restrict, arrived, level, coarse)
 
     def _set(self, coarse: Level, left: State, right: State) -> None:
         """Put the corrections of this rank's coarse steps where they are used.
@@ -247,7 +252,7 @@ class Delta:
 
     def _up(self, level: Level, basis: State) -> State:
         """Interpolate stacks of vectors to the level."""
-        return self._transferred(self.hierarchy.driver.interpolate, basis, level, level)
+        return self._transferred(self.driver.interpolate, basis, level, level)
 
     def _transferred(
         self, transfer: Callable[[State, int], State], basis: State, level: Level, to: Level

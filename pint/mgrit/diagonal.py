@@ -16,17 +16,15 @@ diagonals.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import array_api_compat
 import numpy as np
 
+from pint.grid.hierarchy import Hierarchy
+from pint.grid.level import Level
 from pint.mgrit.delta import CorrectedPropagator, Correction, Delta, c_slots_of
 from pint.propagator import State, Step
-
-if TYPE_CHECKING:
-    from pint.grid.hierarchy import Hierarchy
-    from pint.grid.level import Level
 
 
 class DiagonalPropagator(CorrectedPropagator):
@@ -56,7 +54,7 @@ class Diagonals(Delta):
 
     kind: ClassVar[type[Correction]] = Diagonal
 
-    def bind(self, hierarchy: Hierarchy) -> None:
+    def attach(self, hierarchy: Hierarchy) -> None:
         """Begin a solve, without any D.
 
         Raises
@@ -75,6 +73,8 @@ class Diagonals(Delta):
 
     def linearize(self, level: Level, coarse: Level) -> None:
         """Set D of the coarse steps at the iterate; collective."""
+        if self.driver.iteration < self.options.delta_iteration:
+            return
         entries, first = self._of_steps(level), level.targets.start
         xp = array_api_compat.array_namespace(level.u)
         state = level.u[:1]

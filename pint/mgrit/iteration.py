@@ -9,11 +9,13 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.drivers.driver import Driver
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.slots import slots_of
 from pint.mgrit.cycle import cycle, upward_cycle
 from pint.mgrit.refinement import Refinement
 from pint.mgrit.status import Status
+from pint.options import MGRITOptions
 from pint.parallel.exact_sum import norm_of
 from pint.propagator import Propagator
 
@@ -21,15 +23,27 @@ _NOWHERE = 2**62
 
 
 class Iteration:
-    """Cycles until a stopping rule holds."""
+    """Cycles until a stopping rule holds.
+
+    Attributes
+    ----------
+    hierarchy : Hierarchy
+        The levels of the next cycle; others after a refinement, or where points have converged.
+    driver : Driver
+        Takes the steps; another one after a refinement in space.
+    """
 
     def __init__(
-        self, hierarchy: Hierarchy, on_iteration: Callable[[int, float], None] | None
+        self,
+        hierarchy: Hierarchy,
+        driver: Driver,
+        options: MGRITOptions,
+        on_iteration: Callable[[int, float], None] | None,
     ) -> None:
         self.hierarchy = hierarchy
-        self.options = hierarchy.options
+        self.driver = driver
+        self.options = options
         self.on_iteration = on_iteration
-        self.whole = hierarchy  # with all points; others than at first, after a refinement
         self.refinement = Refinement(self.options)
         self.residuals: list[float] = []
         self.grid_steps: list[int] = []
@@ -46,7 +60,7 @@ class Iteration:
     def _cycle(self) -> Status:
         options = self.options
         while len(self.hierarchy.levels) == 1:
-            self.hierarchy.driver.model.set_outer_residual(0.0)
+            self.driver.model.set_outer_residual(0.0)
             self._go_through("cycle", cycle)
             self.residuals.append(math.nan)
             if not self._refine():
@@ -72,20 +86,20 @@ class Iteration:
                 self._leave_alone()
         return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
-    def _go_through(self, name: str, cycle: Callable[[Hierarchy, str], None]) -> None:
+    def _go_through(self, name: str, cycle: Callable[[Hierarchy, Driver, str], None]) -> None:
         watch = self.hierarchy.watch
-        watch.iteration = self.hierarchy.driver.iteration = len(self.residuals)
+        watch.iteration = self.driver.iteration = len(self.residuals)
         shape = self.options.shape_of(len(self.residuals))
-        self.grid_steps.append(self.whole.levels[0].grid.num_steps)
+        self.grid_steps.append(self.hierarchy.whole.levels[0].grid.num_steps)
         richardson = self.hierarchy.levels[0].richardson
         if richardson is not None:
             richardson.iteration = len(self.residuals)
         with self.hierarchy.comm.exchange():
             if richardson is None and self.hierarchy.on_visit is None:
-                driver = self.hierarchy.driver
-                driver.repeat(name + shape, lambda h: cycle(h, shape), self.hierarchy)
-            else:  # who looks on needs every operation in its turn, and extrapolation is in Python
-                cycle(self.hierarchy, shape)
+                driver = self.driver
+                driver.run_cycle(name + shape, lambda h: cycle(h, driver, shape), self.hierarchy)
+            else:  # on_visit needs every operation in its turn, and extrapolation is in Python
+                cycle(self.hierarchy, self.driver, shape)
 
     def _refine(self) -> bool:
         """Go on with other levels, if a refinement is due and leaves cycles to do; collective."""
@@ -94,10 +108,11 @@ class Iteration:
             return False
         if options.refine_below is not None and residual >= options.refine_below:
             return False
-        refined = self.refinement.refined(self.hierarchy, self.error_estimates())
+        estimates = self.error_estimates()
+        refined = self.refinement.refined(self.hierarchy, self.driver, estimates)
         if refined is None:
             return False
-        self.hierarchy = self.whole = refined
+        self.hierarchy, self.driver = refined
         return True
 
     def error_estimates(self) -> NDArray[np.float64] | None:
@@ -113,7 +128,7 @@ class Iteration:
             return
         norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
         with hierarchy.watch.phase("messages", finest.index):
-            norm = norm_of(norms, self.options.norm, hierarchy.driver.digits, hierarchy.comm)
+            norm = norm_of(norms, self.options.norm, self.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
         self._settle(finest.norms[finest.c_rows])
         self._tighten(norm)
@@ -123,7 +138,7 @@ class Iteration:
 
     def _tighten(self, norm: float) -> None:
         """Tell a model whose steps iterate; F-points no longer follow from its steps then."""
-        model = self.hierarchy.driver.model
+        model = self.driver.model
         if type(model).set_outer_residual is not Propagator.set_outer_residual:
             model.set_outer_residual(norm)
             self.hierarchy.levels[0].relaxed = False
@@ -163,6 +178,7 @@ class Iteration:
         point = min(point, coarsest.num_steps - 1)
         if point > 0:
             self.hierarchy = self.hierarchy.after(point)
+            self.driver.reattach(self.hierarchy)
 
     def _first_not_finite(self) -> str:
         """Name the first point whose state is NaN or infinite; empty if all are finite."""

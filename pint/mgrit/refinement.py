@@ -23,7 +23,7 @@ from pint.grid.level import Level
 from pint.grid.timegrid import TimeGrid
 from pint.mgrit.corrections import make_corrected_driver
 from pint.mgrit.relaxation import f_relax
-from pint.mgrit.richardson import attach
+from pint.mgrit.richardson import add_richardson
 from pint.options import MGRITOptions, at_least
 from pint.propagator import Propagator, State, Step, refines_space, refines_time
 
@@ -54,14 +54,16 @@ class Refinement:
     limit: str = ""
 
     def refined(
-        self, hierarchy: Hierarchy, estimates: NDArray[np.float64] | None
-    ) -> Hierarchy | None:
-        """Return the levels to go on with, None if all stays as it is; collective.
+        self, hierarchy: Hierarchy, driver: Driver, estimates: NDArray[np.float64] | None
+    ) -> tuple[Hierarchy, Driver] | None:
+        """Return refined levels and their driver, None without any refinement; collective.
 
         Parameters
         ----------
         hierarchy : Hierarchy
             All levels of the solve; the states of the finest are moved to the new one.
+        driver : Driver
+            Takes the steps on these levels.
         estimates : ndarray of float64, shape (N,), or None
             Estimated error of each step of the finest level.
 
@@ -72,7 +74,7 @@ class Refinement:
         """
         if self.num_done >= self.options.refinements:
             return None
-        level, driver = hierarchy.levels[0], hierarchy.driver
+        level = hierarchy.levels[0]
         f_relax(level, driver)
         parts, finer = self._wanted(level, driver.propagator, estimates)
         places = _places(level, parts)
@@ -84,7 +86,7 @@ class Refinement:
             self.limit = f"{places[-1] + 1} points would be more than max_points"
             return None
         self.num_done += 1
-        return _moved(hierarchy, _grid_of(level, parts), places, finer)
+        return _moved(hierarchy, driver, _grid_of(level, parts), places, finer)
 
     def _wanted(
         self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
@@ -196,32 +198,38 @@ def _grid_of(level: Level, parts: list[Parts]) -> TimeGrid:
 
 
 def _moved(
-    hierarchy: Hierarchy, grid: TimeGrid, places: NDArray[np.int64], finer: Propagator | None
-) -> Hierarchy:
+    hierarchy: Hierarchy,
+    old_driver: Driver,
+    grid: TimeGrid,
+    places: NDArray[np.int64],
+    finer: Propagator | None,
+) -> tuple[Hierarchy, Driver]:
     """Return new levels with even blocks that hold the states of the old ones; collective."""
     options, comm, old = hierarchy.options, hierarchy.comm, hierarchy.levels[0]
     layout = Layout.balanced(grid.num_steps, comm.size, options.factors(grid.num_steps))
     with comm.collective():
-        u, driver = _in_finer_space(hierarchy, finer)
-        new = Hierarchy.build(grid, layout, driver, options, comm, hierarchy.watch)
-        attach(new.levels, options)
+        u, driver = _in_finer_space(hierarchy, old_driver, finer)
+        new = Hierarchy.build(grid, layout, options, comm, hierarchy.watch)
+        add_richardson(new.levels, options)
         new.on_visit = hierarchy.on_visit
-        num_steps = hierarchy.driver.num_steps
-        new.allocate(u[0, ...], with_sources=False)
-        driver.num_steps = num_steps
+        new.allocate(u[0, ...], driver.restrict, with_sources=False)
+        driver.num_steps = old_driver.num_steps
+        driver.reattach(new)
     old.u = None
     finest = new.levels[0]
     _send(u, old, finest, places)
     # The old points take the part of C-points, and the new ones that of F-points.
     f_relax(dataclasses.replace(finest, m=places, richardson=None), driver)
-    return new
+    return new, driver
 
 
-def _in_finer_space(hierarchy: Hierarchy, finer: Propagator | None) -> tuple[State, Driver]:
+def _in_finer_space(
+    hierarchy: Hierarchy, driver: Driver, finer: Propagator | None
+) -> tuple[State, Driver]:
     """Return the states, ghost included, in the space to go on with, and the model's driver."""
-    level, model = hierarchy.levels[0], hierarchy.driver.propagator
+    level, model = hierarchy.levels[0], driver.propagator
     if finer is None:
-        return level.u, hierarchy.driver
+        return level.u, driver
     if not isinstance(finer, Propagator):
         raise TypeError(
             f"refined_model returned {type(finer).__name__}, expected a Propagator or None"

@@ -8,20 +8,17 @@ a higher order. `docs/refinement.md` derives it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.drivers.driver import Driver
+from pint.grid.level import Level
 from pint.grid.timegrid import TimeGrid
 from pint.options import MGRITOptions
 from pint.parallel.comm import Communicator
 from pint.propagator import Propagator, State, changes_space, has_own_equation
-
-if TYPE_CHECKING:
-    from pint.drivers.driver import Driver
-    from pint.grid.level import Level
 
 
 @dataclass(eq=False)
@@ -158,7 +155,7 @@ def check_model(propagator: Propagator) -> None:
         )
 
 
-def attach(levels: list[Level], options: MGRITOptions) -> None:
+def add_richardson(levels: list[Level], options: MGRITOptions) -> None:
     """Give the finest level its error estimates, where the options know the order."""
     if options.order is not None and len(levels) > 1:
         level, coarse = levels[:2]

@@ -24,7 +24,7 @@ from pint.mgrit.iteration import Iteration
 from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
-from pint.mgrit.richardson import attach, check_model
+from pint.mgrit.richardson import add_richardson, check_model
 from pint.options import MGRITOptions, instance_of
 from pint.parallel.blas_threads import limited_blas
 from pint.parallel.comm import as_communicator
@@ -50,6 +50,8 @@ class MGRIT:
         The ranks that share the work; None is one process. It is duplicated.
     layout : Layout, optional
         Which rank owns which points; evenly split if left out.
+    driver : Driver, optional
+        What takes the steps; the driver that the options name if left out.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class MGRIT:
         options: MGRITOptions | None = None,
         comm: Any = None,
         layout: Layout | None = None,
+        driver: Driver | None = None,
     ) -> None:
         if not isinstance(propagator, Propagator):
             raise TypeError(f"propagator must be a Propagator, got {type(propagator).__name__}")
@@ -97,10 +100,11 @@ class MGRIT:
         if layout is None:
             layout = Layout.balanced(self.grid.num_steps, self.comm.size, factors)
         layout.check(self.grid.num_steps, self.comm.size)
-        driver, seconds = self._make_driver()
-        self.compile_seconds = seconds
-        self.hierarchy = Hierarchy.build(self.grid, layout, driver, self.options, self.comm)
-        attach(self.hierarchy.levels, self.options)
+        begin = time.perf_counter()
+        self.driver = self._make_driver() if driver is None else driver
+        self.compile_seconds = time.perf_counter() - begin
+        self.hierarchy = Hierarchy.build(self.grid, layout, self.options, self.comm)
+        add_richardson(self.hierarchy.levels, self.options)
         self._check_relaxation()
         self._check_order()
         check_refinement(self.propagator, self.options)
@@ -116,13 +120,12 @@ class MGRIT:
         if np.unique(self.comm.allgather_blocks(np.array([key]))).size > 1:
             raise ValueError("the ranks differ in their times or options: give all the same")
 
-    def _make_driver(self) -> tuple[Driver, float]:
-        """Return the driver, and how long it took to compile it, or to load it; collective."""
-        begin = time.perf_counter()
+    def _make_driver(self) -> Driver:
+        """Return the compiled driver; collective."""
         with self.comm.collective():
             driver = make_corrected_driver(self.propagator, self.options)
             driver.compile()
-        return driver, time.perf_counter() - begin
+        return driver
 
     def _check_relaxation(self) -> None:
         """Raise where C-relaxation would add a residual that is not one of states."""
@@ -161,6 +164,10 @@ class MGRIT:
         on_iteration: Callable[[int, float], None] | None = None,
         on_visit: Callable[[Visit], None] | None = None,
         on_end: Callable[[Result], None] | None = None,
+        *,
+        max_iterations: int | None = None,
+        skip_first_down: bool | None = None,
+        out: State | None = None,
     ) -> Result:
         """Solve for the states at all points; collective.
 
@@ -186,12 +193,16 @@ class MGRIT:
         on_end : callable, optional
             Called with the result, before it is returned. All three are called on every rank, so
             that they may be collective.
+        max_iterations, skip_first_down : optional
+            Used for this solve in place of the options of the same names.
+        out : array, shape (number of own points + 1, ...state_shape), optional
+            Memory for the states, overwritten: `Result.u` is a view of it. A new array if left
+            out. The shape is that of the finest level before any refinement.
 
         Returns
         -------
         Result
-            States and how they were obtained. The memory of the states serves a later result of
-            this solver once nobody holds a view of them.
+            States and how they were obtained.
 
         Raises
         ------
@@ -202,32 +213,41 @@ class MGRIT:
         """
         self.comm.check_usable()
         begin = time.perf_counter()
-        history = self._history = Iteration(self.hierarchy, on_iteration)
+        changes: Any = {
+            name: value
+            for name, value in (
+                ("max_iterations", max_iterations),
+                ("skip_first_down", skip_first_down),
+            )
+            if value is not None
+        }
+        options = replace(self.options, **changes)
+        history = self._history = Iteration(self.hierarchy, self.driver, options, on_iteration)
         watch = self.hierarchy.watch
         watch.seconds, watch.iteration = {}, NOWHERE
         self.hierarchy.on_visit = _telling(on_visit, history)
-        with watch.phase("rest"), limited_blas(self.hierarchy.driver.blas_threads):
+        with watch.phase("rest"), limited_blas(self.driver.blas_threads):
             with watch.phase("start"):
                 guess = self._checked_guess(guess)
-                self._start(initial_value, guess, sources)
+                self._start(initial_value, guess, sources, out)
                 if isinstance(guess, str):
                     with self.comm.exchange():
-                        step_in_turn(self.hierarchy.levels[0], self.hierarchy.driver)
+                        step_in_turn(self.hierarchy.levels[0], self.driver)
             status = history.run()
-        whole = history.whole
-        finest, driver = whole.levels[0], whole.driver
+        whole, driver = history.hierarchy.whole, history.driver
+        finest = whole.levels[0]
         if history.hierarchy is not whole:  # points were left alone on the way
-            driver.rebind(whole)
+            driver.reattach(whole)
         num_bytes = whole.num_bytes
         u, finest.u = finest.u, None
         del self._history  # with the arrays of refined levels
-        delta = driver.delta
+        correction = driver.correction
         result = Result(
             u=u[finest.shown],
             first=finest.first_shown,
             times=finest.grid.times,
             status=status,
-            options=self.options if self.keeps_all else self.given,
+            options=options if self.keeps_all else replace(self.given, **changes),
             detail=history.detail,
             residuals=np.array(history.residuals, dtype=np.float64),
             num_steps=driver.num_steps,
@@ -236,7 +256,7 @@ class MGRIT:
             phases=watch.seconds,
             num_bytes=num_bytes,
             compile_seconds=self.compile_seconds,
-            lyapunov=None if delta is None else delta.lyapunov(),
+            lyapunov=None if correction is None else correction.lyapunov(),
             error_estimates=history.error_estimates(),
             grid_steps=np.array(history.grid_steps),
             refinement_limit=history.refinement.limit,
@@ -273,7 +293,7 @@ class MGRIT:
     @property
     def finest(self) -> Visit:
         """The finest level of this solve, for callbacks; after refinement that of the new grid."""
-        level = self._history.whole.levels[0]
+        level = self._history.hierarchy.whole.levels[0]
         return Visit(
             iteration=len(self._history.residuals) - 1,
             level=0,
@@ -307,12 +327,16 @@ class MGRIT:
                 "has none: give states, or a function of time"
             )
 
-    def _start(self, initial_value: State, guess: Guess, sources: State | None) -> None:
+    def _start(
+        self, initial_value: State, guess: Guess, sources: State | None, out: State | None
+    ) -> None:
         """Check the input, then bring the levels' arrays to the state before iteration 0."""
         with self.comm.collective():
             first = self._as_state(initial_value)
             self._check_transfers(first)
-            self.hierarchy.allocate(first, with_sources=sources is not None)
+            has_sources = sources is not None
+            self.hierarchy.allocate(first, self.driver.restrict, has_sources, out)
+            self.driver.attach(self.hierarchy)
             self._check_step(first)
             self._fill(first, guess, sources)
         self._checked = True
@@ -362,7 +386,7 @@ class MGRIT:
             return
         xp = array_api_compat.array_namespace(first)
         state = xp.reshape(first, (1, *first.shape))
-        driver = self.hierarchy.driver
+        driver = self.driver
         for level in self.hierarchy.levels:
             if level.index > 0:
                 state = driver.restrict(state, level.index - 1)
@@ -409,7 +433,7 @@ class MGRIT:
     def _uses_guess(self) -> bool:
         """Tell whether the first cycle reads more of the iterate than the initial value."""
         begins = self.options.coarsest != "truncated" and not self.hierarchy.relaxes_coarsest
-        skips = self.options.skip_first_down and begins
+        skips = self._history.options.skip_first_down and begins
         return len(self.hierarchy.levels) > 1 and not skips
 
 

@@ -71,7 +71,7 @@ class SolveCalibration:
         for length in lengths:
             grid = TimeGrid(self.grid.times[: length + 1])
             solver = MGRIT(self.propagator, grid, fixed(self.options))
-            samples.watch_driver(solver.hierarchy.driver, "forward")
+            samples.watch_driver(solver.driver, "forward")
             for watched in (True, False):  # who looks on is told each operation
                 for repeat in range(repeats + 1):
                     samples.is_kept = repeat > 0
@@ -144,8 +144,8 @@ class _Step:
         samples, sweep = self.samples, self.solver.layer_solvers[0]
         adjoint = sweep.backward
         last = sweep.forward.options.max_iterations - 1
-        samples.watch_driver(sweep.forward.hierarchy.driver, "forward", recording=last)
-        samples.watch_driver(adjoint.solver.hierarchy.driver, "adjoint")
+        samples.watch_driver(sweep.forward.driver, "forward", recording=last)
+        samples.watch_driver(adjoint.solver.driver, "adjoint")
 
         model, length = adjoint.propagator, self.length
         samples.watch(sweep, "bind", lambda *_, **__: (("", "bind", 0), sweep.num_inputs, 1))

@@ -371,14 +371,14 @@ class DryRunDriver(Driver):
     def digits(self, values: NDArray[np.float64]) -> NDArray[np.int64]:  # noqa: D102
         return np.zeros(NUM_DIGITS + 2, dtype=np.int64)
 
-    def bind(self, hierarchy: Hierarchy) -> None:  # noqa: D102
-        super().bind(hierarchy)
+    def attach(self, hierarchy: Hierarchy) -> None:  # noqa: D102
+        super().attach(hierarchy)
         kept = [*hierarchy.levels, *([hierarchy.gathered] if hierarchy.gathered else [])]
         arrays = [array for one in kept for array in (one.u, one.g, one.r) if array is not None]
         self.notes.num_bytes += sum(num_bytes(a) for a in {id(a): a for a in arrays}.values())
         self._work("start", hierarchy.levels[0], hierarchy.levels[0].num_slots)
 
-    def repeat(self, name: str, cycle: Any, hierarchy: Hierarchy) -> None:  # noqa: D102
+    def run_cycle(self, name: str, cycle: Any, hierarchy: Hierarchy) -> None:  # noqa: D102
         if not self.replays or hierarchy.comm.size > 1:
             cycle(hierarchy)
             return

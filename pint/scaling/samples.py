@@ -134,8 +134,8 @@ class Samples:
             self.watch(driver, name, at_c_points(name))
         for name in ("restrict_state", "restrict_residual", "correct"):
             self.watch(driver, name, between(name))
-        if type(driver).repeat is not Driver.repeat:
-            self.watch(driver, "repeat", repeated)
+        if type(driver).run_cycle is not Driver.run_cycle:
+            self.watch(driver, "run_cycle", repeated)
 
 
 def median_seconds(

@@ -218,7 +218,7 @@ class _Walk:
         if self.run.num_parameters and solver is self.forward:
             recording = solver.options.max_iterations - 1
         driver = DryRunDriver(self.model, replays=replays, recording=recording)
-        solver.hierarchy.driver = driver
+        solver.driver = driver
         solver._checked = True  # a solve that follows others
         return driver
 

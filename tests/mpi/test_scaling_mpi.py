@@ -75,7 +75,7 @@ def check_solve(comm, num_steps, options, backward=None):
             adjoint.solve(result, 1.0, total=False)
     expected = {("forward", level): n for level, n in result.num_steps.items()}
     if adjoint is not None:
-        counted = adjoint.solver.hierarchy.driver.num_steps
+        counted = adjoint.solver.driver.num_steps
         expected.update({("adjoint", level): n for level, n in counted.items()})
     run = Run(num_steps=num_steps, forward=options, backward=backward)
     schedule = Schedule.of(run, WORLD.size)
@@ -128,9 +128,7 @@ def trained_steps(solver):
     sweep = solver.layer_solvers[0]
     both = (("forward", sweep.forward), ("adjoint", sweep.backward.solver))
     return {
-        (name, level): count
-        for name, one in both
-        for level, count in one.hierarchy.driver.num_steps.items()
+        (name, level): count for name, one in both for level, count in one.driver.num_steps.items()
     }
 
 
