@@ -28,7 +28,7 @@ def test_order_of_levels(monkeypatch, shape, v_cycles_per_level, order):
             cycles, name, lambda level, *rest: (visited.append(level.index), action(level, *rest))
         )
 
-    def solve_coarsest(hierarchy):
+    def solve_coarsest(hierarchy, driver):
         visited.append(3)
 
     for name in ("relax", "correct"):  # the way down, and coming up

@@ -354,17 +354,17 @@ def heat_that(**methods):
     ("methods", "kind", "message"),
     [
         (
-            {"finer": lambda self, k: 3},
+            {"refined_model": lambda self, k: 3},
             TypeError,
             "refined_model returned int, expected a Propagator",
         ),
         (
-            {"finer": lambda self, k: Heat(9)},
+            {"refined_model": lambda self, k: Heat(9)},
             NotImplementedError,
             "has refined_model but no prolong",
         ),
         (
-            {"finer": lambda self, k: Heat(9), "prolong": lambda self, u, time: u},
+            {"refined_model": lambda self, k: Heat(9), "prolong": lambda self, u, time: u},
             ValueError,
             r"prolong returned shape \(5,\), the states of the finer model have \(9,\)",
         ),

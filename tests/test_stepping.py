@@ -196,7 +196,7 @@ def test_what_a_propagator_gets(kind, batched, shapes):
     propagator = Calls(batched)
     driver = kind(propagator)
     grid, layout = TimeGrid.uniform(0, 8, 16).coarsen(2), Layout(np.array([0, 9]))
-    hierarchy = Hierarchy.build(grid, layout, driver, MGRITOptions(), SerialCommunicator())
+    hierarchy = Hierarchy.build(grid, layout, MGRITOptions(), SerialCommunicator())
     level, coarse = hierarchy.levels
     level = replace(level, index=1)
     coarse = replace(coarse, index=2)
