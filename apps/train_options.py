@@ -13,7 +13,7 @@ from pint.cli.arguments import count
 from pint.cli.data_sources import ClassWeights, add_source
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.train.accuracy import AccuracyOptions
-from pint.train.learning_rate import Schedule
+from pint.train.learning_rate import LearningRate
 
 from .tracing import add_argument
 
@@ -33,8 +33,8 @@ BELONGING = (
     Belongs("substep", "coarse_step", ("averaged", "midpoint"), RecurrenceOptions.substep),
     Belongs("weight_decay", "optimizer", ("adamw", "sgd"), 0.0),
     Belongs("momentum", "optimizer", ("sgd",), 0.9),
-    Belongs("period", "schedule", ("step",), Schedule.period),
-    Belongs("decay", "schedule", ("step",), Schedule.decay),
+    Belongs("period", "schedule", ("step",), LearningRate.period),
+    Belongs("decay", "schedule", ("step",), LearningRate.decay),
     Belongs("bound", "accuracy", ("adaptive",), AccuracyOptions.bound),
 )
 

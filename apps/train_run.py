@@ -20,7 +20,7 @@ from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import AccuracyOptions
-from pint.train.learning_rate import Schedule
+from pint.train.learning_rate import LearningRate
 from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions
@@ -166,10 +166,10 @@ def _timeline(args: argparse.Namespace, comm: Communicator) -> Timeline | None:
     return None if args.trace is None else Timeline(comm)
 
 
-def _schedule(args: argparse.Namespace) -> Schedule:
+def _schedule(args: argparse.Namespace) -> LearningRate:
     if args.schedule != "step":
-        return Schedule(kind=args.schedule, warm_up=args.warm_up)
-    return Schedule(kind="step", warm_up=args.warm_up, period=args.period, decay=args.decay)
+        return LearningRate(kind=args.schedule, warm_up=args.warm_up)
+    return LearningRate(kind="step", warm_up=args.warm_up, period=args.period, decay=args.decay)
 
 
 def _optimizer(args: argparse.Namespace) -> Optimizer:

@@ -210,12 +210,12 @@ def test_a_tighter_bound_takes_more_iterations(monkeypatch):
     assert used[2] == EXACT or used[2] > used[1]
 
 
-def test_fewer_iterations_are_tried_after_calm(monkeypatch):
+def test_fewer_iterations_are_tried_far_below_the_bound(monkeypatch):
     patient(monkeypatch)
     control = make(mode="adaptive", bound=0.9, check_every=50)
-    control.rung = 3
-    run(control, accuracy.CALM_BATCHES)
-    assert control.rung == 2
+    control.current = 3
+    run(control, accuracy.BATCHES_FAR_BELOW)
+    assert control.current == 2
 
 
 def test_falls_back_to_stepping_where_iterations_take_longer():
@@ -260,7 +260,7 @@ def test_adaptive_begins_with_the_iterations_that_are_given(given, first):
     """Or the next that are tried, which grow in turn up to six, or those that are given."""
     control = make(*given, mode="adaptive")
     assert control.iterations == first
-    assert control.ladder == [*sorted(control.ladder[:-1]), EXACT]
+    assert control.settings == [*sorted(control.settings[:-1]), EXACT]
 
 
 def test_exact_solver_needs_no_control():

@@ -11,7 +11,7 @@ from pint.rnn.losses import CrossEntropy, SquaredError
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.train.learning_rate import Schedule
+from pint.train.learning_rate import LearningRate
 from pint.train.optimizers import Adam
 from pint.train.trainer import Trainer, TrainingOptions
 
@@ -186,7 +186,7 @@ def test_a_small_network_learns(name, length, samples, epochs, good):
         epochs=epochs,
         batch=25,
         optimizer=Adam(learning_rate=1e-2),
-        schedule=Schedule(kind="cosine"),
+        schedule=LearningRate(kind="cosine"),
         clip=1.0,
     )
     row, baseline = Trainer(solver, data, options).train().epochs[-1], BASELINES[name].of(data)

@@ -19,7 +19,7 @@ from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.timeline import Timeline
 from pint.train.accuracy import EXACT, AccuracyOptions
-from pint.train.log import COLUMNS, Progress
+from pint.train.log import COLUMNS, TrainingProgress
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions
@@ -83,7 +83,7 @@ def test_the_first_batches_are_recorded():
     assert sum(seconds.sum() for seconds in events.seconds().values()) < log.timings["training"]
 
 
-class Batches(Progress):
+class Batches(TrainingProgress):
     """Remembers which sequences each batch had."""
 
     def __init__(self):
@@ -154,7 +154,7 @@ def test_residuals_of_an_epoch_are_means_over_the_batches_that_have_them():
         assert log.columns()[f"{name}_residual"].tolist() == [per_batch[0], per_batch[4]]
 
 
-class PressCtrlC(Progress):
+class PressCtrlC(TrainingProgress):
     """Sends SIGINT to this process after some batches."""
 
     def __init__(self, after):
@@ -211,7 +211,7 @@ def test_data_must_fit_the_model():
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())
     model = Network(RecurrenceOptions(num_features=1, hidden=8), 3)
     solver = NetworkSolver(model, 16, STEPPING, STEPPING)
-    with pytest.raises(ValueError, match="has 3 classes, slopes 2"):
+    with pytest.raises(ValueError, match="has 3 classes, slopes has 2"):
         Trainer(solver, data, TrainingOptions(), SerialCommunicator())
 
 
@@ -223,7 +223,7 @@ def test_data_must_fit_the_model():
         ({"clip": -1.0}, "clip must be a positive number, got -1.0"),
         ({"clip": "1"}, "clip must be a positive number, got '1'"),
         ({"optimizer": "adam"}, "optimizer must be of Optimizer, got 'adam'"),
-        ({"schedule": "cosine"}, "schedule must be of Schedule, got 'cosine'"),
+        ({"schedule": "cosine"}, "schedule must be of LearningRate, got 'cosine'"),
         ({"accuracy": "adaptive"}, "accuracy must be of AccuracyOptions, got 'adaptive'"),
     ],
 )

@@ -12,9 +12,8 @@ from pint.rnn.network import Network
 from pint.rnn.parameters import views
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.train.accuracy import AccuracyOptions
+from pint.train.accuracy import AccuracyOptions, tally
 from pint.train.log import COLUMNS, ERROR_COLUMNS
-from pint.train.measure import tally
 from pint.train.optimizers import SGD, Adam
 from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions

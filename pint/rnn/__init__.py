@@ -25,21 +25,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Architecture": "architecture",
-    "CrossEntropy": "losses",
-    "LossAndGradient": "solver",
-    "Network": "network",
-    "NetworkSolver": "solver",
-    "RecurrenceOptions": "recurrence_options",
-    "SquaredError": "losses",
-    "from_torch": "torch_cell",
+    "architecture": ("Architecture",),
+    "losses": ("CrossEntropy", "SquaredError"),
+    "network": ("Network",),
+    "recurrence_options": ("RecurrenceOptions",),
+    "solver": ("LossAndGradient", "NetworkSolver"),
+    "torch_cell": ("from_torch",),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used: its module may need Numba."""
-    if name == "losses":
-        return import_module("pint.rnn.losses")
-    if name in _MODULES:
-        return getattr(import_module(f"pint.rnn.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in (module, *names):
+            found = import_module(f"pint.rnn.{module}")
+            return found if name == module else getattr(found, name)
     raise AttributeError(f"module 'pint.rnn' has no attribute {name!r}")

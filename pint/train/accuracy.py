@@ -1,51 +1,55 @@
-"""Accuracy control: how exact the gradient of each batch is, and how many iterations that takes."""
+"""Accuracy of training: gradients against exact ones, and the test part."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pint.data.sequences import Samples
 from pint.options import MGRITOptions, at_least, one_of, positive
 from pint.parallel.comm import Communicator
 from pint.rnn.losses import Loss
 from pint.rnn.network import Network
 from pint.rnn.solver import LossAndGradient, NetworkSolver
+from pint.train.log import AccuracyLog
+
+Array = NDArray[Any]
 
 BATCHES_BETWEEN_CHECKS = 25
-CALM_BATCHES = 10
-"""So many batches far below the bound, and fewer iterations are tried."""
+BATCHES_FAR_BELOW = 10
+"""Batches in a row far below the bound after which fewer iterations are tried."""
 FAR_BELOW = 0.2
-"""That is, below this part of the bound."""
+"""Part of the bound below which an error is far below it."""
 COMPARISONS = 8
-"""So many of the last ones are remembered."""
+"""Number of comparisons that are kept."""
 BEYOND = 3.0
-"""Residuals that are so many times greater than all that are remembered tell nothing for sure."""
+"""Residuals this many times greater than all compared residuals make an estimate doubtful."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyOptions:
-    """How the accuracy of gradients is controlled.
+    """Control of the accuracy of gradients.
 
     Parameters
     ----------
     mode : {"fixed", "adaptive"}, default "fixed"
-        "fixed": the solver's iterations, always. "adaptive": iterations are chosen so that the
-        estimated relative error of the gradient stays below `bound`, the solver's being the first
-        ones; where that takes longer than exact stepping, batches are stepped exactly, their
-        sequences split over the ranks. A gradient whose estimate is not below the bound is not
-        returned without a comparison with the exact one, which is returned where it is too far away
-        or where a solve diverged.
+        "fixed": always the solver's iterations. "adaptive": the fewest iterations for which the
+        estimated relative error of the gradient stays below `bound`, beginning with the solver's;
+        where they take longer than exact stepping, batches are stepped exactly, and the ranks share
+        their sequences. A gradient whose estimate is not below the bound is compared with the exact
+        one, which is returned if the error is above the bound or a solve diverged.
     bound : float, default 0.05
         Greatest relative error of a gradient, in the 2-norm.
     check_every : int, default 0
-        Compare the gradient of every so many batches with the exact one; 0 is never if "fixed", and
-        every 25 batches if "adaptive", which calibrates its estimate by them.
+        Number of batches from one comparison with an exact gradient to the next. 0 is never if
+        "fixed", and 25 if "adaptive", which calibrates its estimate by these comparisons.
     most_iterations : int, default 6
         Greatest number of cycles of a solve that "adaptive" tries, unless the solver's are more.
 
@@ -80,182 +84,154 @@ class Iterations(NamedTuple):
 
     @property
     def are_exact(self) -> bool:
-        """Tell whether no cycle is done at all."""
+        """Whether there is no cycle."""
         return self.forward == 0
 
 
 EXACT = Iterations(0, 0)
 
 
-@dataclass(eq=False)
-class AccuracyLog:
-    """What was done for each batch, and how exact it was; lists of one entry for each batch.
-
-    Attributes
-    ----------
-    forward_iterations, backward_iterations : list of float
-        Cycles of both solves; 0 where the batch was stepped exactly.
-    forward_relative, backward_relative : list of float
-        Residual of the last cycle before its correction, divided by the norm of the solution; NaN
-        where none was measured.
-    estimated_error : list of float
-        Estimated relative error of the gradient; NaN before the first comparison.
-    measured_error, cosine : list of float
-        Relative error of the gradient that the cycles give, and cosine of its angle with the exact
-        one; NaN where they were not compared. The error is infinite where a solve diverged.
-    """
-
-    forward_iterations: list[float] = field(default_factory=list)
-    backward_iterations: list[float] = field(default_factory=list)
-    forward_relative: list[float] = field(default_factory=list)
-    backward_relative: list[float] = field(default_factory=list)
-    estimated_error: list[float] = field(default_factory=list)
-    measured_error: list[float] = field(default_factory=list)
-    cosine: list[float] = field(default_factory=list)
-
-    def columns(self) -> dict[str, NDArray[np.float64]]:
-        """Return all lists as arrays, by name."""
-        return {name: np.array(values, dtype=np.float64) for name, values in vars(self).items()}
-
-
 class AccuracyControl:
-    """Evaluates batches, with as many iterations as the wanted accuracy takes.
+    """Evaluate batches with the number of iterations that the wanted accuracy takes.
 
     The error of a gradient is estimated as a factor times the sum of the relative residuals of both
-    solves. The factor is the greatest that the last comparisons with exact gradients gave, one for
-    each pair of iteration counts; a pair without any is compared at its first batch. An adjoint
-    solution that has grown beyond the one that was compared last is not what residuals are divided
-    by: it may have grown with its error. Mode "adaptive" compares at once where the estimate is
-    not below the bound, where residuals are far greater than those that were compared, and where
-    they grew from one cycle to the next, unless the estimate is far below the bound.
+    solves. The factor is the greatest of the last comparisons with exact gradients, one for each
+    pair of iteration counts; a pair without a comparison is compared at its first batch. Residuals
+    are not divided by an adjoint solution that has grown since the last comparison: it may have
+    grown with its error. Mode "adaptive" compares at once if the estimate is not below the bound,
+    if residuals are far greater than the compared ones, or if residuals grew from one cycle to the
+    next, unless the estimate is far below the bound.
 
     Parameters
     ----------
     solver : NetworkSolver
-        The parallel solver; in mode "adaptive" its numbers of iterations are changed.
+        The parallel solver; mode "adaptive" changes its numbers of iterations.
     options : AccuracyOptions
-        What is wanted.
+        The wanted accuracy.
 
     Attributes
     ----------
     log : AccuracyLog
-        What was done so far.
+        Iterations and accuracy of each batch so far.
     exact : NetworkSolver
         Steps exactly; the ranks share the sequences of a batch.
+    settings : list of Iterations
+        Pairs of iteration counts that are tried, cheapest first.
+    current : int
+        Index of the next batch's pair in `settings`.
     """
 
     def __init__(self, solver: NetworkSolver, options: AccuracyOptions) -> None:
         self.solver, self.options, self.log = solver, options, AccuracyLog()
         self.comm: Communicator = solver.comm
-        threads = solver.layer_solvers[0].forward.options.threads
+        layers = solver.layer_solvers[0]
+        threads = layers.forward.options.threads
         self.exact = exact_solver(
             solver.network, solver.num_steps, solver.loss, solver.comm, threads
         )
-        sweep = solver.layer_solvers[0]
-        self.is_serial = len(sweep.forward.hierarchy.levels) == 1
-        forward = sweep.forward.options.max_iterations
-        backward = sweep.backward.solver.options.max_iterations
-        self.ladder = self._ladder(forward, backward)
-        self.rung = next(
-            (
-                i
-                for i, r in enumerate(self.ladder)
-                if r.forward >= forward and r.backward >= backward
-            ),
-            max(len(self.ladder) - 2, 0),
+        self.is_serial, self.is_adaptive = not layers.has_cycles, options.mode == "adaptive"
+        forward = layers.forward.options.max_iterations
+        backward = layers.backward.solver.options.max_iterations
+        self.settings = self._settings(forward, backward)
+        enough = (
+            index
+            for index, one in enumerate(self.settings)
+            if one.forward >= forward and one.backward >= backward
         )
-        self._before_exact = self.rung
-        self._calm, self._since_check = 0, 0
+        self.current = next(enough, max(len(self.settings) - 2, 0))
+        self._before_exact = self.current
+        self._batches_below_bound, self._since_check = 0, 0
         self._compared: dict[Iterations, Comparisons] = {}
         self._seconds: dict[Iterations, float] = {}
-        self._cold = {self.solver, self.exact}
+        self._uncompiled = {self.solver, self.exact}
 
-    def _ladder(self, forward: int, backward: int) -> list[Iterations]:
+    def _settings(self, forward: int, backward: int) -> list[Iterations]:
         """Return the pairs of iteration counts that are tried, cheapest first."""
-        if self.options.mode == "fixed" or self.is_serial:
+        if not self.is_adaptive or self.is_serial:
             return [Iterations(forward, backward)]
-        rungs, most = [Iterations(2, 1)], self.options.most_iterations
-        while rungs[-1].backward < most:
-            last = rungs[-1]
-            grows_forward = last.forward == last.backward
-            rungs.append(
-                Iterations(last.forward + grows_forward, last.backward + (not grows_forward))
-            )
+        most = self.options.most_iterations
+        pairs = [(n, n - 1 + again) for n in range(2, most + 1) for again in (0, 1)]
+        settings = [Iterations(*pair) for pair in pairs]
         if max(forward, backward) > most:
-            rungs.append(Iterations(max(forward, most), max(backward, most)))
-        return [*rungs, EXACT]
+            settings.append(Iterations(max(forward, most), max(backward, most)))
+        return [*settings, EXACT]
 
     @property
     def iterations(self) -> Iterations:
-        """What the next batch will be solved with."""
-        return self.ladder[self.rung]
+        """The iterations of the next batch."""
+        return self.settings[self.current]
 
     def loss_and_gradient(
         self,
-        x: NDArray[Any],
-        y: NDArray[Any],
+        x: Array,
+        y: Array,
         mask: NDArray[np.bool_] | None = None,
-        start: NDArray[Any] | None = None,
+        start: Array | None = None,
         *,
         inputs: bool = False,
         sequence_ids: NDArray[np.int64] | None = None,
     ) -> LossAndGradient:
-        """Return the loss of a batch and its gradient, see `NetworkSolver`; collective."""
+        """Return the loss of a batch and its gradient, as accurate as wanted; collective.
 
-        def evaluate(used: Iterations) -> LossAndGradient:
-            """Evaluate the batch, and keep the time per sequence that it took."""
-            solver, known = (self.exact, None) if used.are_exact else (self.solver, sequence_ids)
-            begin = time.perf_counter()
-            got = solver.loss_and_gradient(x, y, mask, start, inputs=inputs, sequence_ids=known)
-            seconds = (time.perf_counter() - begin) / len(x)
-            if solver in self._cold:  # kernels may have been compiled
-                self._cold.discard(solver)
+        The arguments are those of `NetworkSolver.loss_and_gradient`. The result also chooses the
+        iterations of the next batch.
+        """
+        used = self.iterations
+        got = None
+        if not used.are_exact:
+            if self.is_adaptive:
+                self.solver.iterate(*used)
+            try:
+                with self._timed(used, self.solver, len(x)):
+                    got = self.solver.loss_and_gradient(
+                        x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids
+                    )
+            except FloatingPointError:
+                if not self.is_adaptive:
+                    raise
             else:
-                self._keep_time(used, seconds)
-            return got
-
-        return self._controlled(evaluate)
-
-    def _keep_time(self, used: Iterations, seconds: float) -> None:
-        """Keep the shortest."""
-        self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
-
-    def _controlled(self, evaluate: Callable[[Iterations], LossAndGradient]) -> LossAndGradient:
-        """Return what a batch gives, as accurate as wanted, and choose for the next one."""
-        used, is_adaptive = self.iterations, self.options.mode == "adaptive"
+                self._note(used, got, self._estimate(used, got))
+                if not self._is_due(used, got):
+                    self._choose(used)
+                    return got
+        with self._timed(EXACT, self.exact, len(x)):
+            exact = self.exact.loss_and_gradient(x, y, mask, start, inputs=inputs)
         if used.are_exact:
-            got = evaluate(EXACT)
-            self._note(used, got, 0.0)
-            return got
-        if is_adaptive:
-            self.solver.iterate(*used)
-        try:
-            got = evaluate(used)
-        except FloatingPointError:
-            if not is_adaptive:
-                raise
-            got = evaluate(EXACT)
-            self._note(used, got, np.inf)
+            self._note(used, exact, 0.0)
+            return exact
+        if got is None:  # a solve diverged
+            self._note(used, exact, np.inf)
             self.log.measured_error[-1] = np.inf
         else:
-            self._note(used, got, self._estimate(used, got))
-            if self._is_due(used, got):
-                got = self._check(used, got, evaluate(EXACT))
-        if is_adaptive:
-            self._choose(used)
-        return got
+            exact = self._check(used, got, exact)
+        self._choose(used)
+        return exact
+
+    @contextmanager
+    def _timed(self, used: Iterations, solver: NetworkSolver, count: int) -> Iterator[None]:
+        """Keep the least time per sequence, but for a first call, which may compile kernels."""
+        begin = time.perf_counter()
+        yield
+        seconds = (time.perf_counter() - begin) / count
+        if solver in self._uncompiled:
+            self._uncompiled.discard(solver)
+        else:
+            self._keep_time(used, seconds)
+
+    def _keep_time(self, used: Iterations, seconds: float) -> None:
+        self._seconds[used] = min(seconds, self._seconds.get(used, np.inf))
 
     def warm_up(
         self, x: NDArray[Any], y: NDArray[Any], mask: NDArray[np.bool_] | None = None
     ) -> None:
-        """Have both solvers' kernels compiled, lest the first batches' times count; collective."""
+        """Compile the kernels of both solvers by a first call; collective."""
         try:
             self.solver.loss_and_gradient(x, y, mask)
         except FloatingPointError:
-            if self.options.mode == "fixed":
+            if not self.is_adaptive:
                 raise
         self.exact.loss_and_gradient(x, y, mask)
-        self._cold.clear()
+        self._uncompiled.clear()
 
     def _note(self, used: Iterations, got: LossAndGradient, estimate: float) -> None:
         log = self.log
@@ -274,17 +250,17 @@ class AccuracyControl:
         return np.nan if known is None else known.factor * known.residual(got)
 
     def _is_due(self, used: Iterations, got: LossAndGradient) -> bool:
-        """Tell whether this batch is compared with its exact gradient."""
+        """Return whether to compare this batch with its exact gradient."""
         every = self.options.batches_between_checks
         self._since_check += 1
         if every == 0 or self.is_serial:
             return False
         if used not in self._compared or self._since_check >= every:
             return True
-        return self.options.mode == "adaptive" and self._is_doubtful(used, got)
+        return self.is_adaptive and self._is_doubtful(used, got)
 
     def _is_doubtful(self, used: Iterations, got: LossAndGradient) -> bool:
-        """Tell whether a gradient may be further away than wanted, for all that is known."""
+        """Return whether a gradient may be less accurate than wanted."""
         estimate, bound = self.log.estimated_error[-1], self.options.bound
         if not estimate <= bound or self._compared[used].is_exceeded_by(got):
             return True
@@ -294,7 +270,7 @@ class AccuracyControl:
     def _check(
         self, used: Iterations, got: LossAndGradient, exact: LossAndGradient
     ) -> LossAndGradient:
-        """Compare with the exact gradient; in mode "adaptive", return it if the bound is broken."""
+        """Compare gradients; return the exact one if the other is not accurate enough."""
         self._since_check = 0
         a, b = got.gradient.astype(np.float64), exact.gradient.astype(np.float64)
         error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-300)
@@ -303,29 +279,31 @@ class AccuracyControl:
         known = self._compared.setdefault(used, Comparisons())
         known.add(got, error, is_near=error <= self.options.bound)
         self.log.estimated_error[-1] = self._estimate(used, got)
-        exceeds = self.options.mode == "adaptive" and not error <= self.options.bound
+        exceeds = self.is_adaptive and not error <= self.options.bound
         return exact if exceeds else got
 
     def _choose(self, used: Iterations) -> None:
-        """Choose the iterations of the next batch; the same on every rank."""
+        """Choose the iterations of the next batch, in mode "adaptive"; the same on every rank."""
+        if not self.is_adaptive:
+            return
         measured, estimate = self.log.measured_error[-1], self.log.estimated_error[-1]
         error = estimate if np.isnan(measured) else measured
-        top = len(self.ladder) - 1
+        top = len(self.settings) - 1
         if np.isnan(estimate) or not error <= self.options.bound:
-            self.rung, self._calm = min(self.rung + 1, top), 0
+            self.current, self._batches_below_bound = min(self.current + 1, top), 0
         elif error < FAR_BELOW * self.options.bound:
-            self._calm += 1
+            self._batches_below_bound += 1
         else:
-            self._calm = 0
-        if self._calm >= CALM_BATCHES and self.rung > 0:
-            self.rung, self._calm = self.rung - 1, 0
-        if self.rung < top:
-            self._before_exact = self.rung
+            self._batches_below_bound = 0
+        if self._batches_below_bound >= BATCHES_FAR_BELOW and self.current > 0:
+            self.current, self._batches_below_bound = self.current - 1, 0
+        if self.current < top:
+            self._before_exact = self.current
         if self._takes_longer_than_stepping(used):
-            self.rung = top
+            self.current = top
 
     def _takes_longer_than_stepping(self, used: Iterations) -> bool:
-        """Tell whether the iterations took longer than exact stepping did, on the slowest rank."""
+        """Return whether iterations took longer than exact stepping, on the slowest rank."""
         if not {used, EXACT} <= self._seconds.keys() or self.iterations.are_exact:
             return False
         own = np.array([[self._seconds[used], self._seconds[EXACT]]])
@@ -335,12 +313,12 @@ class AccuracyControl:
     def start_epoch(self) -> None:
         """Try iterations again where batches were stepped exactly.
 
-        They are timed anew. The time of exact stepping stays, so that one batch tells whether they
-        still take longer.
+        Iterations are timed anew. The time of exact stepping stays, so that one batch shows which
+        of both takes longer.
         """
-        if self.options.mode == "adaptive" and self.iterations.are_exact and self.rung > 0:
-            self.rung = self._before_exact
-            for tried in self.ladder[:-1]:
+        if self.is_adaptive and self.iterations.are_exact and self.current > 0:
+            self.current = self._before_exact
+            for tried in self.settings[:-1]:
                 self._seconds.pop(tried, None)
 
 
@@ -353,8 +331,7 @@ def exact_solver(
 ) -> NetworkSolver:
     """Return a solver that steps serially, and backpropagates through time.
 
-    Of several ranks, each takes its part of a batch, and of several threads of a rank each takes
-    some of that part's sequences.
+    The ranks share the sequences of a batch, and the threads of a rank share its sequences.
     """
     stepping = MGRITOptions(levels=1, threads=threads)
     return NetworkSolver(network, num_steps, stepping, stepping, comm, loss, time_ranks=1)
@@ -369,7 +346,7 @@ class Comparisons:
     residuals, ratios : deque of float
         Relative residuals, and errors divided by them.
     norm : float
-        Of the adjoint solution that was near the exact one last.
+        Norm of the latest adjoint solution that was near the exact one.
     """
 
     residuals: deque[float] = field(default_factory=lambda: deque(maxlen=COMPARISONS))
@@ -387,11 +364,11 @@ class Comparisons:
         return float(np.nansum([got.forward_relative, grown * got.backward_relative]))
 
     def is_exceeded_by(self, got: LossAndGradient) -> bool:
-        """Tell whether residuals are far greater than those that were compared."""
+        """Return whether residuals are far greater than the compared ones."""
         return self.residual(got) > BEYOND * max(self.residuals, default=0.0)
 
     def add(self, got: LossAndGradient, error: float, *, is_near: bool) -> None:
-        """Take in a comparison."""
+        """Add a comparison."""
         norm = _adjoint_norm(got)
         if is_near and norm > 0:
             self.norm = norm
@@ -408,6 +385,54 @@ def _adjoint_norm(got: LossAndGradient) -> float:
 
 
 def _grew(residuals: NDArray[np.float64]) -> bool:
-    """Tell whether the last residual is greater than the one before it."""
+    """Return whether the last residual is greater than the previous one."""
     measured = residuals[~np.isnan(residuals)]
     return bool(measured.size > 1 and measured[-1] > measured[-2])
+
+
+def measure(solver: NetworkSolver, loss: Loss, batches: Iterable[Samples]) -> float:
+    """Return the accuracy over all elements, or the mean of a loss that does not classify.
+
+    Collective. Elements are sequences, or with pooling "every" their times that are not missing.
+
+    Parameters
+    ----------
+    solver : NetworkSolver
+        Computes the scores.
+    loss : Loss
+        The loss of the training.
+    batches : iterable of Samples
+        The test part, the same on every rank.
+    """
+    total = np.zeros(2)
+    for x, y, mask in batches:
+        scores, _ = solver.predict(x, mask)
+        total += tally(loss, scores, y, mask)
+    return float(total[0] / total[1])
+
+
+def tally(
+    loss: Loss, scores: Array, y: Array, mask: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """Return a sum over elements and the sum of their weights; new.
+
+    Parameters
+    ----------
+    loss : Loss
+        A loss that classifies counts right classes, another one adds up its terms.
+    scores : ndarray, shape (B, num_outputs) or (B, T, num_outputs)
+        Scores of each element.
+    y : ndarray, shape (B, ...) or (B, T, ...)
+        Targets.
+    mask : ndarray of bool, shape (B, T), or None
+        False where a sequence has no element; None: all True.
+    """
+    counts = np.ones(scores.shape[:-1], dtype=np.bool_)
+    if mask is not None and scores.ndim == 3:
+        counts = mask
+    if loss.classifies:
+        return np.array([loss.num_correct(scores, y, counts), counts.sum()], dtype=np.float64)
+    y = np.where(counts[..., None], y, 0)  # a missing element may have NaN
+    terms, _ = loss.terms(scores, y)
+    weights = loss.weights(y) * counts
+    return np.array([(weights * terms).sum(), weights.sum()])

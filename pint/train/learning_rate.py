@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training run."""
+"""The learning rate over a training run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pint.options import at_least, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class LearningRate:
     """Factor of the learning rate as a function of the number of updates.
 
     Parameters
@@ -19,7 +19,7 @@ class Schedule:
         "step" multiplies by `decay` after every `period` updates; "cosine" falls from 1 to 0 as
         half a cosine over all updates.
     warm_up : int, default 0
-        The first updates, over which the factor rises linearly to what it would be.
+        Number of first updates, over which the factor rises linearly.
     period : int, default 1000
         Updates between two decays of "step".
     decay : float, default 0.5
@@ -32,7 +32,7 @@ class Schedule:
 
     Examples
     --------
-    >>> round(Schedule(kind="cosine").factor(50, 100), 12)
+    >>> round(LearningRate(kind="cosine").factor(50, 100), 12)
     0.5
     """
 

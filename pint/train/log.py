@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.rnn.solver import LossAndGradient
-from pint.train.accuracy import AccuracyLog
 
 COLUMNS = (
     "epoch",
@@ -25,8 +24,7 @@ COLUMNS = (
     "gradient_norm",
     "learning_rate",
 )
-"""What is recorded of each epoch of a classifier."""
-
+"""Columns of the epochs of a classifier."""
 
 ERROR_COLUMNS = (
     "epoch",
@@ -35,12 +33,43 @@ ERROR_COLUMNS = (
     "exact_test_error",
     *COLUMNS[COLUMNS.index("seconds") :],
 )
-"""The same where numbers are predicted; errors are means of the loss, as that of the training."""
+"""Columns where numbers are predicted; an error is the mean of the training's loss."""
+
+
+@dataclass(eq=False)
+class AccuracyLog:
+    """Iterations and accuracy of each batch; lists with one entry for each batch.
+
+    Attributes
+    ----------
+    forward_iterations, backward_iterations : list of float
+        Cycles of both solves; 0 where the batch was stepped exactly.
+    forward_relative, backward_relative : list of float
+        Residual of the last cycle before its correction, divided by the norm of the solution; NaN
+        where none was measured.
+    estimated_error : list of float
+        Estimated relative error of the gradient; NaN before the first comparison.
+    measured_error, cosine : list of float
+        Relative error of the gradient that the cycles give, and cosine of its angle with the exact
+        one; NaN where they were not compared. The error is infinite where a solve diverged.
+    """
+
+    forward_iterations: list[float] = field(default_factory=list)
+    backward_iterations: list[float] = field(default_factory=list)
+    forward_relative: list[float] = field(default_factory=list)
+    backward_relative: list[float] = field(default_factory=list)
+    estimated_error: list[float] = field(default_factory=list)
+    measured_error: list[float] = field(default_factory=list)
+    cosine: list[float] = field(default_factory=list)
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return all lists as arrays, by name."""
+        return {name: np.array(values, dtype=np.float64) for name, values in vars(self).items()}
 
 
 @dataclass(kw_only=True, eq=False)
 class TrainingLog:
-    """What happened so far; the same on every rank but for `timings`.
+    """History of a training; the same on every rank but for `timings`.
 
     Attributes
     ----------
@@ -81,25 +110,25 @@ class TrainingLog:
             self.timings[phase] = self.timings.get(phase, 0.0) + spent
 
 
-class Progress:
-    """What a trainer tells while it works; this one keeps silent."""
+class TrainingProgress:
+    """Receive the progress of a trainer; this class shows nothing."""
 
     def batch(self, epoch: int, index: int, num_batches: int, means: EpochMeans) -> None:
-        """Hear of a finished batch."""
+        """Show a finished batch."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """Hear of a finished epoch."""
+        """Show a finished epoch."""
 
 
 @dataclass(eq=False)
 class MeasuredMean:
-    """A mean over the batches that have measured something; NaN if none has."""
+    """Mean over the batches with a measured value; NaN if there is none."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, value: float) -> None:
-        """Take in the value of a batch; NaN is none."""
+        """Add the value of a batch; NaN is no value."""
         if not np.isnan(value):
             self.total += value
             self.count += 1
@@ -112,10 +141,10 @@ class MeasuredMean:
 
 @dataclass(eq=False)
 class EpochMeans:
-    """Means over an epoch: over its elements, or its batches; the learning rate is the last one.
+    """Means over the elements or the batches of an epoch; the learning rate is the latest.
 
-    Elements count as much as in the loss. Residuals are means over the batches that have one:
-    exactly stepped ones have none.
+    Elements have their weights in the loss. Residuals are means over the batches with a residual:
+    exactly stepped batches have none.
     """
 
     classifies: bool = True
@@ -131,7 +160,7 @@ class EpochMeans:
     backward_residual: MeasuredMean = field(default_factory=MeasuredMean)
 
     def add(self, got: LossAndGradient, norm: float, seconds: float) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         self.num_batches += 1
         self.num_seen += got.num_elements
         self.weight += got.total_weight

@@ -19,12 +19,12 @@ _PART = 16384
 
 
 class OptimizerState(NamedTuple):
-    """What an optimizer remembers from one update to the next.
+    """State of an optimizer between two updates.
 
     Attributes
     ----------
     num_updates : int
-        Updates so far.
+        Number of updates so far.
     moments : tuple of ndarray, each of shape (num_parameters,)
         Running means.
     """
@@ -34,14 +34,14 @@ class OptimizerState(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What an update gives.
+    """Result of an update.
 
     Attributes
     ----------
     change : ndarray, shape (num_parameters,)
-        To be added to the parameters.
+        Summand of the parameters.
     state : OptimizerState
-        For the next update.
+        State for the next update.
     """
 
     change: Array
@@ -49,7 +49,7 @@ class Update(NamedTuple):
 
 
 class Optimizer(ABC):
-    """A rule that turns gradients into changes of parameters; it keeps nothing itself.
+    """A rule that turns gradients into changes of parameters; it has no state itself.
 
     Examples
     --------
@@ -80,16 +80,16 @@ class Optimizer(ABC):
         Parameters
         ----------
         gradient : ndarray, shape (num_parameters,)
-            Of the loss at `parameters`.
+            Gradient of the loss at `parameters`.
         state : OptimizerState
-            From `init`, or from the update before.
+            State from `init`, or from the previous update.
         parameters : ndarray, shape (num_parameters,)
-            Where the gradient was taken.
+            Parameters at which the gradient was taken.
         learning_rate : float, optional
-            In place of the optimizer's own; see `Schedule`.
+            Learning rate in place of the optimizer's own; see `LearningRate`.
         out : Update, optional
-            An update that is no longer needed, whose arrays take the new one. `state` may be its
-            state, and is lost then; the result is the same as without.
+            An earlier update whose arrays take the new one. Its state may be `state`. The result
+            does not depend on it.
 
         Returns
         -------

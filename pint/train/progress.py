@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from pint.train.log import EpochMeans, Progress
+from pint.train.log import EpochMeans, TrainingProgress
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
-class ConsoleProgress(Progress):
-    """Shows bar, loss, accuracy, seconds per batch and residual; a context manager.
+class ConsoleProgress(TrainingProgress):
+    """Show bar, loss, accuracy, seconds per batch and residual; a context manager.
 
     Parameters
     ----------
     num_epochs : int
         Number of epochs, for the bar.
     console : rich.console.Console, optional
-        Where to show it.
+        Terminal or file that shows it.
     """
 
     def __init__(self, num_epochs: int, console: Console | None = None) -> None:
@@ -34,13 +34,13 @@ class ConsoleProgress(Progress):
             TextColumn("{task.description}"),
             BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
             transient=True,
         )
-        self.task = self.bar.add_task("training", total=None, numbers="")
+        self.task = self.bar.add_task("training", total=None, figures="")
 
     def __enter__(self) -> ConsoleProgress:
         self.bar.start()
@@ -58,19 +58,19 @@ class ConsoleProgress(Progress):
         """Move the bar; where there is none, as under mpiexec, print a line every few seconds."""
         columns = means.columns()
         accuracy = f"accuracy {columns['train_accuracy']:.0%} " if means.classifies else ""
-        numbers = (
+        figures = (
             f"loss {_loss(columns['train_loss'])} {accuracy}"
             f"{means.seconds / means.num_batches:.3f} s/batch "
             f"residual {_residual(columns['forward_residual'])}"
         )
         if self.bar.disable and time.monotonic() > self.last_line + SECONDS_BETWEEN_LINES:
-            self._line(f"  epoch {epoch}, batch {index}/{num_batches}: {numbers}")
+            self._line(f"  epoch {epoch}, batch {index}/{num_batches}: {figures}")
         self.bar.update(
             self.task,
             description=f"epoch {epoch}/{self.num_epochs}",
             completed=(epoch - 1) * num_batches + index,
             total=self.num_epochs * num_batches,
-            numbers=numbers,
+            figures=figures,
         )
 
     def epoch(self, row: dict[str, float]) -> None:
@@ -86,7 +86,7 @@ class ConsoleProgress(Progress):
 
 
 def _tested(row: dict[str, float]) -> str:
-    """Say what the test part gave: accuracies, or errors."""
+    """Return the accuracies of the test part, or its errors, as text."""
     if "exact_test_error" in row:
         return f"test {row['parallel_test_error']:.4g} parallel {row['exact_test_error']:.4g} exact"
     return (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,34 +21,32 @@ from pint.rnn.solver import NetworkSolver
 from pint.rnn.stage import DIVERGENCE_ADVICE
 from pint.stopwatch import Stopwatch
 from pint.timeline import Timeline
-from pint.train.accuracy import AccuracyControl, AccuracyOptions
-from pint.train.interrupt import Interrupt
-from pint.train.learning_rate import Schedule
-from pint.train.log import COLUMNS, ERROR_COLUMNS, EpochMeans, Progress, TrainingLog
-from pint.train.measure import measure
+from pint.train.accuracy import AccuracyControl, AccuracyOptions, measure
+from pint.train.learning_rate import LearningRate
+from pint.train.log import COLUMNS, ERROR_COLUMNS, EpochMeans, TrainingLog, TrainingProgress
 from pint.train.optimizers import Adam, Optimizer, Update, clip_by_norm
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How to train.
+    """Options of a training.
 
     Parameters
     ----------
     epochs : int, default 20
-        Passes through the training data.
+        Number of passes through the training data.
     batch : int, default 100
-        Sequences per update; the last batch of an epoch takes what is left.
+        Sequences per update; the last batch of an epoch has the rest.
     optimizer : Optimizer, default Adam()
         Update rule.
-    schedule : Schedule, default Schedule()
-        How the learning rate changes.
+    schedule : LearningRate, default LearningRate()
+        Factor of the learning rate over the updates.
     clip : float, optional
         Greatest 2-norm of a gradient; longer ones are scaled down to it.
     seed : int, default 0
         Seed of the order of the training data.
     accuracy : AccuracyOptions, default AccuracyOptions()
-        How exact gradients are to be, and how often that is measured.
+        Wanted accuracy of the gradients, and how often it is measured.
 
     Raises
     ------
@@ -57,14 +57,14 @@ class TrainingOptions:
     epochs: int = 20
     batch: int = 100
     optimizer: Optimizer = field(default_factory=Adam)
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: LearningRate = field(default_factory=LearningRate)
     clip: float | None = None
     seed: int = 0
     accuracy: AccuracyOptions = field(default_factory=AccuracyOptions)
 
     def __post_init__(self) -> None:
         instance_of("optimizer", self.optimizer, Optimizer)
-        instance_of("schedule", self.schedule, Schedule)
+        instance_of("schedule", self.schedule, LearningRate)
         instance_of("accuracy", self.accuracy, AccuracyOptions)
         at_least("epochs", self.epochs, 1)
         at_least("batch", self.batch, 1)
@@ -72,11 +72,44 @@ class TrainingOptions:
         positive("clip", self.clip)
 
 
-class Trainer:
-    """Trains a network; every rank keeps all parameters and makes the same updates.
+class Interrupt:
+    """Turn Ctrl-C into a request for the end of a training; a second Ctrl-C raises.
 
-    Labels are learned with a loss that classifies, and the test part gives an accuracy; numbers
-    with another one, such as `SquaredError`, and the test part gives its mean. Targets at every
+    A KeyboardInterrupt in the middle of a batch would leave the other ranks waiting for messages.
+    A context manager.
+
+    Attributes
+    ----------
+    pending : bool
+        Whether Ctrl-C was pressed on this rank.
+    """
+
+    def __init__(self) -> None:
+        self.pending = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Interrupt:
+        try:
+            self._previous = signal.signal(signal.SIGINT, self._request)
+        except ValueError:  # only the main thread handles signals
+            self._previous = None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.pending:
+            raise KeyboardInterrupt
+        self.pending = True
+
+
+class Trainer:
+    """Train a network; every rank keeps all parameters and makes the same updates.
+
+    Labels need a loss that classifies, and the test part gives an accuracy. Numbers need another
+    loss, such as `SquaredError`, and the test part gives the mean of the loss. Targets at every
     step need a network with pooling "every".
 
     Parameters
@@ -89,15 +122,15 @@ class Trainer:
         How to train.
     comm : mpi4py communicator or Communicator, optional
         The ranks; those of `solver` if left out.
-    progress : Progress, optional
-        Told of batches and epochs.
+    progress : TrainingProgress, optional
+        Shows batches and epochs.
     on_epoch : callable, optional
         Called with the log after every epoch, and once more at the end; writes files.
     timeline : Timeline, optional
-        Records the first `num_recorded` batches. To record all that is done, evaluation on test
-        data included, train inside its ``with`` block instead.
+        Records the first `num_recorded` batches. To record everything, evaluation on test data
+        included, train inside its ``with`` block instead.
     num_recorded : int, default 3
-        See there.
+        Number of recorded batches.
 
     Attributes
     ----------
@@ -117,7 +150,7 @@ class Trainer:
         data: SequenceData,
         options: TrainingOptions,
         comm: Any = None,
-        progress: Progress | None = None,
+        progress: TrainingProgress | None = None,
         on_epoch: Callable[[TrainingLog], None] | None = None,
         timeline: Timeline | None = None,
         num_recorded: int = 3,
@@ -130,7 +163,7 @@ class Trainer:
         self.data = data
         self.options = options
         self.comm = solver.comm if comm is None else as_communicator(comm)
-        self.progress = Progress() if progress is None else progress
+        self.progress = TrainingProgress() if progress is None else progress
         self.on_epoch = on_epoch
         self.timeline, self.num_recorded = timeline, num_recorded
         self.watch = Stopwatch()
@@ -152,7 +185,7 @@ class Trainer:
         """
         self._check_alike()
         self.last_update = self._no_update()
-        with Interrupt(self.comm) as interrupt:
+        with Interrupt() as interrupt:
             with self.log.timed("compile"):
                 self._warm_up()
             for epoch in range(1, self.options.epochs + 1):
@@ -167,7 +200,7 @@ class Trainer:
         return self.log
 
     def _check_alike(self) -> None:
-        """Raise on every rank unless all of them train the same; collective."""
+        """Raise on every rank unless all train the same network on the same data; collective."""
         data, how = self.data, self.options
         with self.comm.collective(self.watch):
             first = data.train(slice(0, 1)).x
@@ -192,7 +225,7 @@ class Trainer:
         return Update(np.zeros_like(parameters), self.options.optimizer.init(parameters))
 
     def _warm_up(self) -> None:
-        """Have all kernels compiled, so that compilation is not counted as training."""
+        """Compile all kernels, so that compilation is not counted as training."""
         for index in range(len(self.data.y_train)):
             x, y, mask = self.data.train(slice(index, index + 1))
             if self.solver.total_weight(x, y, mask) > 0:
@@ -210,7 +243,7 @@ class Trainer:
         means = EpochMeans(classifies=data.is_classification)
         self.control.start_epoch()
         for index, chosen in enumerate(batches):
-            if interrupt.requested():
+            if self.comm.any(interrupt.pending):
                 return None
             begin = time.perf_counter()
             num_updates = self.last_update.state.num_updates
@@ -222,7 +255,7 @@ class Trainer:
                 with self.comm.collective(self.watch):
                     x, y, mask = data.train(chosen)
                 if not self.solver.total_weight(x, y, mask) > 0:
-                    continue  # the loss looks at none of its elements
+                    continue  # no element has a weight
                 got = self.control.loss_and_gradient(x, y, mask, sequence_ids=sequence_ids)
                 with self.watch.phase("update"):
                     gradient, norm = _clipped(got.gradient, options.clip)
@@ -234,7 +267,7 @@ class Trainer:
         return means
 
     def _recorded(self, num_updates: int) -> AbstractContextManager[object]:
-        """Return what records a batch, if it is one of the first."""
+        """Return the timeline, as a context manager, for one of the first batches."""
         if self.timeline is None or num_updates >= self.num_recorded:
             return nullcontext()
         return self.timeline
@@ -248,7 +281,7 @@ class Trainer:
         parameters += self.last_update.change
 
     def _finish_epoch(self, epoch: int, means: EpochMeans) -> None:
-        """Measure the test part in both ways, record the epoch, and tell of it."""
+        """Measure the test part in both ways, record the epoch, and show it."""
         self.comm.bcast(self.solver.network.parameters, 0)  # in case ranks round differently
         with self.log.timed("parallel_test"):
             parallel = self._parallel_test()
@@ -267,7 +300,7 @@ class Trainer:
             self.on_epoch(self.log)
 
     def _parallel_test(self) -> float:
-        """Measure the test part by cycles; NaN where they diverged and training does without."""
+        """Measure the test part by cycles; NaN if they diverged in mode "adaptive"."""
         try:
             return measure(self.solver, self.solver.loss, self._test_batches())
         except FloatingPointError:
@@ -285,7 +318,7 @@ class Trainer:
 
 def _clipped(gradient: NDArray[Any], max_norm: float | None) -> tuple[NDArray[Any], float]:
     """Return what `clip_by_norm` does; raise FloatingPointError if the norm is not finite."""
-    with np.errstate(over="ignore"):  # told by what follows
+    with np.errstate(over="ignore"):  # raised below
         clipped, norm = clip_by_norm(gradient, max_norm)
     if not np.isfinite(norm):
         raise FloatingPointError(f"the norm of the gradient is {norm}; {DIVERGENCE_ADVICE}")
@@ -294,34 +327,28 @@ def _clipped(gradient: NDArray[Any], max_norm: float | None) -> tuple[NDArray[An
 
 def _check_fit(solver: NetworkSolver, data: SequenceData) -> None:
     """Raise ValueError unless the data fit the network, its pooling and its loss."""
-    network, pooling = solver.network.architecture, solver.network.architecture.pooling
-    if data.num_features != network.num_features:
-        raise ValueError(
-            f"the network takes {network.num_features} features, {data.name} has "
-            f"{data.num_features}"
-        )
-    if data.is_classification and data.num_classes != network.num_outputs:
-        raise ValueError(
-            f"the network has {network.num_outputs} classes, {data.name} {data.num_classes}"
-        )
-    if data.num_outputs != network.num_outputs:
-        raise ValueError(
-            f"the network predicts {network.num_outputs} numbers, {data.name} has "
-            f"{data.num_outputs}"
-        )
-    if data.is_per_step and pooling != "every":
-        raise ValueError(
-            f"{data.name} has a target at every step: pooling must be 'every', got {pooling!r}"
-        )
-    if not data.is_per_step and pooling == "every":
-        raise ValueError(
-            f"{data.name} has one target for a sequence: pooling must be 'last' or 'mean', got "
-            "'every'"
-        )
-    if data.is_classification != solver.loss.classifies:
-        kind, remedy = (
-            ("labels", "CrossEntropy()")
-            if data.is_classification
-            else ("numbers", "SquaredError()")
-        )
-        raise ValueError(f"{data.name} has {kind}: give NetworkSolver loss={remedy}")
+    network, name = solver.network.architecture, data.name
+    if data.is_classification:
+        kind, loss, outputs = "labels", "CrossEntropy", data.num_classes
+        needs = f"the network has {network.num_outputs} classes"
+    else:
+        kind, loss, outputs = "numbers", "SquaredError", data.num_outputs
+        needs = f"the network predicts {network.num_outputs} numbers"
+    misfits = {
+        f"the network takes {network.num_features} features, {name} has {data.num_features}": (
+            data.num_features != network.num_features
+        ),
+        f"{needs}, {name} has {outputs}": outputs != network.num_outputs,
+        f"{name} has a target at every step: pooling must be 'every', got {network.pooling!r}": (
+            data.is_per_step and network.pooling != "every"
+        ),
+        f"{name} has one target for a sequence: pooling must be 'last' or 'mean', got 'every'": (
+            not data.is_per_step and network.pooling == "every"
+        ),
+        f"{name} has {kind}: give NetworkSolver loss={loss}()": (
+            data.is_classification != solver.loss.classifies
+        ),
+    }
+    for message, is_wrong in misfits.items():
+        if is_wrong:
+            raise ValueError(message)
