@@ -468,3 +468,28 @@ def test_states_are_needed_at_all_points(which):
     grids[which] = dataclasses.replace(grids[which], storage="c_points")
     with pytest.raises(ValueError, match="leave storage 'c_points' out"):
         NetworkSolver(build("implicit", "last", False, 1, False), 8, *grids)
+
+
+@pytest.mark.parametrize("pooling", ["last", "every", "mean"])
+@pytest.mark.parametrize("suffix", [".h5", ".safetensors"])
+def test_a_saved_network_predicts_the_same(tmp_path, suffix, pooling):
+    network = build("lstm", pooling, True, 2, True)
+    x, _, _ = problem(network, 3, 7, "classes")
+    mask = np.arange(7) < np.array([[7], [3], [1]])
+    scores, _ = NetworkSolver(network, 7, STEPPING, STEPPING).predict(x, mask)
+    np.testing.assert_array_equal(network.predict(x, mask), scores)
+    network.save(tmp_path / f"weights{suffix}")
+    again = Network.load(tmp_path / f"weights{suffix}")
+    assert again.architecture == network.architecture
+    np.testing.assert_array_equal(again.predict(x, mask), scores)
+    with pytest.raises(ValueError, match="pooling is"):
+        Network.load(tmp_path / f"weights{suffix}", pooling="last" if pooling != "last" else "mean")
+    with pytest.raises(ValueError, match="sequences must have shape"):
+        again.predict(x[0])
+
+
+def test_repr_shows_layers_and_parameters():
+    network = Network(RecurrenceOptions(num_features=2, hidden=4, layers=2), 3, bidirectional=True)
+    shown = repr(network)
+    assert shown.startswith("Network(2 features > implicit 4 in both directions > implicit 4 in ")
+    assert f"{network.parameters.size} parameters, float32" in shown

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pint.data.sequences import SequenceData
     from pint.train.accuracy import AccuracyOptions, exact_solver
     from pint.train.learning_rate import LearningRate
     from pint.train.log import TrainingLog, TrainingProgress
@@ -18,6 +19,7 @@ __all__ = [
     "AdamW",
     "ConsoleProgress",
     "LearningRate",
+    "SequenceData",
     "Trainer",
     "TrainingLog",
     "TrainingOptions",
@@ -27,12 +29,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "accuracy": ("AccuracyOptions", "exact_solver"),
-    "learning_rate": ("LearningRate",),
-    "log": ("TrainingLog", "TrainingProgress"),
-    "optimizers": ("SGD", "Adam", "AdamW", "clip_by_norm"),
-    "progress": ("ConsoleProgress",),
-    "trainer": ("Trainer", "TrainingOptions"),
+    "pint.data.sequences": ("SequenceData",),
+    "pint.train.accuracy": ("AccuracyOptions", "exact_solver"),
+    "pint.train.learning_rate": ("LearningRate",),
+    "pint.train.log": ("TrainingLog", "TrainingProgress"),
+    "pint.train.optimizers": ("SGD", "Adam", "AdamW", "clip_by_norm"),
+    "pint.train.progress": ("ConsoleProgress",),
+    "pint.train.trainer": ("Trainer", "TrainingOptions"),
 }
 
 
@@ -40,5 +43,5 @@ def __getattr__(name: str) -> Any:
     """Import a name when it is first used: its module may need Numba or rich."""
     for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(f"pint.train.{module}"), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'pint.train' has no attribute {name!r}")

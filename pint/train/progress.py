@@ -24,10 +24,12 @@ class ConsoleProgress(TrainingProgress):
         Number of epochs, for the bar.
     console : rich.console.Console, optional
         Terminal or file that shows it.
+    rank : int, default 0
+        Number of this process; only process 0 shows anything.
     """
 
-    def __init__(self, num_epochs: int, console: Console | None = None) -> None:
-        self.console = Console() if console is None else console
+    def __init__(self, num_epochs: int, console: Console | None = None, rank: int = 0) -> None:
+        self.console = Console(quiet=rank > 0) if console is None else console
         self.num_epochs = num_epochs
         self.last_line = time.monotonic()
         self.bar = Bar(
@@ -37,7 +39,7 @@ class ConsoleProgress(TrainingProgress):
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not self.console.is_terminal,
+            disable=rank > 0 or not self.console.is_terminal,
             transient=True,
         )
         self.task = self.bar.add_task("training", total=None, figures="")
