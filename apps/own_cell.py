@@ -1,7 +1,7 @@
-"""What the own_cell examples share: a small task, the training loop, the command line.
+"""Common parts of the own_cell examples: a small task, the training loop, the command line.
 
-The task is to tell the frequency of a sine wave. Its sequences have one feature, and the first unit
-of the last state is the answer.
+The task is to predict the frequency of a sine wave. Its sequences have one feature, and the first
+unit of the last state is the prediction.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pint.train.optimizers import Adam
 Array = NDArray[np.float64]
 
 DURATION = 12.0
-"""Of a sequence, in seconds; the cell works on time scales of a second and more."""
+"""Duration of a sequence in seconds; the cell works on time scales of a second and more."""
 
 
 class Cell(Protocol):
@@ -69,7 +69,7 @@ class Solver:
 
     def loss_and_gradient(self, x: Array, y: Array) -> tuple[float, Array]:
         """Return both, on every rank; collective."""
-        self.cell.set_inputs(x)  # also tells the cell that its parameters have changed
+        self.cell.set_inputs(x)  # also refreshes the cell after a change of its parameters
         result = self.forward.solve(self.zeros(self.cell.state_shape))
         loss, d_h = squared_error(result.final_state(), y)
         return loss, self.backward.solve(result, d_h).parameter_gradient
@@ -78,13 +78,13 @@ class Solver:
 def main_of(
     name: str, make_cell: MakeCell, argv: Sequence[str] | None, zeros: Callable[..., Any] = np.zeros
 ) -> int:
-    """Run an example as its command line says; return the exit status.
+    """Run an example by its command line; return the exit status.
 
-    `zeros` makes the initial state, and with it says which library the states belong to.
+    `zeros` makes the initial state, and so determines the array library of the states.
     """
     comm = world()
     with contextlib.ExitStack() as stack:
-        if comm.rank > 0:  # one rank speaks
+        if comm.rank > 0:  # one rank prints
             stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         args = _parser(name).parse_args(sys.argv[1:] if argv is None else argv)
@@ -104,7 +104,7 @@ def _train(
         check_propagator(cell, TimeGrid.uniform(0, DURATION, args.steps))
         parallel = Solver(cell, zeros, args.steps, options, comm)
         serial = Solver(cell, zeros, args.steps, MGRITOptions(levels=1))
-    except (ValueError, ImportError) as error:  # on every rank alike
+    except (ValueError, ImportError) as error:  # equal on every rank
         if comm.rank == 0:
             print(f"apps.{name}: {error}", file=sys.stderr)
         return 2
@@ -125,8 +125,8 @@ def _train(
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"apps.{name}",
-        description="Train a cell of one's own to tell frequencies, in parallel over time, and "
-        "compare its gradient with that of serial backpropagation. Start it plainly for one "
+        description="Train a user's cell to predict frequencies, in parallel over time, and "
+        "compare its gradient with serial backpropagation. Start it plainly for one "
         "process, or under mpiexec -n P for P.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

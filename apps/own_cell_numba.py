@@ -1,7 +1,7 @@
 """The cell of own_cell_numpy with fused Numba kernels: one pass over a stack instead of ten.
 
 python -m apps.own_cell_numba, or mpiexec -n 2 python -m apps.own_cell_numba; --help lists options.
-docs/own_cell.md derives the kernels. They stand in one file, because Numba's cache does not notice
+docs/own_cell.md derives the kernels. They are in one file, because Numba's cache does not notice
 edits in other files.
 """
 
@@ -73,7 +73,7 @@ def backward(w: Array, rows: Rows, c: Array, q: Array, d_a: Array, d_h: Array) -
 
 
 class FusedCell(LeakyCell):
-    """The leaky cell with its input products kept, and its derivative evaluated once a solve."""
+    """The leaky cell with stored input products, whose derivative is evaluated once a solve."""
 
     def set_inputs(self, x: Array) -> None:
         """Bind sequences, shape (B, T, num_features), and multiply them with W, once for all."""
@@ -81,11 +81,11 @@ class FusedCell(LeakyCell):
         self.refresh()
 
     def refresh(self) -> None:
-        """Hear that the parameters have changed."""
+        """Update the input products after a change of the parameters."""
         self.gx = self.x @ self.W.T + self.b
 
     def arguments(self, u: Array, step: Step) -> tuple[Array, ...]:
-        """Return what both kernels take, up to their outputs."""
+        """Return the arguments of both kernels, without their outputs."""
         return self.gx, self.rows(step), product(u, self.U.T), u, step.dt
 
     def step(self, u: Array, step: Step) -> Array:
@@ -134,7 +134,7 @@ def product(a: Array, matrix: Array) -> Array:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit status."""
+    """Train by the command line; return the exit status."""
     return main_of("own_cell_numba", FusedCell, argv)
 
 

@@ -1,4 +1,4 @@
-"""A recurrent cell of one's own in NumPy, trained in parallel over time.
+"""A user's recurrent cell in NumPy, trained in parallel over time.
 
 python -m apps.own_cell_numpy, or mpiexec -n 2 python -m apps.own_cell_numpy; --help lists options.
 docs/own_cell.md explains the cell line by line.
@@ -36,7 +36,7 @@ class LeakyCell(Propagator):
         sizes = [int(np.prod(shape)) for shape in shapes]
         bound = hidden**-0.5
         self.parameters = np.random.default_rng(seed).uniform(-bound, bound, sum(sizes))
-        parts = np.split(self.parameters, np.cumsum(sizes)[:-1])  # views: nothing is copied
+        parts = np.split(self.parameters, np.cumsum(sizes)[:-1])  # views, not copies
         self.W, self.U, self.b = map(np.reshape, parts, shapes)
         self.x = np.zeros((0, 0, num_features))
 
@@ -49,7 +49,7 @@ class LeakyCell(Propagator):
         self.x = np.ascontiguousarray(x.swapaxes(0, 1))
 
     def rows(self, step: Step) -> NDArray[np.int64]:
-        """Return where the input of each step stands: in the middle of what the step covers."""
+        """Return the index of each step's input: the middle of the steps that it covers."""
         rows: Any = (step.first + step.last) // 2 - 1
         return rows
 
@@ -87,7 +87,7 @@ class LeakyCell(Propagator):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit status."""
+    """Train by the command line; return the exit status."""
     return main_of("own_cell_numpy", LeakyCell, argv)
 
 

@@ -35,7 +35,7 @@ class Leaky(torch.nn.Module):
 
 
 def make_cell(num_features: int, hidden: int, seed: int) -> TorchCell:
-    """Return the module as a propagator; the same parameters on every rank."""
+    """Return the module as a propagator, with equal parameters on every rank."""
     torch.manual_seed(seed)
     return from_torch(Leaky(num_features, hidden).double())
 
@@ -46,7 +46,7 @@ def zeros(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train as the command line says; return the exit status."""
+    """Train by the command line; return the exit status."""
     return main_of("own_cell_torch", make_cell, argv, zeros)
 
 

@@ -1,4 +1,4 @@
-"""The apps' --trace: a trace or a figure of what every rank did when."""
+"""The option --trace of the apps: a trace or a figure of the phases of every rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pint.timeline import Timeline
 
 
 def add_argument(parser: argparse._ActionsContainer) -> None:
-    """Give a parser the argument."""
+    """Add the argument to a parser."""
     parser.add_argument(
         "--trace",
         type=Path,
@@ -22,7 +22,7 @@ def add_argument(parser: argparse._ActionsContainer) -> None:
 
 
 def check_trace(path: Path | None) -> None:
-    """Raise unless a trace can be written under this name, if there is one; make its folder.
+    """Raise if a trace cannot be written under a given name; make its folder.
 
     Raises
     ------
@@ -42,12 +42,12 @@ def check_trace(path: Path | None) -> None:
 
 
 def recorded(timeline: Timeline, path: Path | None) -> contextlib.AbstractContextManager[object]:
-    """Return what records a block, if anybody wants to see it."""
+    """Return a timeline if a trace is requested, else an empty context."""
     return contextlib.nullcontext() if path is None else timeline
 
 
 def save_trace(timeline: Timeline, path: Path | None) -> None:
-    """Write the file, if one is asked for; collective."""
+    """Write the file, if requested; collective."""
     if path is None:
         return
     (timeline.write if path.suffix == ".json" else timeline.draw)(path)

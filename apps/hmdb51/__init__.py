@@ -1,1 +1,1 @@
-"""Videos as sequences of features: clips, frames, a convolutional network, and their file."""
+"""Convert videos to sequences of features: clips, frames, a network, and their file."""

@@ -1,4 +1,4 @@
-"""Turn the clips of HMDB51 into features, frame by frame: python -m apps.hmdb51 --help."""
+"""Compute features of the clips of HMDB51, frame by frame: python -m apps.hmdb51 --help."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .frames import UnreadableClipError, count_packets
 from .progress import ClipProgress
 
 FEW = 5
-"""So many names are told of a long list."""
+"""Number of names that a message shows of a long list."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make features as the command line says; return the exit status.
+    """Compute features by the command line; return the exit status.
 
-    0 is done, 2 is wrong use, 130 is interrupted.
+    0 is success, 2 is wrong use, 130 is interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, command: str) -> int:
-    """Find the clips, make their features, report."""
+    """Find the clips, compute their features, report."""
     at_least("workers", args.workers, 1)
     clips, split = _find(args)
     how = _extraction(args)
-    how.backbone()  # an error of the model is to be one, before any work
+    how.backbone()  # raise an error of the model before any work
     _refuse_short(args.folder, clips, how.min_frames)
     options = FeatureOptions(
         model_sha256=file_hash(how.model),
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 
 def _find(args: argparse.Namespace) -> tuple[Clips, str]:
-    """Return the clips, and how they are split in words."""
+    """Return the clips, and a description of their split."""
     clips = find_clips(args.folder, args.classes)
     if args.splits is None:
         if args.split is not None:
@@ -96,7 +96,7 @@ def _extraction(args: argparse.Namespace) -> Extraction:
 
 
 def _refuse_short(folder: Path, clips: Clips, min_frames: int) -> None:
-    """Raise where clips hold too few frames; those that cannot be read are skipped later."""
+    """Raise if clips hold too few frames; unreadable clips are skipped later."""
     if min_frames == 1:
         return
     short = []
@@ -116,7 +116,7 @@ def _refuse_short(folder: Path, clips: Clips, min_frames: int) -> None:
 
 
 def _notes(args: argparse.Namespace, command: str) -> dict[str, str | int]:
-    """Return what a file tells of its origin beside its options."""
+    """Return the attributes of a file on its origin, beside its options."""
     names = ("av", "onnxruntime")
     packages = {f"{name}_version": str(import_video(name).__version__) for name in names}
     return {"command": command, "model": args.model, "batch": args.batch, **packages}
@@ -125,7 +125,7 @@ def _notes(args: argparse.Namespace, command: str) -> dict[str, str | int]:
 def _fill(
     file: FeatureFile, clips: Clips, how: Extraction, args: argparse.Namespace, console: Console
 ) -> None:
-    """Make the features that are missing."""
+    """Compute the missing features."""
     pending, num_used = file.pending(), int(clips.used.sum())
     console.print(
         f"{num_used} clips of {len(clips.class_names)} classes, {pending.size} to do; "
@@ -157,7 +157,7 @@ def _keep(file: FeatureFile, outcome: Outcome) -> None:
 
 
 def _finish(file: FeatureFile, clips: Clips, split: str, args: argparse.Namespace) -> None:
-    """Split what could be read, and report."""
+    """Split the stored clips, and report."""
     stored, num_used = file.stored(), int(clips.used.sum())
     for name, reason in file.skipped().items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="apps.hmdb51",
         description="Turn the clips of FOLDER/<class>/<name>.avi into features of their frames, "
-        "for apps.train --data hmdb51. An interrupted run is gone on with by the same command.",
+        "for apps.train --data hmdb51. The same command continues an interrupted run.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -200,13 +200,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"ONNX file, or {', '.join(KNOWN_MODELS)}, which are downloaded",
     )
     add("--model-sha256", help="checksum that a given ONNX file must have")
-    add("--classes", type=_names, help="some of the classes: chew,eat; all if left out")
-    add("--splits", type=Path, help="folder of the official split files; drawn if left out")
-    add("--split", type=int, choices=(1, 2, 3), help="which official split; 1 if left out")
-    add("--seed", type=int, help="seed of a drawn split, nine to one; 0 if left out")
-    add("--frames", type=int, default=128, help="frames of a clip that are kept")
+    add("--classes", type=_names, help="some of the classes: chew,eat; all by default")
+    add("--splits", type=Path, help="folder of the official split files; drawn by default")
+    add("--split", type=int, choices=(1, 2, 3), help="number of the official split, 1 by default")
+    add("--seed", type=int, help="seed of a drawn split, nine to one; 0 by default")
+    add("--frames", type=int, default=128, help="number of stored frames of a clip")
     add("--min-frames", type=int, default=1, help="least number of frames of a clip")
-    add("--size", type=int, default=240, help="height and width that frames are resized to")
+    add("--size", type=int, default=240, help="height and width of the resized frames")
     add("--dtype", choices=("float16", "float32"), default="float16", help="stored precision")
     add("--batch", type=int, default=16, help="frames in one call of the network")
     add("--workers", type=int, default=cores, help="processes that decode and run the network")

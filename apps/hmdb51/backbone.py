@@ -1,4 +1,4 @@
-"""The convolutional network that turns frames into features, run by onnxruntime."""
+"""The convolutional network that computes features of frames, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 _ZOO = "https://huggingface.co/onnxmodelzoo/{0}/resolve/main/{0}.onnx"
 
-# The checksums stand in the zoo's own ONNX_HUB_MANIFEST.json (model_sha of ResNet18, ResNet34 and
-# ResNet50, opset 7); that of ResNet18 also in the repository's Git LFS pointer. Downloads moved
+# The checksums are in the zoo's own ONNX_HUB_MANIFEST.json (model_sha of ResNet18, ResNet34 and
+# ResNet50, opset 7); for ResNet18 also in the repository's Git LFS pointer. Downloads moved
 # from github.com/onnx/models to huggingface.co/onnxmodelzoo in July 2025, as its README says.
 KNOWN_MODELS = MappingProxyType(
     {
@@ -44,25 +44,25 @@ KNOWN_MODELS = MappingProxyType(
         ),
     }
 )
-"""Address and SHA-256 of each model that has a name."""
+"""Address and SHA-256 of each named model."""
 
 
 def locate_model(model: str, sha256: str | None = None) -> Path:
-    """Return the file of a model; one that has a name is downloaded once.
+    """Return the file of a model; a named model is downloaded once.
 
     Parameters
     ----------
     model : str
         A name in `KNOWN_MODELS`, whose file is kept in the user's cache, or the path of a file.
     sha256 : str, optional
-        Checksum that a file given by its path must have.
+        Required checksum of a file given by its path.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If a file has another checksum, or one is given for a name, which has its own.
+        If a file has another checksum, or a checksum is given for a named model.
     OSError
         If the download fails.
     ImportError
@@ -106,18 +106,18 @@ def file_hash(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Input:
-    """What a model asks for: a name, and a shape with None where it may vary."""
+    """Input of a model: a name, and a shape with None where it may vary."""
 
     name: str
     shape: tuple[int | None, ...]
 
 
 class Backbone:
-    """A network of frames, on the processor; tried on one black frame and on a batch when made.
+    """A network of frames, on the processor; its constructor tries a black frame and a batch.
 
-    A file that fixes the number or the size of its frames, as those of the model zoo do (224 x
-    224), is changed in memory so that they may vary, which networks that pool over the whole frame
-    allow. Frames of the size that a file fixes take it as it is.
+    Files of the model zoo fix the size of their frames (224 x 224), and others may fix their
+    number. Such a file is changed in memory so that they may vary, which networks that pool over
+    the whole frame allow. For frames of the fixed size the file is not changed.
 
     Parameters
     ----------
@@ -134,9 +134,9 @@ class Backbone:
     Raises
     ------
     ValueError
-        If the file is no model, or the model takes or gives something else.
+        If the file is no model, or the model has another input or output.
     ImportError
-        If onnxruntime, or onnx for a file that has to be changed, is not installed.
+        If onnxruntime is not installed, or onnx for a file that must be changed.
     """
 
     def __init__(self, path: Path, size: int, batch: int, threads: int = 1) -> None:
@@ -172,12 +172,12 @@ class Backbone:
         return _Input(name=one.name, shape=shape)
 
     def _sizes(self) -> list[tuple[int | None, int | None]]:
-        """Return what the model fixes, beside what it will get; the last batch may be smaller."""
+        """Return the fixed sizes beside the required ones; a last batch may be smaller."""
         number, _, height, width = self._input.shape
         return [(number, 1 if self.batch == 1 else None), (height, self.size), (width, self.size)]
 
     def _try(self) -> None:
-        """Raise unless one frame works, which the end of a clip may be, and a whole batch."""
+        """Raise unless the network works on one frame, as at the end of a clip, and on a batch."""
         black = np.zeros((self.batch, self.size, self.size, 3), dtype=np.uint8)
         self.features(black[:1])
         try:
@@ -201,7 +201,7 @@ class Backbone:
         Raises
         ------
         ValueError
-            If the model fails, or gives no numbers, another shape or values that are not finite.
+            If the model fails, or returns no numbers, another shape or values that are not finite.
         """
         scaled = (frames.astype(np.float32) / 255 - _MEAN) / _DEVIATION
         pixels = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
@@ -235,7 +235,7 @@ def _with_free_sizes(path: Path, name: str) -> bytes:
     dims = given.type.tensor_type.shape.dim
     for axis, symbol in ((0, "frames"), (2, "height"), (3, "width")):
         dims[axis].dim_param = symbol
-    # Shapes noted for the old size: onnxruntime finds them again.
+    # Remove shapes of the old size: onnxruntime infers them again.
     del model.graph.value_info[:]
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")

@@ -1,4 +1,4 @@
-"""Which clips a folder holds, and which of them are for training and for the test."""
+"""Find the clips of a folder, and split them into training and test part."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Clips:
     names : tuple of str
         ``class/file.avi``, in order.
     labels : ndarray of int64, shape (clips,)
-        Class of each.
+        Class of each clip.
     class_names : tuple of str
         Names of the classes, in order.
     parts : ndarray of uint8, shape (clips,)
-        `UNUSED`, `TRAIN` or `TEST`; all of them `TRAIN` as long as that is not decided.
+        `UNUSED`, `TRAIN` or `TEST`; all `TRAIN` before a split.
     empty_folders : tuple of str
         Names of the folders without clips.
     """
@@ -40,7 +40,7 @@ class Clips:
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Which clips are in a part, shape (clips,); new."""
+        """Return which clips are used, shape (clips,); new."""
         used: NDArray[np.bool_] = self.parts != UNUSED
         return used
 
@@ -51,9 +51,9 @@ def find_clips(folder: Path, classes: Sequence[str] | None = None) -> Clips:
     Parameters
     ----------
     folder : Path
-        Holds a folder for each class, which hold ``*.avi``.
+        Holds a folder for each class, with files ``*.avi``.
     classes : sequence of str, optional
-        Take these alone; all folders with clips if left out.
+        The classes; by default all folders with clips.
 
     Returns
     -------
@@ -96,14 +96,14 @@ def _videos(folder: Path) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".avi")
     for name in names:
         try:
-            name.encode()  # as the file of features will
+            name.encode()  # as the file of features does
         except UnicodeEncodeError as error:
             raise ValueError(f"{folder}: rename the clip {name!r}, which is no UTF-8") from error
     return names
 
 
 def _listed(files: Mapping[str, Mapping[str, int]], empty_folders: tuple[str, ...] = ()) -> Clips:
-    """Return clips in their order from the parts of the files of each class."""
+    """Return clips in their order from the parts of each file, by class."""
     in_order = [(name, file) for name in sorted(files) for file in sorted(files[name])]
     class_names = tuple(dict.fromkeys(name for name, _ in in_order))
     return Clips(
@@ -120,27 +120,27 @@ def official_parts(
 ) -> Clips:
     """Return clips with their parts in a split of HMDB51.
 
-    Those that it names and the folder has not are in the list, with all clips of a class that has
-    none: they are among the unreadable ones later. Those that it does not name are `UNUSED`.
+    The list includes clips that the split names and the folder lacks, also all clips of an empty
+    class: they are unreadable ones later. Clips outside the split are `UNUSED`.
 
     Parameters
     ----------
     clips : Clips
-        What `find_clips` found.
+        The result of `find_clips`.
     folder : Path
         Holds ``<class>_test_split<number>.txt`` for each class, with a line ``name.avi 0``, 1
         or 2 for each clip: not used, training, test.
     number : int
         1, 2 or 3.
     classes : sequence of str, optional
-        Those that `find_clips` was to take; if left out, all that have clips or such a file.
+        The classes of `find_clips`; by default all with clips or with such a file.
 
     Raises
     ------
     FileNotFoundError
         If the file of a class is missing.
     ValueError
-        If a line is another one, or a part is left without clips.
+        If a line has another form, or a part has no clips.
 
     References
     ----------
@@ -164,7 +164,7 @@ def official_parts(
 
 
 def _read_split(path: Path) -> dict[str, int]:
-    """Return the part of each clip that the split file of a class names."""
+    """Return the part of each clip in the split file of a class."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: missing; the official splits are files <class>_test_split<1, 2 or 3>.txt"
@@ -181,12 +181,11 @@ def _read_split(path: Path) -> dict[str, int]:
 
 
 def draw_parts(labels: NDArray[np.int64], seed: int) -> NDArray[np.uint8]:
-    """Draw nine tenths for training and one for the test, from each class alike.
+    """Draw nine tenths of each class for training and one tenth for the test.
 
     The test part has a tenth of all clips, rounded up: 673 of 6726, and 129 of 1286. At least one
-    is left for training. A class gives
-    a tenth of its own, rounded down, or one more: those with the greatest remainders, so that the
-    sum is right.
+    clip is left for training. A class contributes a tenth of its clips, rounded down. Classes with
+    the greatest remainders contribute one more.
 
     Parameters
     ----------

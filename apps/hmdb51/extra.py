@@ -1,4 +1,4 @@
-"""Packages that only this part of pint needs."""
+"""Import packages of the extra `video`."""
 
 from types import ModuleType
 
@@ -18,6 +18,6 @@ def import_video(module: str) -> ModuleType:
     Raises
     ------
     ImportError
-        If it is not installed; the message says how to.
+        If it is not installed; the message has the command.
     """
     return import_extra(module, "video")

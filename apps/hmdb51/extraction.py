@@ -1,4 +1,4 @@
-"""Features of all clips, by several processes."""
+"""Compute features of all clips in several processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from .frames import UnreadableClipError, read_frames
 __all__ = ["Extraction", "Outcome", "clip_features", "extract"]
 
 _HAS_BEGUN = "has begun"
-"""The only message of a process that is a text."""
+"""Message of a process before its first clip; other messages are no texts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extraction:
-    """How features are made of a clip.
+    """Options of the computation of features.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ class Extraction:
     frames : int
         Greatest number of frames of a clip.
     size : int
-        Height and width that frames are resized to.
+        Height and width of the resized frames.
     dtype : str
         Type of the features.
     batch : int, default 16
-        Frames in one call of the network.
+        Number of frames in one call of the network.
     min_frames : int, default 1
-        Fewer decoded frames are no clip.
+        Least number of decoded frames of a clip.
     threads : int, default 1
         Threads of the network in each process.
 
@@ -70,13 +70,13 @@ class Extraction:
             )
 
     def backbone(self) -> Backbone:
-        """Return the network, tried; `Backbone` says what it raises."""
+        """Return the network, after a test; errors as in `Backbone`."""
         return Backbone(self.model, self.size, min(self.batch, self.frames), self.threads)
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a clip: its features, or else why it has none.
+    """Result of a clip: its features, or the reason for their absence.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Outcome:
     features : ndarray, shape (n, 1000), or None
         One row for each frame.
     reason : str
-        Why there are none.
+        Why there are no features.
     """
 
     clip: int
@@ -104,7 +104,7 @@ def clip_features(path: Path, backbone: Backbone, how: Extraction) -> NDArray[An
     Raises
     ------
     UnreadableClipError
-        If the clip cannot be decoded, or gives fewer than ``how.min_frames`` frames.
+        If the clip cannot be decoded, or has fewer than ``how.min_frames`` frames.
     ValueError
         If the network fails, or the features are too large for the dtype; the message names the
         clip.
@@ -112,7 +112,7 @@ def clip_features(path: Path, backbone: Backbone, how: Extraction) -> NDArray[An
     batches = _batches(read_frames(path, how.size, how.frames), backbone.batch)
     try:
         rows = [backbone.features(frames) for frames in batches]
-    except ValueError as error:  # of the network: those of the clip are unreadable clips by now
+    except ValueError as error:  # an error of the network, not of the clip
         raise ValueError(f"{path}: {error}") from error
     count = sum(map(len, rows))
     if count < how.min_frames:
@@ -137,19 +137,19 @@ def _batches(frames: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray
 def extract(
     paths: Sequence[Path], chosen: Sequence[int], how: Extraction, num_workers: int
 ) -> Iterator[Outcome]:
-    """Yield the outcome of each chosen clip, as processes are done with them.
+    """Yield the outcome of each chosen clip when its process has finished it.
 
-    The processes end with the iterator. One that dies over a clip, as by a fault of a decoder, is
-    replaced, and the clip has no features.
+    The processes end with the iterator. A process that dies, for example by a fault of a decoder,
+    is replaced, and its clip has no features.
 
     Parameters
     ----------
     paths : sequence of Path
         Files of all clips.
     chosen : sequence of int
-        Which of them to read.
+        Numbers of the clips to read.
     how : Extraction
-        How.
+        Options of the computation.
     num_workers : int
         Number of processes.
 
@@ -158,7 +158,7 @@ def extract(
     ValueError
         If the network fails or features are too large for their type.
     RuntimeError
-        If a process ends before it has begun with a clip.
+        If a process ends before its first clip.
     """
     at_least("num_workers", num_workers, 1)
     to_do = iter([int(clip) for clip in chosen])
@@ -182,7 +182,7 @@ def extract(
 
 
 class _Worker:
-    """A process, and the clip it is at work on."""
+    """A process, and its present clip."""
 
     def __init__(self, how: Extraction) -> None:
         self.how = how
@@ -190,11 +190,11 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        # A forked process would have the locks of this one's threads, but not the threads.
+        # A forked process would inherit the locks of threads, but not the threads.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.how), daemon=True)
-        # Ctrl-C is for this process alone: the new one inherits that the signal is blocked. The
+        # Ctrl-C is for this process alone: the new one inherits the blocked signal. The
         # first process would start the tracker as well, which unblocks it.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -206,7 +206,7 @@ class _Worker:
         self.has_begun = False
 
     def give(self, clip: int, paths: Sequence[Path]) -> None:
-        """Begin with a clip, in a new process where the old one has died."""
+        """Start a clip, in a new process if the old one has died."""
         if not self.process.is_alive():
             self.end()
             self._start()
@@ -214,7 +214,7 @@ class _Worker:
         self.connection.send(paths[clip])
 
     def take(self) -> Outcome | None:
-        """Return what came of the clip; None if this was only the message that it has begun."""
+        """Return the outcome of the clip; None if the message is only its start."""
         try:
             got = self.connection.recv()
         except (EOFError, ConnectionResetError):
@@ -233,20 +233,20 @@ class _Worker:
         return Outcome(clip, got)
 
     def _end(self) -> str:
-        """Say how the process ended."""
+        """Describe how the process ended."""
         self.process.join()
         code = self.process.exitcode or 0
         return f"signal {-code}" if code < 0 else f"exit status {code}"
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.process.terminate()
         self.process.join()
         self.connection.close()
 
 
 def _serve(connection: Connection, how: Extraction) -> None:
-    """Answer paths with features or an exception, until the other side has gone."""
+    """Answer paths with features or an exception, until the pipe is closed."""
     backbone = how.backbone()
     with contextlib.suppress(EOFError, BrokenPipeError):
         connection.send(_HAS_BEGUN)

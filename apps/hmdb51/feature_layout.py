@@ -27,7 +27,7 @@ from .clips import Clips
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A dataset: its values when it is laid out, and what they mean."""
+    """A dataset: its initial values, and their meaning."""
 
     values: Any
     description: str
@@ -37,7 +37,7 @@ class _Column:
 def lay_out(
     path: Path, clips: Clips, options: FeatureOptions, notes: Mapping[str, str | int]
 ) -> None:
-    """Write a file with room for all clips; further attributes are `notes`."""
+    """Write a file with space for all clips; `notes` are further attributes."""
     count = len(clips.names)
     text = h5py.string_dtype()
     columns = {
@@ -77,15 +77,15 @@ def lay_out(
 
 
 def split_attribute(split: str) -> NDArray[np.bytes_]:
-    """Return the attribute that tells in words how clips are split; its length is always the same.
+    """Return the attribute that describes the split of clips, a text of fixed length.
 
-    So that it can be rewritten where it stands, and the structure of the file stays as it is.
+    The attribute can then be rewritten in place, without a change of the structure of the file.
     """
     return np.array(split.encode("ascii", "replace"), dtype=f"S{_SPLIT_BYTES}")
 
 
 def _with_room() -> Any:
-    """Return properties of a dataset whose chunks all have their place from the begin."""
+    """Return properties of a dataset whose chunks are all allocated at creation."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

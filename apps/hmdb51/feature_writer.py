@@ -1,4 +1,4 @@
-"""The HDF5 file of features while it is filled, clip by clip."""
+"""Write the HDF5 file of features, clip by clip."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ __all__ = ["FeatureFile"]
 
 
 class FeatureFile:
-    """A file of features that is being filled; a context manager.
+    """A file of features that is written; a context manager.
 
-    All its space is laid out when it is made, under a temporary name. From then on values are
-    only written where they belong and the structure of the file stays as it is, so that a process
-    that is killed at any time leaves a file that can be read, and gone on with. A clip is marked
-    as stored after its features are. Which clips are for what is decided at the end, and can be
-    decided anew: another split needs the features of those clips alone that no split before used.
+    All its space is allocated at creation, under a temporary name. Afterwards only values are
+    written, in place, and the structure of the file does not change. A process that is killed at
+    any time therefore leaves a readable file, and a later run continues it. A clip is marked
+    as stored after its features. The parts of clips are written at the end. A later split replaces
+    them, and needs only features of clips that no earlier split used.
 
     Parameters
     ----------
     path : Path
-        The file. If there is one it is gone on with.
+        The file; an existing one is continued.
     clips : Clips
-        The clips that it has room for; those that are used are to have features.
+        All clips of the file; the used ones get features.
     options : FeatureOptions
-        How they are made.
+        Options of the features.
     notes : mapping of str to str or int, optional
         Further attributes of a new file.
 
     Raises
     ------
     ValueError
-        If there is a file of another kind, of other clips or with other options.
+        If the file has another kind, other clips or other options.
     OSError
-        If the file cannot be written, or another process is at work on it.
+        If the file cannot be written, or another process writes it.
     """
 
     def __init__(
@@ -91,18 +91,18 @@ class FeatureFile:
         self._file.close()
 
     def pending(self) -> NDArray[np.int64]:
-        """Return which used clips have no features yet, those skipped before included; new."""
+        """Return which used clips have no features yet, including skipped ones; new."""
         return np.flatnonzero(self._used & (self._file["state"][:] != STORED))
 
     def store(self, clip: int, features: NDArray[Any]) -> None:
-        """Keep the features of a clip.
+        """Store the features of a clip.
 
         Parameters
         ----------
         clip : int
             Number of the clip.
         features : ndarray of the file's dtype, shape (n, 1000)
-            Of its frames; n is at least 1 and at most `frames`.
+            Features of its frames; n is at least 1 and at most `frames`.
         """
         whole = np.zeros(self._file["features"].shape[1:], self.dtype)
         whole[: len(features)] = features
@@ -111,12 +111,12 @@ class FeatureFile:
         self._mark(clip, STORED, "")
 
     def skip(self, clip: int, reason: str) -> None:
-        """Note that a clip cannot be read, and why."""
+        """Mark a clip as unreadable, with the reason."""
         self._mark(clip, SKIPPED, reason)
 
     def _mark(self, clip: int, state: int, reason: str) -> None:
         self._file["reason"][clip] = reason.encode("ascii", "replace")[:REASON_BYTES]
-        self._file.flush()  # the state is not to reach the disk before what it speaks of
+        self._file.flush()  # the features must reach the disk before the state
         self._file["state"][clip] = state
         self._file["finished"][...] = False
         self._file.flush()
@@ -132,25 +132,24 @@ class FeatureFile:
         return np.flatnonzero(self._used & (self._file["state"][:] == STORED))
 
     def finish(self, parts: NDArray[np.uint8], split: str) -> int:
-        """Note the part of each clip, and that no clip is left.
+        """Store the part of each clip, and mark the file as finished.
 
         Parameters
         ----------
         parts : ndarray of uint8, shape (clips,)
-            `TRAIN` or `TEST` for those that are stored and used; the others become `UNUSED`.
+            `TRAIN` or `TEST` for stored and used clips; the others become `UNUSED`.
         split : str
-            How the parts were found, in words.
+            Description of the split.
 
         Returns
         -------
         int
-            How many clips the file had in another part when it was opened; 0 if it was not
-            finished then.
+            Number of clips that had another part in the opened file; 0 if it was not finished.
 
         Raises
         ------
         ValueError
-            If there is no clip in one of the parts; the file stays as it is.
+            If one of the parts has no clip; the file does not change.
         """
         stored = self._used & (self._file["state"][:] == STORED)
         new = np.where(stored, parts, UNUSED).astype(np.uint8)
@@ -167,7 +166,7 @@ class FeatureFile:
 
 
 def _check_same(path: Path, file: h5py.File, clips: Clips, options: FeatureOptions) -> None:
-    """Raise unless a file holds the same clips, made alike."""
+    """Raise unless a file holds these clips, made with equal options."""
     remedy = "give the old value, or another file"
     for name, value in asdict(options).items():
         if file.attrs[name] != value:

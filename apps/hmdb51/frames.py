@@ -1,4 +1,4 @@
-"""Frames of a clip, decoded with PyAV."""
+"""Decode the frames of a clip with PyAV."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["UnreadableClipError", "count_packets", "read_frames"]
 
 
 class UnreadableClipError(Exception):
-    """A clip cannot be decoded, or has no frame; the text says why."""
+    """A clip cannot be decoded, or has no frame; the message has the reason."""
 
 
 def read_frames(path: Path, size: int, limit: int) -> Iterator[NDArray[np.uint8]]:
-    """Decode a clip, frame by frame, from its begin.
+    """Decode a clip, frame by frame, from its beginning.
 
     Parameters
     ----------
     path : Path
         The video.
     size : int
-        Height and width that the frames are resized to, bilinearly and whatever their shape.
+        Height and width of the frames, which are resized bilinearly from any shape.
     limit : int
-        Greatest number of frames; what comes after them is not decoded.
+        Greatest number of frames; later ones are not decoded.
 
     Yields
     ------
@@ -52,7 +52,7 @@ def read_frames(path: Path, size: int, limit: int) -> Iterator[NDArray[np.uint8]
 
 
 def count_packets(path: Path, limit: int) -> int:
-    """Return how many frames a clip holds at most, up to a limit; nothing is decoded.
+    """Return a bound on the number of frames of a clip, up to a limit, without decoding.
 
     Raises
     ------
@@ -68,17 +68,17 @@ def count_packets(path: Path, limit: int) -> int:
 
 @contextmanager
 def _video(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Open a file and its first video stream; errors over it become `UnreadableClipError`."""
+    """Open a file and its first video stream; errors become `UnreadableClipError`."""
     av = import_video("av")
     try:
-        # Titles and the like are in whatever encoding their writer had.
+        # Metadata such as titles may have any encoding.
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UnreadableClipError("it holds no video")
             stream = container.streams.video[0]
             if stream.codec_context is None:
                 raise UnreadableClipError("its codec is unknown")
-            stream.codec_context.thread_count = 1  # the workers share the cores already
+            stream.codec_context.thread_count = 1  # the worker processes already use all cores
             yield container, stream
     except av.FFmpegError as error:
         raise UnreadableClipError(error.strerror or type(error).__name__) from error

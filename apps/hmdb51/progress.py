@@ -1,4 +1,4 @@
-"""Live progress over clips: a bar on a terminal, a line every few seconds elsewhere."""
+"""Show live progress over clips: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class ClipProgress:
-    """Shows clips done, frames per second and the time that is left; a context manager.
+    """Shows finished clips, frames per second and the remaining time; a context manager.
 
     Parameters
     ----------
     num_clips : int
         Number of all clips.
     num_pending : int
-        Number of those that are to be done now.
+        Number of clips that are processed now.
     console : rich.console.Console
-        Where to show it.
+        The console to write to.
     """
 
     def __init__(self, num_clips: int, num_pending: int, console: Console) -> None:
@@ -58,7 +58,7 @@ class ClipProgress:
         self.bar.stop()
 
     def clip(self, outcome: Outcome) -> None:
-        """Hear of a clip that is done."""
+        """Count a finished clip."""
         self.done += 1
         self.num_frames += 0 if outcome.features is None else len(outcome.features)
         now = time.monotonic()
