@@ -142,20 +142,26 @@ def _damage(file: h5py.File) -> str:
         "features": ("f", (count, frames, NUM_FEATURES)),
     }
     for name, (kinds, shape) in expected.items():
-        found = file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            return f"no dataset {name}"
-        if found.shape != shape:
-            return f"{name} has the shape {found.shape}, expected {shape}"
-        if found.dtype.kind not in kinds:
-            return f"{name} has the type {found.dtype}"
-        if kinds == "O":
-            found.asstr()[:]  # raises where a text is damaged
+        if wrong := _wrong_dataset(file, name, kinds, shape):
+            return wrong
     for name, last in (("label", num_classes - 1), ("num_frames", frames)):
         values = file[name][:]
         outside = values[(values < 0) | (values > last)]
         if outside.size:
             return f"{name} must lie in 0..{last}, got {outside[0]}"
+    return ""
+
+
+def _wrong_dataset(file: h5py.File, name: str, kinds: str, shape: tuple[int, ...]) -> str:
+    found = file.get(name)
+    if not isinstance(found, h5py.Dataset):
+        return f"no dataset {name}"
+    if found.shape != shape:
+        return f"{name} has the shape {found.shape}, expected {shape}"
+    if found.dtype.kind not in kinds:
+        return f"{name} has the type {found.dtype}"
+    if kinds == "O":
+        found.asstr()[:]  # raises where a text is damaged
     return ""
 
 
