@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pint.rnn.kernels import chain_backward, chain_forward, gates_backward, gates_linearize
+from pint.rnn.kernels import gru_backward, gru_forward, lstm_backward, lstm_forward
+from pint.simd.products import multiply_at
+from tests.gate_kernels import CLASSIC, LSTM, gates_backward, gates_linearize, is_narrow
 from tests.test_kernels import (
     CELLS,
     FLOATS,
@@ -65,31 +67,47 @@ class Chain:
         """The first sequence by itself, as another thread would have it, and then the others."""
         return [(0, 1), (1, len(self.u))]
 
+    @property
+    def kind(self):
+        """The first arguments of the kernels but for the classic unit's."""
+        return is_narrow(self.hidden, self.u.dtype)
+
+    @property
+    def multiply_at(self):
+        return multiply_at(self.u.dtype)
+
     def forward(self, *, recording):
-        """The outputs of chain_forward: states, all h, coefficients."""
+        """The outputs of layer_forward: states, all h, coefficients."""
         out, held = self.all_layers(), self.num_slots if recording else 0
         news = np.full((*self.steps.shape, self.hidden), np.nan, self.u.dtype)
         width = NUM_COEFFICIENTS[self.cell] * self.hidden
         coefficients = np.full((held, len(self.u), width), np.nan, self.u.dtype)
+        kernel = lstm_forward if self.cell == LSTM else gru_forward
         for first, last in self.parts():
-            chain_forward(
-                self.cell, self.gi, self.rows, self.weight, self.bias, self.u, self.g, self.grows,
-                self.factors, np.array(self.middles), self.steps, out, 1, news, self.slots,
-                coefficients, first, last,
+            kernel(
+                self.kind, self.cell == CLASSIC, True, self.multiply_at, self.gi, self.rows,
+                self.weight, self.bias, self.u, self.g, self.grows, self.factors,
+                np.array(self.middles), self.steps, out, 1, news, self.slots, coefficients, first,
+                last,
             )  # fmt: skip
         return self.own_layer(out), news, coefficients
 
     def backward(self, w, g, d_above, coefficients):
-        """The outputs of chain_backward: adjoint states, and adjoints of the pre-activations."""
-        out = self.all_layers()
-        in_time = np.ascontiguousarray(d_above[::-1])  # opposite to the order of the steps
-        d_gates = np.full((*self.steps.shape, 4 * self.hidden), np.nan, self.u.dtype)
+        """The outputs of layer_backward: adjoint states, and adjoints of the pre-activations."""
+        n, num_evaluations, batch = self.steps.shape
+        out, shape = self.all_layers(), (num_evaluations, n, batch, 4 * self.hidden)
+        # in the order of time, opposite to the order of the steps
+        in_time = d_above[::-1].swapaxes(0, 1).reshape(-1, n * batch, self.hidden)
+        in_time = in_time[: num_evaluations if len(d_above) else 0].copy()
+        d_gates = np.full(shape, np.nan, self.u.dtype)
+        kernel = lstm_backward if self.cell == LSTM else gru_backward
         for first, last in self.parts():
-            chain_backward(
-                self.cell, w, g, in_time, self.weight.T.copy(), np.array(self.middles), self.steps,
-                self.slots, coefficients, out, 1, d_gates, first, last,
+            kernel(
+                self.kind, True, self.multiply_at, w, g, in_time, self.weight.T.copy(),
+                np.array(self.middles), self.steps, self.slots, coefficients, out, 1,
+                d_gates.reshape(num_evaluations, n * batch, -1), first, last,
             )  # fmt: skip
-        return self.own_layer(out), d_gates[::-1]
+        return self.own_layer(out), d_gates.swapaxes(0, 1)[::-1]
 
     def places(self):
         """For each evaluation of a step: whose result it blends and whose its gates see.

@@ -12,17 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from pint.rnn.kernels import (
+from pint.rnn.kernels import _power_and_sum, bounded_exp
+from pint.simd.vectors import load, single, store
+from tests.gate_kernels import (
     CLASSIC,
     IMPLICIT,
     LSTM,
-    _power_and_sum,
-    bounded_exp,
     gates_backward,
     gates_forward,
     gates_linearize,
 )
-from pint.simd.vectors import load, single, store
 from tests.recurrent_reference import EPSILON, sigmoid
 
 FLOATS = [np.float32, np.float64]
@@ -49,21 +48,6 @@ def power_and_sum_into(f, power2, out):
         numbers = _power_and_sum(load(single(f), f, (j,)), power2)
         for i in range(4):
             store(numbers[i], out, (i, j))
-
-
-@njit
-def forward_inside(arguments, out):
-    gates_forward(*arguments, out)
-
-
-@njit
-def linearize_inside(arguments, out, slots, c):
-    gates_linearize(*arguments, out, slots, c)
-
-
-@njit
-def backward_inside(cell, v, slots, c, steps, d_gates, d_u):
-    gates_backward(cell, v, slots, c, steps, d_gates, d_u)
 
 
 @dataclass
@@ -462,29 +446,3 @@ class TestGates:
             (*problem.arguments, out, c), (*before.arguments, *kept), strict=True
         ):
             np.testing.assert_array_equal(array, old)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("cell", CELLS)
-class TestInsideCompiledCode:
-    """Inlining must not change what the kernels compute beyond rounding."""
-
-    def test_forward(self, cell, dtype):
-        problem = normal_problem(np.random.default_rng(4), cell, dtype, (5, 3, 8))
-        out, inside = np.empty_like(problem.u), np.full_like(problem.u, np.nan)
-        gates_forward(*problem.arguments, out)
-        forward_inside(problem.arguments, inside)
-        assert_close(inside, out, dtype, problem.rounding())
-
-    def test_linearize_and_backward(self, cell, dtype):
-        problem = normal_problem(np.random.default_rng(4), cell, dtype, (5, 3, 8))
-        outside, inside = linearized(problem), outputs(problem)
-        linearize_inside(problem.arguments, inside[0], np.arange(5), inside[1])
-        for one, other in zip(outside, inside, strict=True):
-            assert_close(one, other, dtype, problem.rounding())
-        out, c = outside
-        expected = transposed(problem, out, c)
-        d_gates, d_u = (np.full_like(array, np.nan) for array in expected)
-        backward_inside(cell, out, np.arange(5), c, problem.steps, d_gates, d_u)
-        assert_close(d_gates, expected[0], dtype, GATE_ERROR[dtype])
-        assert_close(d_u, expected[1], dtype, GATE_ERROR[dtype])

@@ -23,20 +23,20 @@ def test_every_item_is_worked_on_once():
             def work(own, seen=seen):
                 seen[own] += 1
 
-            ThreadTeam(size).share(count, work)
+            ThreadTeam(size).split(count, work)
             assert np.all(seen == 1)
 
 
 def test_threads_work_side_by_side():
     """Each waits for all others, so that fewer threads would wait for ever."""
     barrier = threading.Barrier(3, timeout=20)
-    ThreadTeam(3).share(6, lambda own: barrier.wait())
+    ThreadTeam(3).split(6, lambda own: barrier.wait())
     assert not barrier.broken
 
 
 def test_too_few_items_are_not_shared():
     slices = []
-    ThreadTeam(4).share(20, slices.append, least=8)
+    ThreadTeam(4).split(20, slices.append, least=8)
     assert sorted((s.start, s.stop) for s in slices) == [(0, 10), (10, 20)]
 
 
@@ -47,7 +47,7 @@ def test_an_error_of_any_thread_is_told(fails):
             raise FloatingPointError(f"item {fails}")
 
     with pytest.raises(FloatingPointError, match=f"item {fails}"):
-        ThreadTeam(2).share(2, work)
+        ThreadTeam(2).split(2, work)
 
 
 def test_a_team_has_a_thread():

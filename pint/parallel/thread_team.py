@@ -32,7 +32,7 @@ class ThreadTeam:
         self.size = size
         self._others = ThreadPoolExecutor(size - 1) if size > 1 else None
 
-    def share(self, count: int, work: Callable[[slice], None], least: int = 1) -> None:
+    def split(self, count: int, work: Callable[[slice], None], least: int = 1) -> None:
         """Call `work` with slices that make up ``range(count)``, side by side; wait for all.
 
         Parameters
@@ -44,20 +44,20 @@ class ThreadTeam:
         least : int, default 1
             Number of items for which a thread is worth its while.
         """
-        shares = min(self.size, max(count // least, 1))
-        if self._others is None or shares == 1:
+        pieces = min(self.size, max(count // least, 1))
+        if self._others is None or pieces == 1:
             work(slice(0, count))
             return
-        bounds = [count * i // shares for i in range(shares + 1)]
+        bounds = [count * i // pieces for i in range(pieces + 1)]
         slices = [slice(*pair) for pair in pairwise(bounds)]
         others = [self._others.submit(work, own) for own in slices[1:]]
         work(slices[0])
         for other in others:
             other.result()
 
-    def share_batch(self, batch: int, kernel: Callable[..., None], *arguments: Any) -> None:
+    def split_batch(self, batch: int, kernel: Callable[..., None], *arguments: Any) -> None:
         """Call a kernel that takes, last, the first and the last of the sequences to work on."""
-        self.share(batch, lambda own: kernel(*arguments, own.start, own.stop), least=8)
+        self.split(batch, lambda own: kernel(*arguments, own.start, own.stop), least=8)
 
 
 SERIAL = ThreadTeam()

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.rnn.kernels import CLASSIC, IMPLICIT, LSTM
+from pint.rnn.kernels import gru_backward, gru_forward, lstm_backward, lstm_forward
 
 Array = NDArray[Any]
 CellName = Literal["implicit", "classic", "lstm"]
@@ -16,29 +16,30 @@ CellName = Literal["implicit", "classic", "lstm"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What the sweeps over layers must know of a cell.
+    """What layers need to know of a cell.
 
     Attributes
     ----------
-    code : int
-        As the kernels know it.
+    is_gru, is_classic : bool
+        Whether it is a gated recurrent unit, whose W_hh h is multiplied by r before it enters n;
+        and whether that is the classic one.
     num_gates : int
         Row blocks of W_ih and W_hh, of H rows each: r, z, n, or i, f, g, o.
     num_states : int
         Blocks of H entries of a state: h, or h and c.
     num_coefficients : int
         Blocks of H entries that the kernels keep for the derivative.
+    forward, backward : callable
+        The kernels, see `pint.rnn.kernels`.
     """
 
-    code: int
+    is_gru: bool
+    is_classic: bool
     num_gates: int
     num_states: int
     num_coefficients: int
-
-    @property
-    def is_gru(self) -> bool:
-        """Tell whether W_hh h is multiplied by r before it enters n."""
-        return self.code != LSTM
+    forward: Any
+    backward: Any
 
     def bias(self, ih: Array, hh: Array) -> Array:
         """Return the sums of biases as the kernels take them, shape (4 H,); new."""
@@ -69,7 +70,7 @@ class Cell:
 
 
 CELLS: dict[str, Cell] = {
-    "implicit": Cell(IMPLICIT, 3, 1, 5),
-    "classic": Cell(CLASSIC, 3, 1, 5),
-    "lstm": Cell(LSTM, 4, 2, 6),
+    "implicit": Cell(True, False, 3, 1, 5, gru_forward, gru_backward),
+    "classic": Cell(True, True, 3, 1, 5, gru_forward, gru_backward),
+    "lstm": Cell(False, False, 4, 2, 6, lstm_forward, lstm_backward),
 }

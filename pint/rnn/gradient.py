@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint.parallel.thread_team import ThreadTeam
 from pint.rnn.inputs import WIDE
+from pint.rnn.layers import Layers
 from pint.rnn.parameters import views
 from pint.simd.products import add_product, flat, pairs_of
-
-if TYPE_CHECKING:
-    from pint.rnn.recurrence import Recurrence
 
 Array = NDArray[Any]
 
@@ -23,27 +21,27 @@ class GradientSums:
 
     Parameters
     ----------
-    model : Recurrence
+    layers : Layers
         The layers.
     """
 
-    def __init__(self, model: Recurrence) -> None:
-        self.model, self.cell = model, model.cell
-        hidden, layers = model.options.hidden, range(model.options.layers)
+    def __init__(self, layers: Layers) -> None:
+        self.layers, self.cell, dtype = layers, layers.cell, layers.dtype
+        hidden, numbers = layers.options.hidden, range(layers.options.layers)
         # Each matrix transposed, so that rows are long, but for that of wide inputs.
-        num_features, columns = model.options.num_features, self.cell.num_gates * hidden
+        num_features, columns = layers.options.num_features, self.cell.num_gates * hidden
         self._is_wide = num_features >= WIDE
-        shapes = [(num_features, columns), *((hidden, columns) for _ in layers[1:])]
-        self._hh = [np.zeros((hidden, columns), dtype=model.dtype) for _ in layers]
+        shapes = [(num_features, columns), *((hidden, columns) for _ in numbers[1:])]
+        self._hh = [np.zeros((hidden, columns), dtype=dtype) for _ in numbers]
         self._ih = [
-            np.zeros(shape[::-1] if self._is_wide and layer == 0 else shape, dtype=model.dtype)
+            np.zeros(shape[::-1] if self._is_wide and layer == 0 else shape, dtype=dtype)
             for layer, shape in enumerate(shapes)
         ]
         self._sums_ih, self._sums_hh = (
-            [np.zeros((1, columns), dtype=model.dtype) for _ in layers] for _ in range(2)
+            [np.zeros((1, columns), dtype=dtype) for _ in numbers] for _ in range(2)
         )
 
-    def add(self, layer: int, x: Array, seen: Array, d_gates: Array, team: ThreadTeam) -> None:
+    def add(self, layer: int, x: Array, gate_input: Array, d_gates: Array, team: ThreadTeam) -> None:
         """Add the products of some points and sequences of one layer.
 
         Parameters
@@ -51,9 +49,9 @@ class GradientSums:
         layer : int
             Whose gates.
         x : ndarray, shape (n, B, F) or (n, B, H)
-            What they read from below.
-        seen : ndarray, shape (n, B, H)
-            The h that they saw.
+            Their input from below.
+        gate_input : ndarray, shape (n, B, H)
+            The h of which they take W_hh h.
         d_gates : ndarray, shape (n, B, 4 H)
             Their adjoints.
         team : ThreadTeam
@@ -67,12 +65,12 @@ class GradientSums:
             ih += np.ones(rows.shape[0], rows.dtype) @ rows
         else:
             _add(x, d_input, self._ih[layer], ih, team)
-        _add(seen, self.cell.state_gates(d_gates), self._hh[layer], hh, team)
+        _add(gate_input, self.cell.state_gates(d_gates), self._hh[layer], hh, team)
 
     def total(self) -> Array:
         """Return the gradient in the order of the model's parameters, (num_parameters,); new."""
-        total, cell = np.empty_like(self.model.parameters), self.cell
-        tensors = views(total, self.model.shapes)
+        total, cell = np.empty_like(self.layers.parameters), self.cell
+        tensors = views(total, self.layers.shapes)
         for layer, (ih, hh) in enumerate(zip(self._ih, self._hh, strict=True)):
             tensors[f"weight_ih_l{layer}"][...] = ih if self._is_wide and layer == 0 else ih.T
             tensors[f"weight_hh_l{layer}"][...] = cell.torch_rows(hh.T)
@@ -90,4 +88,4 @@ def _add(a: Array, b: Array, out: Array, sums: Array, team: ThreadTeam) -> None:
         for left, right in pairs:
             add_product(left[:, own], right, out[own], own_sums)
 
-    team.share(out.shape[0], add, least=16)
+    team.split(out.shape[0], add, least=16)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint.arrays import empty
 from pint.rnn.coarse_step import GateEvaluation
-from pint.rnn.fingerprints import Fingerprints
-
-if TYPE_CHECKING:
-    from pint.rnn.recurrence import Recurrence
+from pint.rnn.layers import Layers, take
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -36,58 +33,66 @@ class Tape:
 
     Parameters
     ----------
-    model : Recurrence
+    layers : Layers
         The layers.
     table : tuple of GateEvaluation
         Gate evaluations of the steps.
     num_slots : int
-        Steps that can be noted.
+        Number of steps that can be noted.
 
     Attributes
     ----------
     coefficients : list of ndarray, (num_slots P, B, C)
-        Of each layer: outputs of `gates_linearize`.
-    news : list of ndarray, (num_slots P, B, H)
+        Of each layer: outputs of `layer_forward`.
+    hidden_after : list of ndarray, (num_slots P, B, H)
         Of each layer: h after each evaluation.
+    is_noted : ndarray of bool, shape (num_slots,)
+        Slots whose derivatives are there.
     """
 
-    def __init__(
-        self, model: Recurrence, table: tuple[GateEvaluation, ...], num_slots: int
-    ) -> None:
-        layers, batch, _ = model.state_shape
-        hidden, self.table = model.options.hidden, table
+    def __init__(self, layers: Layers, table: tuple[GateEvaluation, ...], num_slots: int) -> None:
+        num_layers, batch, _ = layers.state_shape
+        hidden, self.table = layers.options.hidden, table
         self.key = table, num_slots, batch
         shape = (num_slots * len(table), batch)
-        widths = (model.cell.num_coefficients * hidden, hidden)
-        self.coefficients, self.news = (
-            [empty((*shape, width), model.dtype) for _ in range(layers)] for width in widths
+        widths = (layers.cell.num_coefficients * hidden, hidden)
+        self.coefficients, self.hidden_after = (
+            [empty((*shape, width), layers.dtype) for _ in range(num_layers)] for width in widths
         )
-        self._starts = np.empty(num_slots, dtype=np.uint64)
-        self._is_noted = np.zeros(num_slots, dtype=bool)
+        self.is_noted = np.zeros(num_slots, dtype=bool)
 
-    def clear(self) -> None:
-        """Forget all steps, and keep the memory."""
-        self._is_noted[:] = False
+    def rows(self, slots: Indices) -> Indices:
+        """Return the rows of all evaluations of slots, (n, P)."""
+        return slots[:, None] * len(self.table) + np.arange(len(self.table))
 
-    def note(self, slots: Indices, starts: Fingerprints) -> None:
-        """Remember from which states steps are taken."""
-        self._starts[slots], self._is_noted[slots] = starts, True
-
-    def holds(self, slots: Indices, starts: Fingerprints) -> NDArray[np.bool_]:
-        """Tell which steps were noted from these very states."""
-        same: NDArray[np.bool_] = self._is_noted[slots] & (self._starts[slots] == starts)
-        return same
+    def hidden_rows(self, layer: int, rows: Indices) -> Array | None:
+        """Return h of a layer at rows, (n, P, B, H), if that is one piece of the tape's memory."""
+        held = self.hidden_after[layer]
+        own = take(held, rows.reshape(-1))
+        if own.flags.c_contiguous and np.may_share_memory(own, held):
+            return own.reshape(*rows.shape, *held.shape[1:])
+        return None
 
 
-def take(held: Array, rows: Indices) -> Array:
-    """Return ``held[rows]``, as a view where the rows follow one another, up or down."""
-    if rows.size == 0:
-        return held[rows]
-    by = -1 if rows[-1] < rows[0] else 1
-    stop = int(rows[0]) + by * rows.size
-    if not (rows == np.arange(rows[0], stop, by)).all():
-        return held[rows]
-    return held[rows[0] : stop if stop >= 0 else None : by]
+class TapePool:
+    """Tapes whose memory is used again, by their sizes."""
+
+    def __init__(self) -> None:
+        self._spares: dict[tuple[tuple[GateEvaluation, ...], int, int], Tape] = {}
+
+    def get(self, layers: Layers, table: tuple[GateEvaluation, ...], num_slots: int) -> Tape:
+        """Return an empty tape."""
+        spare = self._spares.pop((table, num_slots, layers.batch), None)
+        return Tape(layers, table, num_slots) if spare is None else spare
+
+    def put(self, tape: Tape) -> None:
+        """Take back a tape that is not used any more."""
+        tape.is_noted[:] = False
+        self._spares[tape.key] = tape
+
+    def keep(self, batch: int) -> None:
+        """Drop the tapes for other numbers of sequences."""
+        self._spares = {key: tape for key, tape in self._spares.items() if key[2] == batch}
 
 
 def in_rows(out: Array, dtype: Any) -> Array:

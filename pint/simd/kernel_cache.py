@@ -13,12 +13,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numba.core.caching import FunctionCache
 from numba.core.registry import CPUDispatcher
+from numba.extending import _Intrinsic
+
+
+# No fused products, reassociation or assumption about NaN beside those that are written out: where
+# compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
+FASTMATH = {"nsz"}
 
 
 class _KernelCache(FunctionCache):
@@ -26,7 +34,11 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
-        self._fingerprint = fingerprint(function)
+        self._function = function
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._function)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple(), self._fingerprint
@@ -36,6 +48,11 @@ def cached(dispatcher: Any) -> Any:
     """Let a jitted function, not called yet, keep its machine code on disk; return it."""
     dispatcher._cache = _KernelCache(dispatcher.py_func)
     return dispatcher
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile with the one set of options that kernels share, once until anything in it changes."""
+    return cached(njit(nogil=True, error_model="numpy", fastmath=FASTMATH)(function))
 
 
 def named(function: Callable[..., Any], tag: str) -> Callable[..., Any]:
@@ -106,6 +123,12 @@ def _parts(value: Any, seen: set[int]) -> Iterator[str]:
         yield f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     elif isinstance(value, tuple):
         for entry in value:
+            yield from _parts(entry, seen)
+    elif isinstance(value, _Intrinsic):
+        yield from _parts(value._defn, seen)
+    elif isinstance(value, type) and value.__module__.startswith("pint."):
+        yield value.__qualname__
+        for entry in vars(value).values():
             yield from _parts(entry, seen)
     elif isinstance(value, ModuleType | type):
         yield value.__name__

@@ -8,21 +8,22 @@ whatever tile it lies in, so that results do not depend on which rows are multip
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
 from pint.arrays import LINE, empty
 from pint.parallel.thread_team import ThreadTeam
+from pint.simd.kernel_cache import kernel
 from pint.simd.vectors import (
     VECTOR_BYTES,
     flush_subnormals,
     instruction,
-    kernel,
     lanes,
     load,
     masked_load,
@@ -72,21 +73,71 @@ _BLOCK = 128
 _FEW = 16
 """Rows of b that stay in the cache together: then rows of `out` are written one after another."""
 _FAR = 2048
-"""So many bytes from row to row are far: each row may lie in another page of memory."""
+"""Row stride in bytes above which rows are packed first: each row may be on its own page."""
+
+
+def _general_type(kind: Any) -> Any:
+    """Return an array's type without a word on its layout; int64 for a number."""
+    return types.Array(kind.dtype, kind.ndim, "A") if isinstance(kind, types.Array) else types.int64
 
 
 @instruction
 def _general(typing: Any, array: Any) -> Any:
-    """Return the same array, its type without a word on its layout: fewer types to compile for.
+    """Return the same array with its general type: fewer types to compile for.
 
     It does not count references, see `borrowed`.
     """
-    kind = types.Array(array.dtype, array.ndim, "A")
 
     def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return without_owner(builder, context, array, values[0])
 
-    return kind(array), build
+    return _general_type(array)(array), build
+
+
+@instruction
+def _address(typing: Any, array: Any) -> Any:
+    """Return the address of an array's first number."""
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(array)(context, builder, values[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), build
+
+
+@instruction
+def _call(typing: Any, address: Any, given: Any) -> Any:
+    """Call the function at an address, see `_address_of`, with a tuple of arrays and integers.
+
+    A call by name would bring the function into the caller's library, to be compiled once more.
+    """
+    wanted = tuple(_general_type(kind) for kind in given)
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = context.call_conv.get_function_type(types.none, wanted)
+        arguments = [
+            without_owner(builder, context, own, value)
+            if isinstance(own, types.Array)
+            else context.cast(builder, value, own, types.int64)
+            for own, value in zip(given, _cg.unpack_tuple(builder, values[1]), strict=True)
+        ]
+        places = [_cg.alloca_once(builder, pointer.pointee) for pointer in kind.args[:2]]
+        flat = context.get_arg_packer(wanted).as_arguments(builder, arguments)
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), [*places, *flat])
+        return context.get_dummy_value()
+
+    return types.void(address, given), build
+
+
+@cache
+def _address_of(function: Any, dtype: Any, num_arrays: int, num_integers: int) -> int:
+    """Compile a kernel for matrices of a dtype, and return the address of its machine code."""
+    matrix = _general_type(types.Array(from_dtype(dtype), 2, "C"))
+    signature = (matrix,) * num_arrays + (types.int64,) * num_integers
+    function.compile(signature)
+    compiled = function.overloads[signature]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
 
 
 class _Tile:
@@ -335,28 +386,6 @@ _narrow_row, _row_edge = _tile_of(1, 1, False, False), _tile_of(1, 1, True, Fals
 
 
 @kernel
-def multiply(a: Array, b: Array, out: Array) -> None:
-    """Set out = a @ b, on this thread, tile by tile.
-
-    A panel of b as wide as a tile stays in the cache, so that nothing is copied to another order.
-
-    Parameters
-    ----------
-    a : ndarray, shape (M, K)
-        Its rows are contiguous.
-    b : ndarray, shape (K, at least N)
-        Its rows are contiguous; columns after the N-th are not used.
-    out : ndarray, shape (M, N)
-        Its rows are contiguous; overwritten.
-    """
-    mode = flush_subnormals()
-    rows_are_close = 0 < a.strides[0] <= 2 * a.shape[1] * a.itemsize
-    per_row = a.strides[0] if rows_are_close else 0  # the rows that the tile below needs
-    _multiply(_general(a), _general(b), _general(out), a.ctypes.data + 6 * per_row, per_row, 0)
-    restore_mode(mode)
-
-
-@kernel
 def _multiply(a: Array, b: Array, out: Array, ahead: int, per_row: int, per_panel: int) -> None:
     """Multiply; bring what lies at an address to the cache, so much with each row and panel."""
     columns = out.shape[1]
@@ -390,9 +419,14 @@ def multiply_rows(a: Array, b: Array, out: Array) -> None:
                 j += in_vector
 
 
+def multiply_at(dtype: Any) -> int:
+    """Return the address that `multiply_inside` takes, for arrays of a dtype."""
+    return _address_of(_multiply, dtype, 3, 3)
+
+
 @unit
-def multiply_in_chain(a: Array, b: Array, out: Array, ahead: Array) -> None:
-    """Multiply as `multiply` does; a few rows without a call, whose time would be felt.
+def multiply_inside(address: int, a: Array, b: Array, out: Array, ahead: Array) -> None:
+    """Multiply as `multiply` does, in a kernel; a few rows without a call.
 
     The contiguous array `ahead`, which is needed next, comes to the cache meanwhile.
     """
@@ -402,17 +436,40 @@ def multiply_in_chain(a: Array, b: Array, out: Array, ahead: Array) -> None:
     else:
         num_panels = out.shape[1] * out.itemsize // (PANEL * VECTOR_BYTES) + 1
         per_row = ahead.size * ahead.itemsize // (num_panels * rows)
-        address, per_panel = ahead.ctypes.data, rows * per_row
-        _multiply(_general(a), _general(b), _general(out), address, per_row, per_panel)
+        _call(address, (a, b, out, _address(ahead), per_row, rows * per_row))
+
+
+def multiply(a: Array, b: Array, out: Array) -> None:
+    """Set out = a @ b, on this thread, tile by tile.
+
+    A panel of b as wide as a tile stays in the cache, so that nothing is copied to another order.
+
+    Parameters
+    ----------
+    a : ndarray, shape (M, K)
+        Its rows are contiguous.
+    b : ndarray, shape (K, at least N)
+        Its rows are contiguous; columns after the N-th are not used.
+    out : ndarray, shape (M, N)
+        Its rows are contiguous; overwritten.
+    """
+    _multiply_arrays(multiply_at(out.dtype), a, b, out)
 
 
 @kernel
+def _multiply_arrays(address: int, a: Array, b: Array, out: Array) -> None:
+    mode = flush_subnormals()
+    rows_are_close = 0 < a.strides[0] <= 2 * a.shape[1] * a.itemsize
+    per_row = a.strides[0] if rows_are_close else 0  # the rows that the tile below needs
+    _call(address, (a, b, out, _address(a) + 6 * per_row, per_row, 0))
+    restore_mode(mode)
+
+
 def add_product(a: Array, b: Array, out: Array, sums: Array) -> None:
     """Add a.T @ b to `out`, on this thread: the gradient of weights, from many rows.
 
     The sums of b's columns, the gradient of biases, cost next to nothing on the way.
-
-    Some rows after others, so that those of b stay in the cache.
+    Some rows are added after others, so that those of b stay in the cache.
 
     Parameters
     ----------
@@ -421,20 +478,25 @@ def add_product(a: Array, b: Array, out: Array, sums: Array) -> None:
     b : ndarray, shape (K, N)
         Its rows are contiguous.
     out : ndarray, shape (M, N)
-        Its rows are contiguous; added to.
+        Its rows are contiguous; changed in place.
     sums : ndarray, shape (1 or 0, N)
-        Gets the sums of b's columns, added to it; with no row they are not computed.
+        The sum of b's columns is added to its row; without a row it is not computed.
     """
+    _add_arrays(_address_of(_add_product, out.dtype, 5, 0), a, b, out, sums)
+
+
+@kernel
+def _add_arrays(address: int, a: Array, b: Array, out: Array, sums: Array) -> None:
     mode = flush_subnormals()
-    # Rows far from one another are brought together: else each lies in another page of memory.
+    # Rows far from one another are packed first, because each may be on its own page of memory.
     width = PANEL * (VECTOR_BYTES // out.itemsize)
-    room = np.empty((_BLOCK if b.strides[0] >= _FAR else 0, width), dtype=out.dtype)
-    _add_product(_general(a), _general(b), _general(out), _general(sums), room)
+    packed = np.empty((_BLOCK if b.strides[0] >= _FAR else 0, width), dtype=out.dtype)
+    _call(address, (a, b, out, sums, packed))
     restore_mode(mode)
 
 
 @kernel
-def _add_product(a: Array, b: Array, out: Array, sums: Array, room: Array) -> None:
+def _add_product(a: Array, b: Array, out: Array, sums: Array, packed: Array) -> None:
     columns, width = out.shape[1], PANEL * (VECTOR_BYTES // out.itemsize)
     num_blocks = (b.shape[0] + _BLOCK - 1) // _BLOCK
     ones = np.ones((_BLOCK, 1), dtype=out.dtype)
@@ -443,9 +505,9 @@ def _add_product(a: Array, b: Array, out: Array, sums: Array, room: Array) -> No
         left = a[begin:end]
         for j in range(0, columns, width):
             right, goal = b[begin:end, j : j + width], out[:, j : j + width]
-            if room.shape[0] > 0:
-                _copy_rows(right, room)
-                right = _general(room)[: end - begin]
+            if packed.shape[0] > 0:
+                _copy_rows(right, packed)
+                right = packed[: end - begin]
             _add_to_panel(left, right, goal, 0, 0, 0)
             if sums.shape[0] > 0:
                 _add_to_row(_general(ones), right, sums[:, j : j + width], 0, 0, 0, 0)
@@ -457,7 +519,8 @@ def _copy_rows(a: Array, out: Array) -> None:
     like = wide(a)
     for k in range(rows):
         if columns < lanes(like):
-            out[k, :columns] = a[k]
+            for j in range(columns):
+                out[k, j] = a[k, j]
         else:
             for i in range(0, columns, lanes(like)):
                 j = min(i, columns - lanes(like))
@@ -465,7 +528,7 @@ def _copy_rows(a: Array, out: Array) -> None:
 
 
 def is_flat(a: Array) -> bool:
-    """Tell whether `flat` returns a view with contiguous rows."""
+    """Return whether `flat` returns a view with contiguous rows."""
     by_point, by_row, by_number = a.strides
     points, rows, width = a.shape
     is_one_axis = points < 2 or rows < 2 or by_point == rows * by_row
@@ -500,5 +563,5 @@ def product(a: Array, b: PaddedMatrix, team: ThreadTeam, out: Array | None = Non
         for left, rows in pairs:
             multiply(left[own], b.rows, rows[own])
 
-    team.share(pairs[0][0].shape[0], multiply_rows, least=64)
+    team.split(pairs[0][0].shape[0], multiply_rows, least=64)
     return out

@@ -4,8 +4,6 @@ Compilers turn plain loops into vector code where they can prove that arrays do 
 choose between two versions by addresses where they cannot; loops with many arrays stay scalar.
 Here kernels say what becomes a vector, so that one pass does all there is to do, and every number
 is rounded the same way wherever its array lies.
-
-Numba's cache notices edits in the file of a kernel only: after one here, touch that file too.
 """
 
 from __future__ import annotations
@@ -20,24 +18,17 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from pint.simd.kernel_cache import FASTMATH
+
 _FEATURES = get_host_cpu_features()
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16
 _HAS_FMA = bool(_FEATURES.get("fma")) or not any("sse" in name for name in _FEATURES)
 _cg: Any = cgutils
 
-# No fused products, reassociation or assumption about NaN beside those that are written out: where
-# compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
-_FASTMATH = {"nsz"}
-
-
-def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with the one set of options that all kernels share."""
-    return njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-
 
 def unit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile as part of the caller."""
-    return njit(inline="always", error_model="numpy", fastmath=_FASTMATH)(function)
+    return njit(inline="always", error_model="numpy", fastmath=FASTMATH)(function)
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -135,6 +126,18 @@ wide = _zeros_of(lambda size: VECTOR_BYTES // size)
 """Return a whole vector of zeros, of an array's dtype."""
 single = _zeros_of(lambda size: 1)
 """Return a vector of one zero, of an array's dtype: for arrays shorter than a vector."""
+
+
+@instruction
+def wide_or_single(typing: Any, array: Any, is_narrow: Any) -> Any:
+    """Return `wide` of an array where `is_narrow` is None, `single` where it is a bool."""
+    size = VECTOR_BYTES // (array.dtype.bitwidth // 8) if is_narrow == types.none else 1
+    kind = Vector(array.dtype, size)
+
+    def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return ir.Constant(context.get_value_type(kind), None)
+
+    return kind(array, is_narrow), build
 
 
 @instruction
