@@ -5,6 +5,7 @@ import numpy as np
 from pint import MGRIT, AdjointSolver, MGRITOptions, Step, TimeGrid
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.recurrence_options import RecurrenceOptions
+from pint.rnn.tape import stale_steps
 from tests.recurrent_reference import Reference, Sequences
 
 FEATURES, HIDDEN, BATCH = 2, 3, 3
@@ -109,6 +110,7 @@ def backpropagate(model, x, u, w, forward=None, backward=None, mask=None, *, rec
     model.recording = recording
     result = solver.solve(u)
     model.recording = False
+    model.discard(stale_steps(solver))
     model.input_gradient = np.full(x.shape, np.nan, model.dtype)
     adjoint = adjoint_solver.solve(result, w)
     gradients = {

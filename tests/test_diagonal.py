@@ -201,7 +201,7 @@ def test_recorded_steps_are_not_evaluated_again(cell, monkeypatch):
     model.recording = True
     model.step(u, step)
     model.recording = False
-    monkeypatch.setattr(model, "_run", None)  # evaluates what no tape has
+    monkeypatch.setattr(model, "_advance", None)  # evaluates what no tape has
     np.testing.assert_array_equal(model.diagonal(u, step), expected)
 
 

@@ -193,8 +193,13 @@ def record(model, u, step, how):
 
 def count_evaluated(model, monkeypatch):
     """Return a list to which every later call of the gate evaluations adds its steps."""
-    ran, run = [], model._run
-    monkeypatch.setattr(model, "_run", lambda u, *given: ran.append(len(u)) or run(u, *given))
+    ran, advance = [], model._advance
+
+    def counted(u, *given, **named):
+        ran.append(len(u))
+        advance(u, *given, **named)
+
+    monkeypatch.setattr(model, "_advance", counted)
     return ran
 
 
@@ -208,11 +213,12 @@ def assert_same(one, other, w):
 
 @pytest.mark.parametrize("how", ["stack", "two stacks", "chain"])
 class TestRecording:
-    def test_only_states_that_moved_are_evaluated_again(self, problem, how, monkeypatch):
+    def test_only_discarded_steps_are_evaluated_again(self, problem, how, monkeypatch):
         model, step, u, w = problem
         starts = record(model, u, step, how)
         moved = starts.copy()
         moved[3, 0, 1, 2] += 0.1
+        model.discard(step.at(slice(3, 4)))
         ran = count_evaluated(model, monkeypatch)
         recorded = model.linearize(moved, step)
         assert sum(ran) == 1
@@ -221,10 +227,11 @@ class TestRecording:
         assert_same(recorded, fresh, w)
         assert np.abs(fresh.gradient(w) - model.linearize(starts, step).gradient(w)).max() > 1e-6
 
-    def test_states_changed_in_place_are_noticed(self, problem, how):
+    def test_discarded_tapes_are_not_read(self, problem, how):
         model, step, u, w = problem
         starts = record(model, u, step, how)
         starts[3] += 0.1
+        model.discard()
         recorded, fresh = model.linearize(starts, step), model.linearize(starts, step)
         assert_same(recorded, fresh, w)
 
@@ -260,10 +267,12 @@ class TestRecording:
 def test_a_chain_takes_the_place_of_what_was_noted(problem):
     """Also after a chain of other steps, which takes its place in turn."""
     model, step, u, w = problem
-    starts = record(model, u, step, "stack")
-    model.recording = True
+    record(model, u, step, "stack")
+    model.recording, starts = True, np.empty_like(u[:6])
     for rows in (slice(0, 3), slice(3, 6)):
-        model.chain(u[rows.start] + 0.1, step.at(rows), None, np.empty_like(u[rows]))
+        out = np.empty_like(u[rows])
+        model.chain(u[rows.start] + 0.1, step.at(rows), None, out)
+        starts[rows] = u[rows.start] + 0.1, *out[:-1]
     model.recording = False
     assert_same(model.linearize(starts, step), model.linearize(starts, step), w)
 

@@ -157,19 +157,19 @@ def test_chosen_c_points_are_refused():
 
 def test_few_intervals_are_chained_and_their_derivatives_recorded(monkeypatch):
     """Two intervals of 16 steps: chains in place of stacks, and nothing evaluated twice."""
-    calls = {"chain": 0, "run": 0}
-    chain, run = Recurrence.chain, Recurrence._run
+    calls = {"chain": 0, "stack": 0}
+    chain, advance = Recurrence.chain, Recurrence._advance
 
     def counted_chain(self, u, step, g, out):
         calls["chain"] += step.level == 0
         return chain(self, u, step, g, out)
 
-    def counted_run(self, u, table, *rest):
-        calls["run"] += u.shape[0] * (table[0].span == 1)
-        return run(self, u, table, *rest)
+    def counted_advance(self, u, g, table, *rest, is_chain=False):
+        calls["stack"] += u.shape[0] * (table[0].span == 1 and not is_chain)
+        return advance(self, u, g, table, *rest, is_chain=is_chain)
 
     monkeypatch.setattr(Recurrence, "chain", counted_chain)
-    monkeypatch.setattr(Recurrence, "_run", counted_run)
+    monkeypatch.setattr(Recurrence, "_advance", counted_advance)
     options = MGRITOptions(levels=2, coarsening=16, relax=0, min_coarse=1, max_iterations=3)
     model, exact = make(layers=2), make(layers=2)
     x, u, w = normal(BATCH, 32, FEATURES), *states(model, 2)
@@ -177,6 +177,6 @@ def test_few_intervals_are_chained_and_their_derivatives_recorded(monkeypatch):
     # In each of three forward cycles two chains; the adjoint's are of a tape.
     assert calls["chain"] == 6
     # The residuals of two cycles, and the finest steps onto C-points, which no chain has taken.
-    assert calls["run"] <= 2 * 2 + 2
+    assert calls["stack"] <= 2 * 2 + 2
     one_level = MGRITOptions(levels=1)
     assert_same_gradients(actual, backpropagate(exact, x, u, w, one_level, one_level)[2], 1e-10)

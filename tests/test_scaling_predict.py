@@ -47,7 +47,7 @@ def test_a_tape_is_as_large_as_it_is_said_to_be(cell):
     model = Recurrence(options)
     model.set_inputs(np.zeros((4, 6, 3), dtype=np.float32))
     tape = Tape(model, options.evaluations_of(0, 1), 6)
-    held = sum(array.nbytes for array in (*tape.coefficients, *tape.news))
+    held = sum(array.nbytes for array in (*tape.coefficients, *tape.hidden_after))
     assert training_run(network, 6, 4, stepping, stepping).tape_bytes == (held // 6,)
 
 

@@ -21,6 +21,7 @@ from pint.rnn.batch import Batch
 from pint.rnn.parameters import num_entries, views
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.recurrence_options import RecurrenceOptions
+from pint.rnn.tape import stale_steps
 from pint.rnn.warm_start import WarmStart
 from pint.stopwatch import Stopwatch
 
@@ -69,6 +70,8 @@ class LayerSolver:
         self.backward = AdjointSolver(self.forward, backward)
         self._skips = forward.skip_first_down
         self._sequence_ids: NDArray[np.int64] | None = None
+        self._recorded: Result | None = None  # the result whose derivatives are noted
+        self._stale = stale_steps(self.forward)
         levels = self.forward.hierarchy.levels
         self.has_cycles = len(levels) > 1
         self.warm_start = (
@@ -114,24 +117,21 @@ class LayerSolver:
         start : ndarray, shape (layers, B, W)
             Initial state.
         record : bool
-            Keep derivatives of the last cycle for `transpose`.
+            Keep derivatives for `transpose`.
         """
         guess = None
         if self.warm_start is not None:
             ids = self._sequence_ids
             guess = None if ids is None else self.warm_start.guess(ids)
             _change(self.forward, skip_first_down=self._skips and guess is None)
-        last = self.forward.options.max_iterations - 1
-        every = self.forward.options.delta == "diagonal"  # each cycle needs its derivatives
-
-        def before_last(iteration: int, residual: float) -> None:
-            self.model.recording = every or (record and iteration == last - 1)
-
-        self.model.recording = every or (record and (last == 0 or not self.has_cycles))
+        self.model.discard()
+        # Each cycle of a diagonal Delta correction needs derivatives itself.
+        self.model.recording = record or self.forward.options.delta == "diagonal"
         try:
-            result = self.forward.solve(start, guess, on_iteration=before_last)
+            result = self.forward.solve(start, guess)
         finally:
             self.model.recording = False
+        self._recorded = result if record else None
         has_states = result.status is not Status.DIVERGED
         if self.warm_start is not None and self._sequence_ids is not None and has_states:
             self.warm_start.keep(self._sequence_ids, result.u)
@@ -188,6 +188,9 @@ class LayerSolver:
                 terminal += own[-1]  # counts on the rank that owns the last point
         if d_states is not None:
             terminal += d_states
+        stale = self._stale if result is self._recorded else None
+        self.model.discard(stale)
+        self._recorded = None
         self.model.input_gradient = d_x[:, ::-1] if d_x is not None and self.is_reverse else d_x
         try:
             return self.backward.solve(result, terminal, sources, total=False)

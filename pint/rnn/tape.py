@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.arrays import empty
+from pint.mgrit.solver import MGRIT
+from pint.propagator import Step
 from pint.rnn.coarse_step import GateEvaluation
 from pint.rnn.layers import Layers, take
 
@@ -98,3 +100,16 @@ class TapePool:
 def in_rows(out: Array, dtype: Any) -> Array:
     """Return `out` if kernels can write to it, and memory of its shape if not."""
     return out if out.flags.c_contiguous and out.dtype == dtype else np.empty(out.shape, dtype)
+
+
+def stale_steps(solver: MGRIT) -> Step:
+    """Return the steps of a rank whose derivatives, noted during a solve, are not at its solution.
+
+    After the last correction of C-points all F-points follow anew, and the steps to C-points do
+    not. By stepping, each step is taken once, from its final state; by local solves of the coarsest
+    level, from many states.
+    """
+    level = solver.hierarchy.levels[0]
+    if len(solver.hierarchy.levels) > 1:
+        return level.steps(level.c_steps)
+    return level.steps(slice(1, 1) if solver.options.truncation is None else level.targets)
