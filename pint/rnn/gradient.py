@@ -41,7 +41,9 @@ class GradientSums:
             [np.zeros((1, columns), dtype=dtype) for _ in numbers] for _ in range(2)
         )
 
-    def add(self, layer: int, x: Array, gate_input: Array, d_gates: Array, team: ThreadTeam) -> None:
+    def add(
+        self, layer: int, x: Array, gate_input: Array, d_gates: Array, team: ThreadTeam
+    ) -> None:
         """Add the products of some points and sequences of one layer.
 
         Parameters

@@ -44,8 +44,8 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from pint.simd.functions import exp, relative_sigmoid, sigmoid, tanh
-from pint.simd.products import multiply_inside
 from pint.simd.kernel_cache import kernel, named
+from pint.simd.products import multiply_inside
 from pint.simd.vectors import (
     borrowed,
     flush_subnormals,
@@ -249,6 +249,13 @@ def _lstm_transpose(
 
 
 @unit
+def _own_rows(point: int, batch: int, first: int, last: int) -> tuple[int, int, int]:
+    """Return which sequences of a point are among the rows first:last, and the first's place."""
+    low = max(first - point * batch, 0)
+    return low, min(last - point * batch, batch), point * batch + low - first
+
+
+@unit
 def _add(a: Array, b: Array, out: Array) -> None:
     """Set out = a + b, where b may have fewer columns, zeros in place of the others."""
     for i in range(out.shape[0]):
@@ -269,8 +276,9 @@ def _forward(evaluate: Any) -> Any:
     ) -> None:  # fmt: skip
         """Take n steps of one layer, each of P gate evaluations.
 
-        G below is 3 H for the gated recurrent unit and 4 H for the long short-term memory; W is H and
-        2 H. A chain has one state, a stack one for each step; R is the number of their rows, B or n B.
+        G below is 3 H for the gated recurrent unit and 4 H for the long short-term memory; W is H
+        and 2 H. A chain begins at one state, a stack at one for each step; R, the number of their
+        rows, is B or n B.
 
         Parameters
         ----------
@@ -305,8 +313,8 @@ def _forward(evaluate: Any) -> Any:
         hidden_after : ndarray, shape (n or 0, P, B, H)
             h after each evaluation, before g is added; overwritten.
         coefficients : ndarray, shape (number of slots or 0, B, C)
-            c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten. Where
-            there is no row, none are evaluated.
+            c_e, c_r, c_z, c_n, q (C = 5 H) or c_i, c_f, c_g, c_o, k, q (C = 6 H); overwritten.
+            None are evaluated where there is no row.
         first, last : int
             Only rows ``first:last`` of the R rows are worked on.
         """
@@ -336,14 +344,13 @@ def _forward(evaluate: Any) -> Any:
                 ahead = coefficients[slots[begin, p], first:last] if is_noted else none
                 multiply_inside(multiply_at, gate_input[:, :hidden], weight, gh, ahead)
                 for i in range(first // batch, (last + batch - 1) // batch):
-                    k, low, high = begin + i, max(first - i * batch, 0), min(last - i * batch, batch)
-                    row = i * batch + low - first
+                    k, (low, high, row) = begin + i, _own_rows(i, batch, first, last)
                     new = out[k, layer, low:high] if ends else between[p, row : row + high - low]
                     c = coefficients[slots[k, p], low:high] if is_noted else none
                     x, own_steps = gi[rows[k, p], low:high], steps[k, p, low:high]
                     evaluate(
-                        like, is_classic, x, gh, bias, state, row, scale_gamma, factors[p], own_steps,
-                        new, c,
+                        like, is_classic, x, gh, bias, state, row, scale_gamma, factors[p],
+                        own_steps, new, c,
                     )  # fmt: skip
                     if hidden_after.shape[0] > 0:
                         for b in range(high - low):
@@ -383,8 +390,9 @@ def _backward(transpose: Any) -> Any:
         g : ndarray, shape (n or 0, B, W)
             Right-hand side of a chain; no row is zero.
         d_above : ndarray, shape (P or 0, n B, H)
-            Adjoints that each evaluation's h gets from the layer above; no row is zero. Its steps, and
-            those of `d_gates`, lie in a chain in the order of time, opposite to other arrays.
+            Adjoints that each evaluation's h gets from the layer above; no row is zero. For a
+            chain, its steps and those of `d_gates` are in the order of time, opposite to other
+            arrays.
         weight : ndarray, shape (G, at least H)
             W_hh, its rows in the order of `d_gates`, and columns that are not used.
         steps, slots : ndarray of int64, shapes (n, P, B) and (n, P)
@@ -404,10 +412,10 @@ def _backward(transpose: Any) -> Any:
         w = w[first:last]
         width = w.shape[1]
         d_seen = np.empty((count, hidden), dtype=w.dtype)
-        above, d_u = np.empty((count, width), dtype=w.dtype), np.empty((count, width), dtype=w.dtype)
-        between = np.empty((count, width), dtype=w.dtype)  # adjoint of the state between evaluations
-        # Adjoint of the state that a later evaluation blended.
-        start, has_start = np.empty((count, width), dtype=w.dtype), False
+        above, d_u = np.empty((count, width), w.dtype), np.empty((count, width), w.dtype)
+        # Adjoints of the state between evaluations, and of the one that a later evaluation blended.
+        between, start = np.empty((count, width), w.dtype), np.empty((count, width), w.dtype)
+        has_start = False
         v, mode = w, flush_subnormals()
         for begin in range(0, num_points, together):
             place = (num_points - together - begin) * batch + first
@@ -417,8 +425,8 @@ def _backward(transpose: Any) -> Any:
                     v = above
                 gates = d_gates[p, place : place + count]
                 for i in range(first // batch, (last + batch - 1) // batch):
-                    k, low, high = begin + i, max(first - i * batch, 0), min(last - i * batch, batch)
-                    c, row = coefficients[slots[k, p], low:high], i * batch + low - first
+                    k, (low, high, row) = begin + i, _own_rows(i, batch, first, last)
+                    c = coefficients[slots[k, p], low:high]
                     transpose(like, v, c, steps[k, p, low:high], gates, d_u, row)
                 if p == 0 and out.shape[0] == 0:
                     continue
@@ -443,10 +451,10 @@ def _backward(transpose: Any) -> Any:
                 if g.shape[0] > 0:
                     _add(v, g[begin, first:last], v)
                 for i in range(first // batch, (last + batch - 1) // batch):
-                    low, high = max(first - i * batch, 0), min(last - i * batch, batch)
-                    for b in range(low, high):
+                    low, high, row = _own_rows(i, batch, first, last)
+                    for b in range(high - low):
                         for j in range(width):
-                            out[begin + i, layer, b, j] = v[i * batch + b - first, j]
+                            out[begin + i, layer, low + b, j] = v[row + b, j]
         restore_mode(mode)
 
     return kernel(named(layer_backward, transpose.__name__))

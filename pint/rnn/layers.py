@@ -13,8 +13,8 @@ from pint.propagator import Step
 from pint.rnn.cells import CELLS
 from pint.rnn.coarse_step import GateEvaluation
 from pint.rnn.inputs import BoundInputs
-from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.parameters import num_entries, uniform, views
+from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.simd.products import PaddedMatrix, multiply_at, product
 from pint.simd.vectors import VECTOR_BYTES
 

@@ -147,7 +147,7 @@ class RecurrenceLinearization(Linearization):
             d_gates = layers.workspace.get("gates", (len(table), count, 4 * hidden), w.dtype)
             layers.team.split_batch(
                 num_rows, self.cell.backward, layers.is_narrow, is_chain, layers.multiply_at,
-                np.require(w[:, layer], None, "CW").reshape(num_rows, w.shape[3]),
+                np.require(w[:, layer], None, ["C", "W"]).reshape(num_rows, w.shape[3]),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
                 self.W_hh[layer].rows, middles, self.num_steps[steps], slots,
                 self.tape.coefficients[layer], out, layer, d_gates,

@@ -18,7 +18,7 @@ Array = NDArray[Any]
 Indices = NDArray[np.int64]
 
 
-class Recurrence(Layers, Propagator):
+class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
     """A stack of recurrent layers; its state is that of all layers, shape (layers, B, W).
 
     W is H, or 2 H for the long short-term memory, whose states are h followed by c. Finest step i
@@ -162,7 +162,7 @@ class Recurrence(Layers, Propagator):
             self.team.split_batch(
                 num_rows, self.cell.forward, self.is_narrow, self.cell.is_classic, is_chain,
                 self.multiply_at, gi, gi_rows, self.state_weights[layer].rows, self.biases[layer],
-                np.require(u[:, layer], None, "CW").reshape(num_rows, u.shape[-1]),
+                np.require(u[:, layer], None, ["C", "W"]).reshape(num_rows, u.shape[-1]),
                 none if g is None else np.ascontiguousarray(g[:, layer]),
                 options.coarse_step == "implicit", factors, middles, num_steps, out, layer,
                 hidden_after, at, none if tape is None else tape.coefficients[layer],

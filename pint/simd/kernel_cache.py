@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.core.extending import _Intrinsic
 from numba.core.registry import CPUDispatcher
-from numba.extending import _Intrinsic
-
 
 # No fused products, reassociation or assumption about NaN beside those that are written out: where
 # compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
