@@ -29,7 +29,8 @@ class RecurrenceOptions:
         The implicit gated recurrent unit h' = (h + a n) / (1 + a), a = 1 - z; the classic one, as
         torch.nn.GRU, h' = z h + (1 - z) n; or the long short-term memory, as torch.nn.LSTM.
     coarse_step : {"averaged", "midpoint", "matched", "implicit"}, default "averaged"
-        What a coarse step does, see `pint.rnn.coarse_step.gate_evaluations`; "implicit" needs the implicit unit.
+        What a coarse step does, see `pint.rnn.coarse_step.gate_evaluations`; "implicit" needs the
+        implicit unit.
     substep : int or tuple of int, default 4
         Greatest number of finest steps that a part of a midpoint or averaged step covers; a tuple
         gives it level by level, from the first coarse one.
