@@ -1,10 +1,13 @@
-"""What the command lines of all apps share: one rank speaks."""
+"""Output of the apps from one rank only."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
+
+from pint.parallel.comm import Communicator
 
 
 @contextlib.contextmanager
@@ -19,3 +22,10 @@ def quiet_unless(speaks: bool) -> Iterator[None]:
         contextlib.redirect_stderr(nowhere),
     ):
         yield
+
+
+def refuse(program: str, error: Exception, comm: Communicator) -> int:
+    """Print an error that all ranks have, once; return the exit status."""
+    if comm.rank == 0:
+        print(f"{program}: {error}", file=sys.stderr)
+    return 2

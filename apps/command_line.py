@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import inspect
-import re
 import shlex
 import sys
-import types
-import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +21,7 @@ from pint.timeline import Timeline
 
 from .arguments import quiet_unless
 from .figures import Draw, draw_figure
+from .option_parser import OptionParser, add_fields, field_types
 from .tracing import add_argument, check_trace, recorded, save_trace
 
 
@@ -148,32 +143,15 @@ def _write(
 # --- Options -------------------------------------------------------------------------------------
 
 
-def parser_of(app: App) -> argparse.ArgumentParser:
-    """Return a parser of the app's own arguments, the shared ones, and every field of the options.
-
-    A field without a form on the command line, such as a function, has no argument.
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"apps.{app.name}",
-        description=f"{app.description} Start it plainly for one process, or under mpiexec -n P.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def parser_of(app: App) -> OptionParser:
+    """Return a parser of the app's own options, the shared ones, and the fields of MGRITOptions."""
+    parser = OptionParser(f"apps.{app.name}", app.description)
     app.add_arguments(parser)
     parser.add_argument("--steps", type=count, help="time steps; the problem's own if left out")
     parser.add_argument("--output", type=Path, help="HDF5 file of the results")
     parser.add_argument("--plot", type=Path, help="figure, e.g. solution.png")
     add_argument(parser)
-    group = parser.add_argument_group("solver", "fields of MGRITOptions")
-    texts = _descriptions()
-    for name, hint in _fields().items():
-        how: dict[str, Any] = {"default": getattr(app.defaults, name), "help": texts[name]}
-        flag = f"--{name.replace('_', '-')}"
-        if hint is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **how)
-        elif typing.get_origin(hint) is typing.Literal:
-            group.add_argument(flag, choices=typing.get_args(hint), **how)
-        else:
-            group.add_argument(flag, type=_reader(hint), metavar=name.upper(), **how)
+    add_fields(parser.add_argument_group("solver"), app.defaults)
     return parser
 
 
@@ -185,71 +163,4 @@ def options_of(args: argparse.Namespace) -> MGRITOptions:
     ValueError
         If one is out of its range.
     """
-    return MGRITOptions(**{name: getattr(args, name) for name in _fields()})
-
-
-def _fields() -> dict[str, Any]:
-    """Return name and type of each option that has a form on the command line."""
-    hints = typing.get_type_hints(MGRITOptions)
-    names = [field.name for field in dataclasses.fields(MGRITOptions)]
-    return {name: hints[name] for name in names if hints[name] is bool or _readers(hints[name])}
-
-
-def _descriptions() -> dict[str, str]:
-    """Return what the docstring of the options says about each of them."""
-    found = re.findall(r"^(\w+) : .*\n((?:    .*\n)+)", inspect.getdoc(MGRITOptions) or "", re.M)
-    return {name: " ".join(text.split()).replace("%", "%%") for name, text in found}
-
-
-def _reader(hint: Any) -> Callable[[str], Any]:
-    """Return what reads a value of this type."""
-
-    def read(text: str) -> Any:
-        for attempt in _readers(hint):
-            with contextlib.suppress(ValueError):
-                return attempt(text)
-        raise argparse.ArgumentTypeError(f"expected {_expected(hint)}, got {text!r}")
-
-    return read
-
-
-def _readers(hint: Any) -> list[Callable[[str], Any]]:
-    """Return a function for each form that a value of this type may have; none for objects."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return [reader for part in parts for reader in _readers(part)]
-    if hint in (int, float):
-        return [hint]
-    if hint is types.NoneType:
-        return [lambda text: _chosen(text, ("none",)) and None]
-    if origin is typing.Literal:
-        return [lambda text: _chosen(text, parts)]
-    if origin is tuple and _readers(parts[0]):
-        entry = _reader(parts[0])
-        return [lambda text: tuple(_entry(entry, item) for item in text.split(","))]
-    return []
-
-
-def _chosen(text: str, choices: tuple[Any, ...]) -> Any:
-    if text not in choices:
-        raise ValueError(text)
-    return text
-
-
-def _entry(read: Callable[[str], Any], text: str) -> Any:
-    try:
-        return read(text)
-    except argparse.ArgumentTypeError as error:
-        raise ValueError(text) from error
-
-
-def _expected(hint: Any) -> str:
-    """Say in words what a value of this type looks like."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_expected(part) for part in parts if _readers(part))
-    if origin is typing.Literal:
-        return ", ".join(map(str, parts))
-    if origin is tuple:
-        return "several of them with commas"
-    return {int: "an integer", float: "a number", types.NoneType: "none"}[hint]
+    return MGRITOptions(**{name: getattr(args, name) for name in field_types(MGRITOptions)})

@@ -13,9 +13,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        from .train_run import train
+        from pint.parallel.comm import world
 
-        return train(arguments)
+        from .arguments import quiet_unless, refuse
+        from .train_options import PROGRAM, read
+
+        comm = world()
+        try:
+            with quiet_unless(comm.rank == 0), comm.collective():
+                args = read(arguments)
+        except (ValueError, OSError) as error:
+            return refuse(PROGRAM, error, comm)
+        from .train_run import train  # after --help and errors, for which compilers need no import
+
+        return train(args, arguments, comm)
     except KeyboardInterrupt:
         return 130
 

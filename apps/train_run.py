@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.console import Console
 from pint import MGRITOptions
 from pint.data.loss import loss_of
 from pint.data.sequences import SequenceData
-from pint.parallel.comm import Communicator, run, world
+from pint.parallel.comm import Communicator, run
 from pint.rnn.architecture import Pooling
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
@@ -25,24 +24,17 @@ from pint.train.optimizers import SGD, Adam, AdamW, Optimizer
 from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions
 
-from . import train_options
-from .arguments import quiet_unless
+from .arguments import refuse
 from .compiling import announced
 from .tracing import save_trace
 from .train_data import kind_of, prepare
+from .train_options import PROGRAM, settle
 from .train_results import Recorder, report
 
 
-def train(arguments: Sequence[str]) -> int:
-    """Train as the command line says; return the exit status."""
-    comm = world()
-    with quiet_unless(comm.rank == 0):
-        try:
-            with comm.collective():
-                args = train_options.read(arguments)
-        except (ValueError, OSError) as error:
-            return _refuse(error, comm)
-    with announced("apps.train", comm):
+def train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
+    """Train as the command line says; return the exit status; collective."""
+    with announced(PROGRAM, comm):
         return run(lambda: _interruptible(args, arguments, comm), comm)
 
 
@@ -60,7 +52,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
     """Load, build, train, write, report."""
     console = Console(quiet=comm.rank > 0)
     try:
-        train_options.settle(args)
+        settle(args)
         data = prepare(args, comm)
         solver = _build(args, data, comm)
         options = TrainingOptions(
@@ -74,7 +66,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
         )
         timeline = _timeline(args, comm)
     except (ValueError, OSError, ImportError) as error:
-        return _refuse(error, comm)
+        return refuse(PROGRAM, error, comm)
     console.print(_headline(data, solver, comm), highlight=False, soft_wrap=True)
     recorder = Recorder(args, arguments, solver, comm)
     with ConsoleProgress(args.epochs, console) as progress:
@@ -84,26 +76,19 @@ def _train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicato
         try:
             log = trainer.train()
         except (FloatingPointError, ValueError, OSError) as error:  # on every rank
-            return _refuse(error, comm)  # the file of the epochs before stays
+            return refuse(PROGRAM, error, comm)  # the file of the epochs before stays
     summary = report(args, data, log, comm, console)
     status = 0 if log.finished else 130
     if recorder.error is not None:
-        status = _refuse(recorder.error, comm)
+        status = refuse(PROGRAM, recorder.error, comm)
     if timeline is not None:
         try:
             save_trace(timeline, args.trace)
         except OSError as error:  # on every rank
-            status = _refuse(error, comm)
+            status = refuse(PROGRAM, error, comm)
     if args.json and comm.rank == 0:
         print(json.dumps(summary), flush=True)
     return status
-
-
-def _refuse(error: Exception, comm: Communicator) -> int:
-    """Print an error that all ranks have, once; return the exit status."""
-    if comm.rank == 0:
-        print(f"apps.train: {error}", file=sys.stderr)
-    return 2
 
 
 def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> NetworkSolver:

@@ -18,8 +18,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import lfilter
-from scipy.special import logsumexp
 
 from pint.data.sequences import SequenceData
 from pint.options import at_least
@@ -224,6 +222,8 @@ def _decay(length: int) -> float:
 
 def _noise(length: int, rng: np.random.Generator) -> Array:
     """Return the process at even times, exactly: n_i = rho n_{i-1} + sqrt(1 - rho^2) NOISE xi_i."""
+    from scipy.signal import lfilter  # takes half a second, which --help does not have
+
     rho = _decay(length)
     driving = rng.standard_normal(length)
     driving[1:] *= math.sqrt(1 - rho * rho)
@@ -246,6 +246,8 @@ def ideal_accuracy(data: SequenceData) -> float:
     It selects the class of the greatest likelihood, which is the mean over all phases of
     exp(x . s - s . s / 2) for whitened measurements x and signal s.
     """
+    from scipy.special import logsumexp
+
     signals = _whitened(_quadratures(data.num_steps))
     phases = 2 * np.pi * np.arange(PHASES) / PHASES
     turned = np.stack([np.cos(phases), np.sin(phases)])  # (2, PHASES)
