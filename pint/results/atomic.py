@@ -1,4 +1,4 @@
-"""Replacing a file at once: whole, or not at all."""
+"""Replace a file atomically."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def check_folder(path: Path) -> None:
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If the folder it is to stand in does not exist or is a file.
+        If its folder does not exist or is a file.
     IsADirectoryError
         If `path` is a folder.
     PermissionError
@@ -34,7 +34,7 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def temporary_beside(target: Path) -> Iterator[Path]:
-    """Give a free name in the target's folder, and leave nothing under it."""
+    """Yield a free name in the target's folder, and remove the file of this name at the end."""
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -43,7 +43,7 @@ def temporary_beside(target: Path) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, target: Path) -> None:
-    """Rename the file, its content on the disk first: a rename may outlive a power cut."""
+    """Flush the file to the disk, then rename it: a rename may survive a power cut."""
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, target)

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, time of writing and commit."""
+"""Provenance of a result: versions, time of writing and commit."""
 
 import platform
 import subprocess
@@ -16,7 +16,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def provenance() -> dict[str, str]:
-    """Return the attributes that say what wrote a file, and when.
+    """Return the attributes on the origin and the time of a file.
 
     Returns
     -------
@@ -40,14 +40,14 @@ def checkout_commit(folder: Path) -> str:
     Parameters
     ----------
     folder : Path
-        The top folder of a git checkout. A folder further down is not one: an environment
-        inside a checkout of something else must not lend pint that commit.
+        The top folder of a git checkout. Folders inside a checkout do not count: an environment
+        may be inside the checkout of another project.
 
     Returns
     -------
     str
-        40 hexadecimal digits, with "-dirty" behind them where tracked files were changed;
-        "" where `folder` is no checkout or git cannot tell.
+        40 hexadecimal digits, followed by "-dirty" if tracked files were changed; "" if `folder` is
+        no checkout or git fails.
     """
     if not (folder / ".git").exists():
         return ""

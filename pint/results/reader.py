@@ -1,4 +1,4 @@
-"""Reading a run file back."""
+"""Read a run file."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -25,11 +25,10 @@ __all__ = ["Run", "open_run"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """What a run file holds; made by `open_run`.
+    """Contents of a run file; made by `open_run`.
 
-    Everything but the solution is in memory and stays as it was when the file was opened. The
-    file itself is closed, so that a running program may go on replacing it. What the file
-    does not hold is empty or None.
+    Everything but the solution is in memory, as it was when the file was opened. The file itself
+    is closed, so that a running program can replace it. Absent contents are empty or None.
 
     Parameters
     ----------
@@ -42,15 +41,15 @@ class Run:
     times : (N+1,) array of float64, or None
         Times of the fine grid.
     coarsening : tuple
-        From each level to the next, a factor, or the indices of the C-points as a tuple.
+        For each level but the last, a factor, or the indices of the C-points as a tuple.
     history, timings, work, training, model : mapping of str to array
-        As in `RunRecord`, in the order in which they were written.
+        As in `RunRecord`, in the order of writing.
     solution_shape : tuple of int, or None
         Shape (N+1, ...state) of the solution; None if the file has none.
     solution_dtype : dtype, or None
         Its dtype.
     solution_files : tuple of Path
-        Where the solution's points stand, if they are not in the file itself.
+        The files with the solution's points, if they are not in the run file.
     """
 
     path: Path
@@ -69,19 +68,19 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end; False too while it is under way."""
+        """Whether the run came to its end; also False while it is under way."""
         return bool(self.attributes["finished"])
 
     @cached_property
     def solution(self) -> NDArray[Any] | None:
-        """(N+1, ...state) array, read whole on first use and then kept; None if there is none.
+        """(N+1, ...state) array, read whole on first use and then kept; None if absent.
 
-        Raises what `read_solution` raises.
+        Raises the errors of `read_solution`.
         """
         return None if self.solution_shape is None else self.read_solution()
 
     def read_solution(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Read the states at the points ``start:stop`` alone.
+        """Read the states at the points ``start:stop``.
 
         Parameters
         ----------
@@ -97,9 +96,9 @@ class Run:
         ------
         ValueError
             If the file holds no solution, or was replaced since it was opened, or if a file
-            that holds a part of the solution belongs to another run.
+            with a part of the solution belongs to another run.
         FileNotFoundError
-            If the run file, or a file that holds a part of the solution, is gone.
+            If the run file, or a file with a part of the solution, is missing.
         """
         with _opened(self.path) as file:
             if file.attrs.get("created") != self.attributes["created"]:
@@ -116,8 +115,8 @@ class Run:
         Returns
         -------
         dict of str to xarray.Dataset
-            Keys are those of solution, history, timings, work, training and model that the file
-            holds. Axes have names, and the coordinates ``time`` and ``epoch`` where known.
+            Keys are solution, history, timings, work, training and model, if the file has them.
+            Axes have names, and the coordinates ``time`` and ``epoch`` where known.
             ``xarray.DataTree.from_dict`` makes one tree of it.
 
         Raises
@@ -147,12 +146,12 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     Returns
     -------
     Run
-        Its content, in memory; the solution alone is read when asked for.
+        Its contents, in memory; only the solution is read later, on demand.
 
     Raises
     ------
     OSError
-        If there is no such file (FileNotFoundError), or it cannot be read.
+        If the file does not exist (FileNotFoundError), or cannot be read.
     ValueError
         If it is not HDF5, not a run file, or of a newer format version.
     """
@@ -176,8 +175,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file, with an error that says what is wrong with it."""
-    with open(path, "rb"):  # HDF5's own errors do not tell a missing file from a forbidden one
+    """Open an HDF5 file, with an error that names its defect."""
+    with open(path, "rb"):  # HDF5's own errors do not show whether a file is missing or forbidden
         pass
     if not h5py.is_hdf5(path):
         raise ValueError(f"{str(path)!r} is not an HDF5 file")
@@ -207,7 +206,7 @@ def _read_attributes(node: h5py.HLObject) -> dict[str, OptionValue]:
 
 
 def _plain(value: Any) -> OptionValue:
-    """Return an attribute as the Python value that was written."""
+    """Return an attribute as the written Python value."""
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, np.ndarray):
@@ -252,7 +251,7 @@ def _read_arrays(file: h5py.File, group: str) -> dict[str, NDArray[Any]]:
 def _solution_header(
     path: Path, file: h5py.File
 ) -> tuple[tuple[int, ...] | None, np.dtype[Any] | None, tuple[Path, ...]]:
-    """Return shape and dtype of the solution and the files it is joined from."""
+    """Return shape and dtype of the solution, and the files that it is joined from."""
     if "solution" not in file:
         return None, None, ()
     states = file["solution/u"]
@@ -261,7 +260,7 @@ def _solution_header(
 
 
 def _check_parts(files: tuple[Path, ...], states: h5py.Dataset) -> None:
-    """Raise if a part is missing or foreign; HDF5 would give fill values and say nothing."""
+    """Raise if a part is missing or foreign; HDF5 would silently return fill values."""
     for path in files:
         with _opened(path) as part:
             if part.attrs.get("join") != states.attrs["join"]:
@@ -290,7 +289,7 @@ def _solution_variables(solution: NDArray[Any], times: NDArray[np.float64] | Non
 
 
 def _variables(group: str, arrays: Mapping[str, NDArray[Any]]) -> Variables:
-    """Return the arrays of a group with their axes; one that does not fit gets its own."""
+    """Return the arrays of a group with their axes; a mismatched array gets its own axes."""
     sizes: dict[str, int] = {}
     variables: Variables = {}
     for name, array in arrays.items():

@@ -55,7 +55,7 @@ class RunRecord:
     finished : bool
         False while the run is under way, and so also after an interruption.
     status : str, optional
-        How it ended, in words, such as a solve that did not converge; empty if nothing is to say.
+        Description of the end, such as a solve that did not converge, or an empty text.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a run file holds: its format version and the known datasets (docs/results.md)."""
+"""Schema of a run file: its format version and the standard datasets (docs/results.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from types import MappingProxyType
 __all__ = ["ARRAY_GROUPS", "FORMAT_VERSION", "Quantity", "axis_names", "known_quantity"]
 
 FORMAT_VERSION = 1
-"""Raised only when a reader of the version before would misread the file."""
+"""Raised only when a reader of the previous version would misread the file."""
 
 ARRAY_GROUPS = ("history", "timings", "work", "training", "model")
 """Groups whose datasets are a flat mapping from name to array."""
@@ -15,7 +15,7 @@ ARRAY_GROUPS = ("history", "timings", "work", "training", "model")
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """What a dataset measures.
+    """Quantity of a dataset.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ _KNOWN: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
 
 
 def known_quantity(group: str, name: str) -> Quantity | None:
-    """Return what is known of the dataset `name` in `group`, None for a name of the user's own."""
+    """Return the quantity of the dataset `name` in `group`, None for a user's own name."""
     if group == "timings":
         return _TIMING
     return _KNOWN.get(group, {}).get(name)
@@ -110,14 +110,14 @@ def axis_names(group: str, name: str, ndim: int) -> tuple[str, ...]:
     Parameters
     ----------
     group, name : str
-        Where the dataset stands in the file.
+        Place of the dataset in the file.
     ndim : int
         Number of its axes.
 
     Returns
     -------
     tuple of str
-        The axes of the known quantity; ``("epoch",)`` for any column of /training; and
+        The axes of a standard quantity; ``("epoch",)`` for any column of /training; and
         ``<name>_0, <name>_1, ...`` for everything else.
     """
     quantity = known_quantity(group, name)

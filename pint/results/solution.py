@@ -1,4 +1,4 @@
-"""The run files of a solve: its result, and what it holds on its way."""
+"""Write run files of a solve: its result, and its state in callbacks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def write_result(
 ) -> None:
     """Write the result of a solve to a run file. Collective.
 
-    The file holds the states, all times, the residuals, the levels, and of every rank its steps by
-    level, its seconds by phase and its memory.
+    The file holds the states, all times, the residuals and the levels. For every rank it has steps
+    by level, seconds by phase and memory.
 
     Parameters
     ----------
     path : path-like
-        The run file, the same on every rank; replaced if it exists.
+        The run file, with one name on every rank; replaced if it exists.
     result : Result
-        The result, on every rank its own.
+        The result of this rank.
     options : MGRITOptions, optional
-        Options to be kept with it; those of the solve if left out.
+        Options to write; the options of the solve by default.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def write_result(
 
 
 def record_of(result: Result) -> RunRecord:
-    """Return what a run file says of a solve, but for its options and states. Collective."""
+    """Return the record of a solve without its options and states. Collective."""
     profile = result.profile()
     compiling = result.comm.allgather_blocks(np.array([result.compile_seconds]))
     return RunRecord(
@@ -78,7 +78,7 @@ def record_of(result: Result) -> RunRecord:
 
 
 def _status(result: Result) -> str:
-    """Return how a solve ended, and where if it diverged."""
+    """Return how a solve ended, and the place of a divergence."""
     status = f"{result.status.name.lower()}, {result.status.value}"
     return f"{status} ({result.detail})" if result.detail else status
 
@@ -86,16 +86,16 @@ def _status(result: Result) -> str:
 def write_iteration(
     path: str | os.PathLike[str], solver: MGRIT, iteration: int, residual: float
 ) -> None:
-    """Write the states that a cycle left to a run file, from `on_iteration`. Collective.
+    """Write the states after a cycle to a run file, from `on_iteration`. Collective.
 
     Parameters
     ----------
     path : path-like
-        The run file, the same on every rank; replaced if it exists.
+        The run file, with one name on every rank; replaced if it exists.
     solver : MGRIT
-        The solver, in the midst of a solve.
+        The solver, during a solve.
     iteration : int
-        Number of the cycle, kept as an option.
+        Number of the cycle, written as an option.
     residual : float
         Its residual, the only one of the history.
 
@@ -113,12 +113,12 @@ def write_visit(path: str | os.PathLike[str], solver: MGRIT, visit: Visit) -> No
     Parameters
     ----------
     path : path-like
-        The run file, the same on every rank; replaced if it exists.
+        The run file, with one name on every rank; replaced if it exists.
     solver : MGRIT
-        The solver, in the midst of a solve.
+        The solver, during a solve.
     visit : Visit
-        What `on_visit` was told: iteration and level become options, times and states are those of
-        the level.
+        The argument of `on_visit`. Iteration and level become options; times and states are on
+        this level.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def _command() -> str:
 
 
 def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
-    """Return options as a run file holds them; chosen C-points in words, as they may be many."""
+    """Return options for a run file; long lists of C-points are described in words."""
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     if isinstance(options.coarsening, tuple) and not all(
         isinstance(entry, int) for entry in options.coarsening

@@ -1,4 +1,4 @@
-"""A run file at a glance: what `pint inspect` prints."""
+"""Describe a run file for `pint inspect`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, prod
@@ -22,7 +22,7 @@ _MOST_COLUMNS = 6  # of numbers beside the first column, to stay within 80 chara
 
 
 def glance(run: Run) -> Group:
-    """Return a page on a run file: how it was made, how it ended, and how to see the rest.
+    """Return a page on a run file: its origin, its end, and the command for the details.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def glance(run: Run) -> Group:
     -------
     rich.console.Group
         Header, grid, the last epochs, a line for each history, timings, and the numbers of options
-        and parameters, for a terminal of 80 columns.
+        and parameters, in 80 columns.
     """
     sections = [
         _header(run),
@@ -47,7 +47,7 @@ def glance(run: Run) -> Group:
 
 
 def summarize(run: Run) -> Group:
-    """Return what a run file holds, as text and tables for a terminal of 80 columns.
+    """Return the contents of a run file, as text and tables in 80 columns.
 
     Parameters
     ----------
@@ -57,8 +57,7 @@ def summarize(run: Run) -> Group:
     Returns
     -------
     rich.console.Group
-        Header, options, grid, training, histories, timings, work and model, as far as there are
-        any.
+        Header, options, grid, training, histories, timings, work and model, if present.
 
     Examples
     --------
@@ -137,7 +136,7 @@ def _between(m: Coarsening) -> str:
 
 
 def _level_steps(steps: int, coarsening: tuple[Coarsening, ...]) -> Iterable[int]:
-    """Give the number of steps of each level: N // m of the level above, or between C-points."""
+    """Return the number of steps of each level: N // m of the level above, or between C-points."""
     yield steps
     for m in coarsening:
         steps = steps // m if isinstance(m, int) else len(m) - 1
@@ -152,7 +151,7 @@ def _file_count(run: Run) -> str:
 def _training(
     columns: Mapping[str, NDArray[Any]], most_rows: int = _MOST_ROWS
 ) -> Iterable[RenderableType]:
-    """Give the columns in as many tables as 80 characters ask for, each with the epoch."""
+    """Return the columns in tables of at most 80 characters, each with the epoch."""
     if not columns:
         return
     epochs = columns.get("epoch")
@@ -164,7 +163,7 @@ def _training(
 
 
 def _even_parts(names: list[str]) -> Iterable[list[str]]:
-    """Split names into parts of about one length that fit beside each other."""
+    """Split names into parts of about equal length that fit beside each other."""
     parts = max(1, ceil(len(names) / _MOST_COLUMNS))
     width = max(1, ceil(len(names) / parts))
     return [names[part * width : (part + 1) * width] for part in range(parts)]
@@ -192,7 +191,7 @@ def _iterations(name: str, values: NDArray[Any]) -> RenderableType:
 
 
 def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
-    """Give one row for each history: how far it spreads, and how it ended."""
+    """Return one row for each history: its range, and its last values."""
     rows = []
     for name, values in history.items():
         real = values if values.dtype.kind != "c" else np.abs(values)
@@ -203,7 +202,7 @@ def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
 
 
 def _rest(run: Run) -> Iterable[RenderableType]:
-    """Say what else the file holds, and how to see it."""
+    """Describe the further contents of the file, and the command for them."""
     parameters = sum(array.size for array in run.model.values())
     counts = {"options": len(list(_flat(run.options))), "model parameters": parameters}
     held = [f"{count} {name}" for name, count in counts.items() if count]
@@ -244,7 +243,7 @@ def _model(model: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
 
 
 def _spread(values: NDArray[Any]) -> tuple[float, float, float]:
-    """Return minimum, median and maximum of what was recorded, NaN if nothing was."""
+    """Return minimum, median and maximum of the recorded values, NaN if there are none."""
     recorded = values[~np.isnan(values)]
     if recorded.size == 0:
         return (np.nan, np.nan, np.nan)
@@ -259,7 +258,7 @@ def _norm(array: NDArray[Any]) -> float:
 
 
 def _number(value: Any) -> str:
-    """Return a number in at most nine characters where that is possible, "-" for NaN."""
+    """Return a number in at most nine characters if possible, "-" for NaN."""
     if isinstance(value, complex | np.complexfloating):
         return f"{value:.3g}"
     if isinstance(value, float | np.floating):
@@ -293,14 +292,14 @@ def _series(
     rows: Sequence[Sequence[Any]],
     most_rows: int = _MOST_ROWS,
 ) -> RenderableType:
-    """Return a table of rows in time, of the last ones if there are many."""
+    """Return a table of rows over time, at most the last ones."""
     if len(rows) > most_rows:
         title = f"{title} (last {most_rows} of {len(rows)} rows)"
     return _numbers(title, columns, rows[-most_rows:])
 
 
 def _numbers(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
-    """Return a table, its text to the left and the numbers beside the first column to the right."""
+    """Return a table with its first column left-aligned and all numbers right-aligned."""
     table = _table(show_header=True)
     for index, column in enumerate(columns):
         text = index == 0 or all(isinstance(row[index], str) for row in rows)
@@ -317,7 +316,7 @@ def _table(*, show_header: bool) -> Table:
 
 
 def _titled(title: str, table: Table) -> Group:
-    """Put a title above a table; the table's own title would wrap at the table's width."""
+    """Add a title above a table; the table's own title would wrap at the table's width."""
     heading = _cell(title)
     heading.stylize("bold")
     return Group(heading, table)

@@ -1,4 +1,4 @@
-"""A run file that grows window by window."""
+"""Write a run file window by window."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def write_window(
 ) -> None:
     """Write the states of a window to the run file of all windows. Collective.
 
-    Rank 0 gathers one window and writes it; the first one makes the file.
+    Rank 0 gathers one window and writes it; the first window creates the file.
 
     Parameters
     ----------
     path : path-like
         The run file.
     result : Result
-        Of the window.
+        Result of the window.
     options : MGRITOptions
-        Its options.
+        Options of the window.
     times : ndarray of float64, shape (N + 1,)
         Times of all windows.
     begin : int
         Index of the window's first point.
     window : tuple of int
-        Number of the window, from 0, and of all windows.
+        Number of the window, from 0, and number of windows.
 
     Raises
     ------

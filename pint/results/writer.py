@@ -1,4 +1,4 @@
-"""Writing a run file: by one process, or by many that hold a block of the solution each."""
+"""Write a run file: by one process, or by many with a block of the solution each."""
 
 import json
 import os
@@ -26,7 +26,7 @@ AddStates = Callable[[h5py.Group], h5py.Dataset]
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Raise unless a run file can be written to `path`. Apps ask before a long run.
+    """Raise unless a run file can be written to `path`. Apps call it before a long run.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ def check_target(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If the folder it is to stand in does not exist or is a file.
+        If its folder does not exist or is a file.
     IsADirectoryError
         If `path` is a folder.
     FileExistsError
-        If `path` is a file, but not of HDF5.
+        If `path` is a file of another kind.
     PermissionError
         If the folder is not writable.
     """
@@ -53,15 +53,15 @@ def check_target(path: str | os.PathLike[str]) -> None:
 def write_run(path: str | os.PathLike[str], record: RunRecord) -> None:
     """Write a run file, whole or not at all. For one process.
 
-    The file is written under a temporary name in the same folder and then renamed, so that
-    after a failure or an interruption a previous file of this name is still there, and whole.
+    The file is written under a temporary name in its folder and then renamed, so that a failure or
+    an interruption leaves a previous file whole.
 
     Parameters
     ----------
     path : path-like
         The run file; replaced if it exists. A symbolic link stays, its target is replaced.
     record : RunRecord
-        What to write.
+        The contents.
 
     Raises
     ------
@@ -95,24 +95,24 @@ def write_solution(
 ) -> None:
     """Write a run file with a solution that is spread over ranks. Collective.
 
-    Up to `gather_limit` bytes rank 0 gathers the solution and writes it; a single rank does so at
-    any size. Above, every rank that owns points writes them to ``<stem>.rank<p>.h5`` beside the
+    Up to `gather_limit` bytes, rank 0 gathers the solution and writes it; a single rank writes any
+    size. Above, every rank with points writes them to ``<stem>.rank<p>.h5`` beside the
     run file, and the run file joins these as a virtual dataset: move them together.
 
     Parameters
     ----------
     path : path-like
-        The run file, the same on every rank.
+        The run file, with one name on every rank.
     record : RunRecord
-        The rest of the run, without solution. That of rank 0 is written.
+        The other contents, without solution. The record of rank 0 is written.
     block : (n, ...state) array
-        This rank's points; n may be 0. The state's shape and the dtype are the same everywhere.
+        This rank's points; n may be 0. The state's shape and the dtype are equal on all ranks.
     first : int
-        Index of the first of them among all points. Blocks follow each other in rank order.
+        Index of the block's first point. Blocks follow each other in rank order.
     comm : Communicator
-        The ranks that take part.
+        The ranks.
     gather_limit : int
-        Largest solution, in bytes, that rank 0 gathers; the same on every rank.
+        Largest solution, in bytes, that rank 0 gathers; equal on every rank.
 
     Raises
     ------
@@ -138,7 +138,7 @@ def write_solution(
 
 
 def _dataset_of(solution: NDArray[Any] | None) -> AddStates | None:
-    """Return what adds the solution to its group as a plain dataset."""
+    """Return a function that adds the solution to its group as a plain dataset."""
     if solution is None:
         return None
     return lambda group: group.create_dataset("u", data=solution)
@@ -177,7 +177,7 @@ def _write_options(file: h5py.File, record: RunRecord) -> None:
 
 
 def _write_option(group: h5py.Group, name: str, value: OptionValue) -> None:
-    """Write one attribute. None becomes an attribute without data, which no text can equal."""
+    """Write one attribute. None becomes an attribute without data, unlike any text."""
     if value is None:
         group.attrs[name] = h5py.Empty("S1")
     elif isinstance(value, tuple) and value and isinstance(value[0], str):
@@ -195,7 +195,7 @@ def _write_grid(file: h5py.File, record: RunRecord) -> None:
     for level, m in enumerate(record.coarsening):
         if not isinstance(m, int):
             points = grid.create_dataset(f"c_points_{level}", data=np.array(m, dtype=np.int64))
-            points.attrs["description"] = f"points of level {level} that are those of the next"
+            points.attrs["description"] = f"points of level {level} on the next level"
     if record.times is not None:
         times = grid.create_dataset("times", data=record.times)
         times.attrs["description"] = "times of the points of the finest grid"
@@ -261,7 +261,7 @@ def _attach_epochs(group: h5py.Group) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _BlockLayout:
-    """Which rank owns which points: known to every rank.
+    """Owners of points, as every rank stores them.
 
     Rank p owns the points ``starts[p]:starts[p] + counts[p]``.
     """
@@ -281,7 +281,7 @@ class _BlockLayout:
 
 
 def _check_request(record: RunRecord, block: NDArray[Any], first: int, gather_limit: int) -> None:
-    """Check what this rank can check alone."""
+    """Check the arguments of this rank."""
     if record.solution is not None:
         raise ValueError("record.solution must be None: the solution is given as blocks")
     check_array("block", block)
@@ -298,7 +298,7 @@ def _check_request(record: RunRecord, block: NDArray[Any], first: int, gather_li
 def _agree_on_layout(
     path: str, block: NDArray[Any], first: int, gather_limit: int, comm: Communicator
 ) -> _BlockLayout:
-    """Return who owns what; raise the same error on every rank if that does not fit. Collective."""
+    """Return the owners of points; raise on every rank if blocks do not fit. Collective."""
     common = {
         "path": path,
         "gather_limit": int(gather_limit),
@@ -334,7 +334,7 @@ def _check_blocks_follow(starts: list[int], counts: list[int]) -> None:
     for rank, (start, count) in enumerate(zip(starts, counts, strict=True)):
         if count and start != expected:
             raise ValueError(
-                f"blocks must follow each other in rank order: that of rank {rank} "
+                f"blocks must follow each other in rank order: the block of rank {rank} "
                 f"starts at point {start}, expected {expected}"
             )
         expected += count
@@ -345,7 +345,7 @@ def _check_blocks_follow(starts: list[int], counts: list[int]) -> None:
 def _write_gathered(
     target: Path, record: RunRecord, block: NDArray[Any], comm: Communicator
 ) -> None:
-    # Asked before the gather, and of rank 0 alone: the folder may be on its own disk.
+    # Check before the gather, and on rank 0 alone: the folder may be on its own disk.
     with comm.collective():
         if comm.rank == 0:
             check_target(target)
@@ -359,7 +359,7 @@ def _write_gathered(
 def _write_joined(
     target: Path, record: RunRecord, block: NDArray[Any], layout: _BlockLayout, comm: Communicator
 ) -> None:
-    """Write all files under temporary names, then rename the blocks, then what joins them."""
+    """Write all files under temporary names, then rename the blocks, then the run file."""
     with comm.collective():
         check_target(target)
     join = comm.allgather_text(uuid4().hex)[0]
@@ -383,7 +383,7 @@ def _block_path(target: Path, rank: int) -> Path:
 
 
 def _write_block(path: Path, block: NDArray[Any], first: int, join: str) -> None:
-    """Write one rank's points. `join` lets a reader tell them from those of another run."""
+    """Write one rank's points. `join` identifies the run for a reader."""
     with h5py.File(path, "w") as file:
         file.attrs["join"] = join
         file.attrs["first"] = first
@@ -398,7 +398,7 @@ def _join_blocks(target: Path, layout: _BlockLayout, join: str, group: h5py.Grou
             name = _block_path(target, rank).name
             shape = (count, *layout.state_shape)
             virtual[start : start + count] = h5py.VirtualSource(name, "u", shape, layout.dtype)
-    # What plain h5py shows for a missing block file must not look like data.
+    # Fill values that plain h5py shows for a missing block file must not look like data.
     missing = layout.dtype.type(np.nan) if layout.dtype.kind in "fc" else None
     states = group.create_virtual_dataset("u", virtual, fillvalue=missing)
     states.attrs["join"] = join
