@@ -64,6 +64,7 @@ lint-limits lint-house lint-words: lint-%: $(VENV)/lint.stamp
 
 docs: $(VENV)/docs.stamp
 	find pint -name '*.py' -exec $(BIN)/python -m numpydoc.hooks.validate_docstrings {} +
+	rm -rf docs/api
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/bench.stamp
