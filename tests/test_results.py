@@ -108,42 +108,40 @@ def names_in(folder):
 
 class TestRecord:
     @pytest.mark.parametrize(
-        ("changes", "error", "message"),
+        ("changes", "message"),
         [
-            ({"command": 3}, TypeError, "command must be a string"),
-            ({"command": "a\0b"}, ValueError, "NUL"),
-            ({"command": "a\udcffb"}, ValueError, "UTF-8"),
-            ({"ranks": 0}, ValueError, "ranks must be at least 1, got 0"),
-            ({"hosts": True}, TypeError, "hosts must be an integer"),
-            ({"coarsening": (4, 0)}, ValueError, "a coarsening factor must be at least 1, got 0"),
-            ({"coarsening": (4, (0, -1))}, ValueError, "a C-point must be at least 0, got -1"),
-            ({"coarsening": ((0, 1.5),)}, TypeError, "a C-point must be an integer, got 1.5"),
-            ({"work": {"steps": np.ones((2, 3))}}, ValueError, "must have 3 rows, one per rank"),
-            ({"times": [0.0, 1.0]}, TypeError, "times must be a NumPy array, got list"),
-            ({"times": np.zeros(17, np.float32)}, TypeError, "float64"),
-            ({"times": np.zeros((17, 1))}, ValueError, r"\(N\+1,\)"),
-            ({"times": np.zeros(16)}, ValueError, "17 points, but the grid has 16 times"),
-            ({"solution": np.zeros((0, 3))}, ValueError, r"\(N\+1, \*state\)"),
-            ({"solution": np.array(["a"])}, TypeError, "numbers or booleans, got dtype <U1"),
-            ({"timings": {"halo": np.zeros(2)}}, ValueError, "one value per rank"),
-            ({"training": {"a": np.zeros(2), "b": np.zeros(3)}}, ValueError, "one value per epoch"),
-            ({"training": {"a": np.zeros((2, 1))}}, ValueError, "one value per epoch"),
-            ({"model": {"a/b": np.zeros(2)}}, ValueError, "contain '/'"),
-            ({"model": {".": np.zeros(2)}}, ValueError, "neither empty nor"),
-            ({"history": {"": np.zeros(2)}}, ValueError, "neither empty nor"),
-            ({"history": {"a": [1.0]}}, TypeError, r"history\['a'\] must be a NumPy array"),
-            ({"options": {"a": object()}}, TypeError, "option a must be a bool"),
-            ({"options": {"a": {"b": {"c": 1}}}}, TypeError, r"option a\.b must be a bool"),
-            ({"options": {"a": (1, "b")}}, TypeError, "entries of one type"),
-            ({"options": {"a": (True, 2)}}, TypeError, "entries of one type"),
-            ({"options": {"a": 2**63}}, ValueError, "64 bits"),
-            ({"options": {"a": (0,) * 1025}}, ValueError, "at most 1024 entries, got 1025"),
-            ({"options": {"a": {"b": "\0"}}}, ValueError, r"option a\.b must not contain"),
+            ({"work": {"steps": np.ones((2, 3))}}, r"\(3, \.\.\.\), one row per rank"),
+            ({"times": np.zeros((17, 1))}, r"\(N\+1,\)"),
+            ({"times": np.zeros(16)}, "17 points, but the grid has 16 times"),
+            ({"solution": np.zeros((0, 3))}, r"\(N\+1, \*state\)"),
+            ({"timings": {"halo": np.zeros(2)}}, r"\(3,\), one value per rank, got \(2,\)"),
+            ({"training": {"a": np.zeros(2), "b": np.zeros(3)}}, "one value per epoch"),
+            ({"training": {"a": np.zeros((2, 1))}}, "one value per epoch"),
+            ({"model": {"a/b": np.zeros(2)}}, "contain '/'"),
+            ({"model": {".": np.zeros(2)}}, "neither empty nor"),
+            ({"history": {"": np.zeros(2)}}, "neither empty nor"),
+            ({"options": {"a": {"b/c": 1}}}, "contain '/'"),
         ],
     )
-    def test_refuses_what_a_file_cannot_hold(self, changes, error, message):
-        with pytest.raises(error, match=message):
+    def test_refuses_names_and_shapes(self, changes, message):
+        with pytest.raises(ValueError, match=message):
             full_record(**changes)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"command": "a\0b"},
+            {"command": "a\udcffb"},
+            {"options": {"a": object()}},
+            {"options": {"a": {"b": {"c": 1}}}},
+            {"options": {"a": (1, "b")}},
+            {"solution": np.full((17, 1), object())},
+        ],
+    )
+    def test_what_hdf5_cannot_hold_is_one_line(self, tmp_path, changes):
+        with pytest.raises(ValueError, match=r"^a run file cannot hold this record: [^\n]+$"):
+            write_run(tmp_path / "run.h5", full_record(**changes))
+        assert names_in(tmp_path) == []
 
     def test_takes_numpy_numbers_as_options(self, tmp_path):
         options = {"i": np.int32(3), "f": np.float32(0.5), "b": np.bool_(True), "m": (1, 0.5)}
@@ -543,9 +541,8 @@ class TestErrorsOnEveryRank:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"block": [1.0]}, TypeError, "block must be a NumPy array"),
             ({"block": np.array(1.0)}, ValueError, r"block must have the shape"),
-            ({"block": np.zeros((2, 0))}, ValueError, "a state must not be empty"),
+            ({"block": np.zeros((2, 0))}, ValueError, "no state empty"),
             ({"first": -1}, ValueError, "first must not be negative"),
             ({"gather_limit": -1}, ValueError, "gather_limit must not be negative"),
             ({"record": full_record()}, ValueError, r"record\.solution must be None"),

@@ -3,8 +3,10 @@
 import io
 import os
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,10 +64,10 @@ def load_har(data_dir: str | os.PathLike[str] | None = None) -> SequenceData:
     Parameters
     ----------
     data_dir : path-like, optional
-        The folder "UCI HAR Dataset" in its original layout, or the folder that contains it; it may
-        hold any number of windows. Without it, the archive (61 MB) is downloaded from the UCI
-        repository, checked against its SHA-256 and unpacked, once, into the user's cache,
-        ``pooch.os_cache("pint")``.
+        The folder "UCI HAR Dataset" in its original layout, the folder that contains it, or the
+        folder above that; it may hold any number of windows. Without it, the archive (61 MB)
+        is downloaded from the UCI repository, checked against its SHA-256 and unpacked, once, into
+        the user's cache, ``pooch.os_cache("pint")``.
 
     Returns
     -------
@@ -149,11 +151,11 @@ def _extract_har(archive: Path, folder: Path) -> None:
 
 
 def _find_har(data_dir: Path) -> Path:
-    """Return the folder "UCI HAR Dataset" in or at `data_dir`, with all its files in place."""
-    root = data_dir / _HAR_FOLDER
-    if not root.is_dir():
-        root = data_dir
-    if not (root / "train").is_dir():
+    """Return the folder "UCI HAR Dataset" with all its files: at, in or below `data_dir`."""
+    below = sorted(data_dir.glob(f"*/{_HAR_FOLDER}"))
+    candidates = [data_dir / _HAR_FOLDER, data_dir, *below]
+    root = next((folder for folder in candidates if (folder / "train").is_dir()), None)
+    if root is None:
         raise FileNotFoundError(
             f"{data_dir}: neither contains nor is the folder '{_HAR_FOLDER}'; "
             f"expected layout: {_HAR_LAYOUT}"
@@ -179,83 +181,57 @@ def _read_har_split(root: Path, split: str) -> tuple[NDArray[np.float32], NDArra
     return np.stack(channels, axis=-1), labels
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, without blank ones at its end."""
-    # A byte that is not ASCII becomes a character that no number contains, and so is reported
-    # with its line rather than as a decoding error.
-    text = path.read_text(encoding="ascii", errors="replace").rstrip()
-    if not text:
+def _read_table(path: Path, dtype: type) -> NDArray[Any]:
+    """Return a text file as an array of two dimensions, a row for each line that is not blank."""
+    # A byte that is not ASCII becomes a character that no number contains.
+    with path.open(encoding="ascii", errors="replace") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of an empty file, which is an error below
+        try:
+            table: NDArray[Any] = np.loadtxt(file, dtype=dtype, comments=None, ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    if table.size == 0:
         raise ValueError(f"{path}: the file is empty")
-    return text.split("\n")
+    return table
 
 
 def _read_class_names(path: Path) -> tuple[str, ...]:
     """Return the names of the lines "1 WALKING", "2 WALKING_UPSTAIRS", ..., in this order."""
-    lines = _read_lines(path)
-    if len(lines) != _HAR_CLASSES:
-        raise ValueError(f"{path}: expected {_HAR_CLASSES} lines, got {len(lines)}")
-    names = []
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if len(words) != 2 or words[0] != str(number):
-            raise ValueError(f"{path}, line {number}: expected '{number} NAME', got {line!r}")
-        names.append(words[1])
-    return tuple(names)
+    table = _read_table(path, str)
+    numbers = [str(number) for number in range(1, _HAR_CLASSES + 1)]
+    if table.shape[1] != 2 or table[:, 0].tolist() != numbers:
+        raise ValueError(
+            f"{path}: expected {_HAR_CLASSES} lines, '1 NAME' to '{_HAR_CLASSES} NAME'"
+        )
+    return tuple(table[:, 1].tolist())
 
 
 def _read_labels(path: Path) -> NDArray[np.int64]:
     """Return labels 1..6, one per line, as classes 0..5."""
-    class_of = {str(label): label - 1 for label in range(1, _HAR_CLASSES + 1)}
-    labels = []
-    for number, line in enumerate(_read_lines(path), start=1):
-        label = class_of.get(line.strip())
-        if label is None:
-            raise ValueError(
-                f"{path}, line {number}: expected an integer label in 1..{_HAR_CLASSES}, "
-                f"got {line.strip()!r}"
-            )
-        labels.append(label)
-    return np.array(labels, dtype=np.int64)
+    labels = _read_table(path, np.int64)
+    _check_width(path, labels, 1)
+    wrong = np.flatnonzero((labels < 1) | (labels > _HAR_CLASSES))
+    if wrong.size:
+        raise ValueError(
+            f"{path}, line {wrong[0] + 1}: expected an integer label in 1..{_HAR_CLASSES}, "
+            f"got {labels[wrong[0], 0]}"
+        )
+    return labels[:, 0] - 1
 
 
 def _read_signal(path: Path) -> NDArray[np.float32]:
     """Return the values of one channel, shape (windows, 128)."""
-    lines = _read_lines(path)
-    values = _parse_rows(lines)
-    if values is None:
-        # Looking at each line by itself is slow, so it is done only when there is a defect to name.
-        defects = enumerate(map(_row_defect, lines), start=1)
-        number, defect = next((number, defect) for number, defect in defects if defect)
-        raise ValueError(f"{path}, line {number}: {defect}")
+    values: NDArray[np.float32] = _read_table(path, np.float32)
+    _check_width(path, values, _HAR_STEPS)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(
+            f"{path}, line {row + 1}: value {column + 1} is not finite in float32: "
+            f"{values[row, column]}"
+        )
     return values
 
 
-def _parse_rows(lines: list[str]) -> NDArray[np.float32] | None:
-    """Return one row of 128 finite values per line, or None if any line is not such a row."""
-    try:
-        values = np.loadtxt(lines, dtype=np.float32, comments=None, ndmin=2)
-    except ValueError:
-        return None
-    # loadtxt skips blank lines; they show as a lack of rows.
-    is_complete = values.shape == (len(lines), _HAR_STEPS)
-    return values if is_complete and np.isfinite(values).all() else None
-
-
-def _row_defect(line: str) -> str | None:
-    """Return the defect of a line of a signal file, or None."""
-    words = line.split()
-    if len(words) != _HAR_STEPS:
-        return f"expected {_HAR_STEPS} values, got {len(words)}"
-    if _parse_rows([line]) is not None:
-        return None
-    defects = (_word_defect(word) for word in words)
-    return next(f"value {i} {defect}" for i, defect in enumerate(defects, start=1) if defect)
-
-
-def _word_defect(word: str) -> str | None:
-    """Return the defect of one value, read as whole files are, or None."""
-    try:
-        value = np.loadtxt([word], dtype=np.float32, comments=None)
-    except ValueError:
-        return f"is not a number: {word!r}"
-    return None if np.isfinite(value) else f"is not finite in float32: {word!r}"
+def _check_width(path: Path, table: NDArray[Any], width: int) -> None:
+    if table.shape[1] != width:
+        raise ValueError(f"{path}, line 1: expected {width} values, got {table.shape[1]}")

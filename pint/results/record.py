@@ -8,17 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.options import Coarsening
+from pint.results.schema import ARRAY_GROUPS
 
 __all__ = ["OptionValue", "Options", "RunRecord"]
 
 Scalar = bool | int | float | str
 OptionValue = Scalar | tuple[Scalar, ...] | None
 Options = Mapping[str, OptionValue | Mapping[str, OptionValue]]
-
-# HDF5 keeps an attribute inside the object header, which ends at 64 KiB in files that
-# every version can read.
-_LONGEST_OPTION = 1024
-_STORABLE_KINDS = "biufc"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,10 +55,8 @@ class RunRecord:
 
     Raises
     ------
-    TypeError
-        If a value has a type that a run file cannot hold.
     ValueError
-        If a name, a count or a shape is wrong.
+        If a name or a shape is wrong.
     """
 
     command: str
@@ -81,39 +75,26 @@ class RunRecord:
     status: str = ""
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        _check_text("command", self.command)
-        _check_integer("ranks", self.ranks, least=1)
-        _check_integer("hosts", self.hosts, least=1)
-        _check_options(self.options)
-        for entry in self.coarsening:
-            _check_coarsening(entry)
-        self._check_grid()
-        self._check_arrays()
-
-    def _check_grid(self) -> None:
+        """Check names and shapes; what HDF5 cannot hold is an error of the writer."""
+        inner = [group for group in self.options.values() if isinstance(group, Mapping)]
+        for named in (self.options, *inner, *(getattr(self, group) for group in ARRAY_GROUPS)):
+            _check_names(named)
         if self.times is not None:
-            _check_times(self.times)
+            _check_shape("times", self.times, len(self.times) > 0, "(N+1,)", ndim=1)
         if self.solution is not None:
-            _check_solution(self.solution)
+            shape = np.shape(self.solution)
+            _check_shape("solution", self.solution, 0 not in shape and shape != (), "(N+1, *state)")
             check_point_count(self.times, len(self.solution))
-
-    def _check_arrays(self) -> None:
-        _check_mapping("history", self.history)
-        _check_mapping("timings", self.timings)
-        _check_mapping("work", self.work)
-        _check_mapping("training", self.training)
-        _check_mapping("model", self.model)
-        for phase, seconds in self.timings.items():
-            _check_length(f"timings[{phase!r}]", seconds, self.ranks, "one value per rank")
-        for name, values in self.work.items():
-            if values.shape[:1] != (self.ranks,):
-                raise ValueError(
-                    f"work[{name!r}] must have {self.ranks} rows, one per rank, got {values.shape}"
-                )
-        epochs = max((array.size for array in self.training.values()), default=0)
-        for column, values in self.training.items():
-            _check_length(f"training[{column!r}]", values, epochs, "one value per epoch")
+        epochs = max((np.size(column) for column in self.training.values()), default=0)
+        for group, rows, meaning, ndim in (
+            ("timings", self.ranks, "one value per rank", 1),
+            ("work", self.ranks, "one row per rank", None),
+            ("training", epochs, "one value per epoch", 1),
+        ):
+            for name, array in getattr(self, group).items():
+                fits = np.shape(array)[:1] == (rows,)
+                expected = f"({rows}{',' if ndim else ', ...'}), {meaning}"
+                _check_shape(f"{group}[{name!r}]", array, fits, expected, ndim)
 
 
 def check_point_count(times: NDArray[np.float64] | None, points: int) -> None:
@@ -122,117 +103,16 @@ def check_point_count(times: NDArray[np.float64] | None, points: int) -> None:
         raise ValueError(f"the solution has {points} points, but the grid has {len(times)} times")
 
 
-def check_array(name: str, array: object) -> None:
-    """Raise TypeError unless `array` is a NumPy array of numbers or booleans."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
-    if array.dtype.kind not in _STORABLE_KINDS:
-        raise TypeError(f"{name} must hold numbers or booleans, got dtype {array.dtype}")
-
-
-def _check_text(name: str, text: object) -> None:
-    """Refuse what an HDF5 string cannot hold."""
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a string, got {type(text).__name__}")
-    if "\0" in text:
-        raise ValueError(f"{name} must not contain the character NUL, got {text!r}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{name} must be encodable as UTF-8, got {text!r}")
-
-
-def _check_name(name: object) -> None:
+def _check_names(named: Mapping[str, object]) -> None:
     """Refuse names that HDF5 would read as a path."""
-    _check_text("a name", name)
-    if name in ("", ".") or "/" in str(name):
-        raise ValueError(f"a name must be neither empty nor '.' nor contain '/', got {name!r}")
+    for name in named:
+        if name in ("", ".") or "/" in name:
+            raise ValueError(f"a name must be neither empty nor '.' nor contain '/', got {name!r}")
 
 
-def _check_integer(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _check_coarsening(entry: object) -> None:
-    if not isinstance(entry, tuple):
-        _check_integer("a coarsening factor", entry, least=1)
-        return
-    for point in entry:
-        _check_integer("a C-point", point, least=0)
-
-
-def _check_times(times: NDArray[np.float64]) -> None:
-    check_array("times", times)
-    if times.dtype != np.float64:
-        raise TypeError(f"times must be an array of float64, got dtype {times.dtype}")
-    if times.ndim != 1 or times.size == 0:
-        raise ValueError(f"times must have the shape (N+1,), got {times.shape}")
-
-
-def _check_solution(solution: NDArray[Any]) -> None:
-    check_array("solution", solution)
-    if solution.ndim == 0 or solution.size == 0:
-        raise ValueError(f"solution must have the shape (N+1, *state), got {solution.shape}")
-
-
-def _check_length(name: str, array: NDArray[Any], length: int, meaning: str) -> None:
-    if array.shape != (length,):
-        raise ValueError(f"{name} must have the shape ({length},), {meaning}, got {array.shape}")
-
-
-def _check_mapping(group: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    for name, array in arrays.items():
-        _check_name(name)
-        check_array(f"{group}[{name!r}]", array)
-
-
-def _check_options(options: Options) -> None:
-    for name, value in options.items():
-        _check_name(name)
-        if isinstance(value, Mapping):
-            _check_inner_options(name, value)
-        else:
-            _check_option(name, value)
-
-
-def _check_inner_options(outer: str, options: Mapping[str, OptionValue]) -> None:
-    for name, value in options.items():
-        _check_name(name)
-        _check_option(f"{outer}.{name}", value)
-
-
-def _check_option(name: str, value: object) -> None:
-    """Refuse an option that would not come back as it was."""
-    entries = value if isinstance(value, tuple) else () if value is None else (value,)
-    if len(entries) > _LONGEST_OPTION:
-        raise ValueError(
-            f"option {name} must have at most {_LONGEST_OPTION} entries, got {len(entries)}: "
-            "store data in history, training or model"
-        )
-    kinds = {_option_kind(name, entry) for entry in entries}
-    if len(kinds) > 1 and kinds != {int, float}:
-        raise TypeError(f"option {name} must have entries of one type, got {value!r}")
-
-
-def _option_kind(name: str, entry: object) -> type:
-    """Return the Python type that `entry` is stored as."""
-    if isinstance(entry, bool | np.bool_):
-        return bool
-    if isinstance(entry, int | np.integer):
-        return _checked_int(name, int(entry))
-    if isinstance(entry, float | np.floating):
-        return float
-    if isinstance(entry, str):
-        _check_text(f"option {name}", entry)
-        return str
-    raise TypeError(
-        f"option {name} must be a bool, int, float, str, None or a tuple of one of these, "
-        f"got {type(entry).__name__}"
-    )
-
-
-def _checked_int(name: str, value: int) -> type:
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"option {name} must fit into 64 bits, got {value}")
-    return int
+def _check_shape(
+    name: str, array: NDArray[Any], fits: bool, expected: str, ndim: int | None = None
+) -> None:
+    shape = np.shape(array)
+    if not fits or len(shape) != (len(shape) if ndim is None else ndim):
+        raise ValueError(f"{name} must have the shape {expected}, got {shape}")

@@ -122,17 +122,18 @@ def _grid(run: Run) -> Iterable[RenderableType]:
         facts["steps"] = ", ".join(str(n) for n in steps) + " (finest level first)"
     if run.times is not None or run.coarsening:
         facts["levels"] = str(len(run.coarsening) + 1)
-        facts["coarsening"] = ", ".join(map(_between, run.coarsening)) or "none"
+        factors = (
+            str(m) if isinstance(m, int) else f"{len(m)} chosen points" for m in run.coarsening
+        )
+        facts["coarsening"] = ", ".join(factors) or "none"
     if run.solution_shape is not None:
         facts["solution"] = f"{_shape(run.solution_shape)} {run.solution_dtype}"
     if run.solution_files:
-        facts["solution files"] = _file_count(run)
+        missing = sum(not path.exists() for path in run.solution_files)
+        absent = f", {missing} of them missing" if missing else ""
+        facts["solution files"] = f"{len(run.solution_files)}{absent}"
     if facts:
         yield _pairs("Grid", facts.items())
-
-
-def _between(m: Coarsening) -> str:
-    return str(m) if isinstance(m, int) else f"{len(m)} chosen points"
 
 
 def _level_steps(steps: int, coarsening: tuple[Coarsening, ...]) -> Iterable[int]:
@@ -143,51 +144,37 @@ def _level_steps(steps: int, coarsening: tuple[Coarsening, ...]) -> Iterable[int
         yield steps
 
 
-def _file_count(run: Run) -> str:
-    missing = sum(not path.exists() for path in run.solution_files)
-    return f"{len(run.solution_files)}" + (f", {missing} of them missing" if missing else "")
-
-
 def _training(
     columns: Mapping[str, NDArray[Any]], most_rows: int = _MOST_ROWS
 ) -> Iterable[RenderableType]:
     """Return the columns in tables of at most 80 characters, each with the epoch."""
     if not columns:
         return
-    epochs = columns.get("epoch")
-    if epochs is None:
-        epochs = np.arange(1, len(next(iter(columns.values()))) + 1)
-    for names in _even_parts([name for name in columns if name != "epoch"]):
-        rows = zip(epochs, *(columns[name] for name in names), strict=True)
-        yield _series("Training", ["epoch", *names], list(rows), most_rows)
-
-
-def _even_parts(names: list[str]) -> Iterable[list[str]]:
-    """Split names into parts of about equal length that fit beside each other."""
+    names = [name for name in columns if name != "epoch"]
     parts = max(1, ceil(len(names) / _MOST_COLUMNS))
     width = max(1, ceil(len(names) / parts))
-    return [names[part * width : (part + 1) * width] for part in range(parts)]
+    epochs = columns.get("epoch", np.arange(1, max(map(len, columns.values())) + 1))
+    for part in range(parts):
+        shown = names[part * width : (part + 1) * width]
+        rows = zip(epochs, *(columns[name] for name in shown), strict=True)
+        yield _series("Training", ["epoch", *shown], list(rows), most_rows)
 
 
 def _history(name: str, values: NDArray[Any]) -> RenderableType:
-    if values.ndim == 1:
-        return _iterations(name, values)
-    title = f"History of {name}, {_shape(values.shape)}"
+    """Return the values of each iteration, or their spread where there are several."""
+    title, columns = f"History of {name}", ["iteration", name]
     if values.ndim == 0:
-        return _pairs(title, [("value", _number(values.item()))])
-    columns = np.moveaxis(values, -1, 0).reshape(values.shape[-1], prod(values.shape[:-1]))
-    rows = [(index, *_spread(column)) for index, column in enumerate(columns, start=1)]
-    return _series(title, ["iteration", "min", "median", "max"], rows)
-
-
-def _iterations(name: str, values: NDArray[Any]) -> RenderableType:
-    """Return the values, and for a residual the factor from each to the next."""
-    if "residual" not in name:
-        return _series(f"History of {name}", ["iteration", name], list(enumerate(values, 1)))
-    with np.errstate(all="ignore"):
-        factors = np.append(np.nan, values[1:] / values[:-1])[: len(values)]
-    rows = [(index, *row) for index, row in enumerate(zip(values, factors, strict=True), 1)]
-    return _series(f"History of {name}", ["iteration", name, "factor"], rows)
+        return _pairs(f"{title}, scalar", [("value", values.item())])
+    if values.ndim == 1:
+        given = [values]
+        if "residual" in name:
+            with np.errstate(all="ignore"):
+                given.append(np.append(np.nan, values[1:] / values[:-1])[: len(values)])
+            columns.append("factor")
+        return _series(title, columns, list(zip(range(1, len(values) + 1), *given, strict=True)))
+    by_iteration = np.moveaxis(values, -1, 0).reshape(values.shape[-1], prod(values.shape[:-1]))
+    rows = [(index, *_spread(column)) for index, column in enumerate(by_iteration, start=1)]
+    return _series(f"{title}, {_shape(values.shape)}", ["iteration", "min", "median", "max"], rows)
 
 
 def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
@@ -197,8 +184,7 @@ def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
         real = values if values.dtype.kind != "c" else np.abs(values)
         last = real.ravel()[-1] if real.size else np.nan
         rows.append((name, _shape(values.shape), *_spread(real), last))
-    if rows:
-        yield _numbers("Histories", ["name", "shape", "min", "median", "max", "last"], rows)
+    yield from _table("Histories", ["name", "shape", "min", "median", "max", "last"], rows)
 
 
 def _rest(run: Run) -> Iterable[RenderableType]:
@@ -213,30 +199,23 @@ def _rest(run: Run) -> Iterable[RenderableType]:
 
 
 def _timings(timings: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
-    if timings:
-        rows = [(phase, *_spread(seconds)) for phase, seconds in timings.items()]
-        yield _numbers("Timings in seconds, over ranks", ["phase", "min", "median", "max"], rows)
+    rows = [(phase, *_spread(seconds)) for phase, seconds in timings.items()]
+    yield from _table("Timings in seconds, over ranks", ["phase", "min", "median", "max"], rows)
 
 
 def _work(work: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
     rows: list[tuple[Any, ...]] = []
     for name, counts in work.items():
-        columns = counts.reshape(len(counts), -1).T
-        for level, column in enumerate(columns):
+        for level, column in enumerate(counts.reshape(len(counts), -1).T):
             label = f"{name}, level {level}" if counts.ndim == 2 else name
             rows.append((label, *_spread(column), column.sum()))
-    if rows:
-        yield _numbers("Work of the ranks", ["count", "min", "median", "max", "total"], rows)
+    yield from _table("Work of the ranks", ["count", "min", "median", "max", "total"], rows)
 
 
 def _model(model: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
-    if model:
-        size = sum(array.size for array in model.values())
-        rows = [
-            (name, _shape(array.shape), str(array.dtype), _norm(array))
-            for name, array in model.items()
-        ]
-        yield _numbers(f"Model, {size} parameters", ["name", "shape", "dtype", "norm"], rows)
+    size = sum(array.size for array in model.values())
+    rows = [(name, _shape(x.shape), str(x.dtype), _norm(x)) for name, x in model.items()]
+    yield from _table(f"Model, {size} parameters", ["name", "shape", "dtype", "norm"], rows)
 
 
 # --- numbers and tables -------------------------------------------------------------------------
@@ -278,7 +257,7 @@ def _cell(value: Any) -> Text:
 
 
 def _pairs(title: str, facts: Iterable[tuple[str, Any]]) -> RenderableType:
-    table = _table(show_header=False)
+    table = _empty(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
@@ -287,10 +266,7 @@ def _pairs(title: str, facts: Iterable[tuple[str, Any]]) -> RenderableType:
 
 
 def _series(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    most_rows: int = _MOST_ROWS,
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], most_rows: int = _MOST_ROWS
 ) -> RenderableType:
     """Return a table of rows over time, at most the last ones."""
     if len(rows) > most_rows:
@@ -298,19 +274,27 @@ def _series(
     return _numbers(title, columns, rows[-most_rows:])
 
 
+def _table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Iterable[RenderableType]:
+    """Give a table, none without rows."""
+    if rows:
+        yield _numbers(title, columns, rows)
+
+
 def _numbers(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     """Return a table with its first column left-aligned and all numbers right-aligned."""
-    table = _table(show_header=True)
+    table = _empty(show_header=True)
     for index, column in enumerate(columns):
         text = index == 0 or all(isinstance(row[index], str) for row in rows)
         heading = _cell(column.replace("_", " "))
         table.add_column(heading, justify="left" if text else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*map(_cell, row))
     return _titled(title, table)
 
 
-def _table(*, show_header: bool) -> Table:
+def _empty(*, show_header: bool) -> Table:
     """Return an empty table without rules around or between its cells."""
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
 

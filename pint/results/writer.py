@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pint.parallel.comm import Communicator
 from pint.results.atomic import check_folder, put_in_place, temporary_beside
 from pint.results.provenance import provenance
-from pint.results.record import OptionValue, RunRecord, check_array, check_point_count
-from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, Quantity, axis_names, known_quantity
+from pint.results.record import OptionValue, RunRecord, check_point_count
+from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, axis_names, known_quantity
 
 __all__ = ["check_target", "write_run", "write_solution"]
 
@@ -145,14 +145,27 @@ def _dataset_of(solution: NDArray[Any] | None) -> AddStates | None:
 
 
 def write_file(path: Path, record: RunRecord, add_states: AddStates | None) -> None:
-    with h5py.File(path, "w", track_order=True) as file:
-        _write_attributes(file, record)
-        _write_options(file, record)
-        _write_grid(file, record)
-        if add_states is not None:
-            _write_states(file, record.times, add_states)
-        for group in ARRAY_GROUPS:
-            _write_arrays(file, group, getattr(record, group))
+    """Write a file under its own name.
+
+    Raises
+    ------
+    ValueError
+        If the record holds what HDF5 cannot.
+    OSError
+        If the file cannot be written.
+    """
+    try:
+        with h5py.File(path, "w", track_order=True) as file:
+            _write_attributes(file, record)
+            _write_options(file, record)
+            _write_grid(file, record)
+            if add_states is not None:
+                _write_states(file, record.times, add_states)
+            for group in ARRAY_GROUPS:
+                _write_arrays(file, group, getattr(record, group))
+    except (TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"a run file cannot hold this record: {text}") from error
 
 
 def _write_attributes(file: h5py.File, record: RunRecord) -> None:
@@ -231,29 +244,15 @@ def _write_arrays(file: h5py.File, name: str, arrays: Mapping[str, NDArray[Any]]
         dataset = group.create_dataset(key, data=array)
         quantity = known_quantity(name, key)
         if quantity is not None:
-            _describe(dataset, quantity)
-        if name != "model":
-            _label(dataset, axis_names(name, key, array.ndim))
-    if name == "training" and "epoch" in group:
-        _attach_epochs(group)
-
-
-def _describe(dataset: h5py.Dataset, quantity: Quantity) -> None:
-    dataset.attrs["unit"] = quantity.unit
-    dataset.attrs["description"] = quantity.description
-
-
-def _label(dataset: h5py.Dataset, names: tuple[str, ...]) -> None:
-    for axis, name in enumerate(names):
-        dataset.dims[axis].label = name
-
-
-def _attach_epochs(group: h5py.Group) -> None:
-    """Make the epoch numbers the dimension scale of every other column."""
-    group["epoch"].make_scale("epoch")
-    for name, column in group.items():
-        if name != "epoch":
-            column.dims[0].attach_scale(group["epoch"])
+            dataset.attrs["unit"] = quantity.unit
+            dataset.attrs["description"] = quantity.description
+        axes = () if name == "model" else axis_names(name, key, dataset.ndim)
+        for axis, label in enumerate(axes):
+            dataset.dims[axis].label = label
+    if name == "training" and "epoch" in group:  # the dimension scale of every other column
+        group["epoch"].make_scale("epoch")
+        for key in group.keys() - {"epoch"}:
+            group[key].dims[0].attach_scale(group["epoch"])
 
 
 # --- many ranks ---------------------------------------------------------------------------------
@@ -282,17 +281,14 @@ class _BlockLayout:
 
 def _check_request(record: RunRecord, block: NDArray[Any], first: int, gather_limit: int) -> None:
     """Check the arguments of this rank."""
+    shape = np.shape(block)
     if record.solution is not None:
         raise ValueError("record.solution must be None: the solution is given as blocks")
-    check_array("block", block)
-    if block.ndim == 0:
-        raise ValueError("block must have the shape (n, *state), got a single number")
-    if 0 in block.shape[1:]:
-        raise ValueError(f"a state must not be empty, got the shape {block.shape[1:]}")
-    if first < 0:
-        raise ValueError(f"first must not be negative, got {first}")
-    if gather_limit < 0:
-        raise ValueError(f"gather_limit must not be negative, got {gather_limit}")
+    if not shape or 0 in shape[1:]:
+        raise ValueError(f"block must have the shape (n, *state), no state empty, got {shape}")
+    for name, value in (("first", first), ("gather_limit", gather_limit)):
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def _agree_on_layout(
@@ -307,7 +303,12 @@ def _agree_on_layout(
     }
     everyone = [json.loads(text) for text in comm.allgather_text(json.dumps(common))]
     for rank, other in enumerate(everyone):
-        _check_same(everyone[0], other, rank)
+        for name, value in everyone[0].items():
+            if other[name] != value:
+                raise ValueError(
+                    f"{name} must be the same on every rank: "
+                    f"{value!r} on rank 0, {other[name]!r} on rank {rank}"
+                )
     owned = comm.allgather_blocks(np.array([[int(first), len(block)]], dtype=np.int64))
     starts, counts = owned.T.tolist()
     _check_blocks_follow(starts, counts)
@@ -319,26 +320,16 @@ def _agree_on_layout(
     )
 
 
-def _check_same(ours: Mapping[str, object], other: Mapping[str, object], rank: int) -> None:
-    for name, value in ours.items():
-        if other[name] != value:
-            raise ValueError(
-                f"{name} must be the same on every rank: "
-                f"{value!r} on rank 0, {other[name]!r} on rank {rank}"
-            )
-
-
 def _check_blocks_follow(starts: list[int], counts: list[int]) -> None:
     """Raise unless the blocks, in rank order, cover 0, 1, 2, ... without gap or overlap."""
-    expected = 0
     for rank, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        expected = sum(counts[:rank])
         if count and start != expected:
             raise ValueError(
                 f"blocks must follow each other in rank order: the block of rank {rank} "
                 f"starts at point {start}, expected {expected}"
             )
-        expected += count
-    if expected == 0:
+    if not any(counts):
         raise ValueError("the solution has no points: every rank passed an empty block")
 
 
