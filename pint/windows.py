@@ -1,4 +1,4 @@
-"""Windows of time, solved one after another: memory does not grow with the length of time."""
+"""Solve windows of time one after another, in bounded memory."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def solve_in_windows(
     guess: Literal["hold", "shift"] = "hold",
     path: str | os.PathLike[str] | None = None,
 ) -> Iterator[Result]:
-    """Solve window after window, each from the last state of the one before it.
+    """Solve window after window, each from the last state of the previous window.
 
-    All ranks work on one window at a time. Steps keep the indices that they have on the whole
-    grid. Memory is that of one window and of the times; who keeps results keeps theirs too.
+    All ranks work on one window at a time. Steps have their indices on the whole grid. The memory
+    holds one window, all times, and the results that the caller keeps.
 
     Parameters
     ----------
@@ -44,29 +44,29 @@ def solve_in_windows(
     initial_value : array_like, shape state_shape
         u_0, as in `MGRIT.solve`.
     num_steps : int
-        Steps of a window; the last one may have fewer.
+        Number of steps of a window; the last window may have fewer.
     options : MGRITOptions, optional
-        How to iterate in each window.
+        Options of the solver in each window.
     comm : mpi4py communicator or Communicator, optional
         The ranks.
     guess : {"hold", "shift"}, default "hold"
-        What a window begins with: its first state at all points, or the states of the window
-        before it, point by point (where they are as many). With
-        `skip_first_down` no cycle would look at either, and "shift" is refused.
+        Guess of a window: its first state at all points, or the states of the previous window,
+        point by point (if the numbers of points agree). With `skip_first_down` no cycle uses a
+        guess, and "shift" is refused.
     path : path-like, optional
-        Run file that gets each window when it is solved, the same on every rank; it is replaced.
-        While windows are missing it says that it is not finished, and holds NaN there.
+        Run file, with one name on every rank, to which each window is written after its solve. It
+        is replaced. While windows are missing it is marked as not finished, with NaN in them.
 
     Yields
     ------
     Result
-        Of each window, with the times of its points; its first point is the last one of the window
-        before. Not to converge is its status; after a window that diverged there is no other.
+        Result of each window, with the times of its points; its first point is the last point of
+        the previous window. No convergence is a status; a window that diverged is the last one.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind, on every rank, when the first window is asked for.
+        If an argument is of the wrong kind, on every rank, before the first window.
     OSError
         If the file cannot be written; on every rank.
 
@@ -87,7 +87,7 @@ def solve_in_windows(
         end = min(begin + num_steps, times.size - 1)
         part = TimeGrid(times[begin : end + 1], fine=np.arange(begin, end + 1))
         short = end - begin < num_steps and not options.factors(end - begin)
-        here = replace(options, storage="all") if short else options  # it has no C-points
+        here = replace(options, storage="all") if short else options  # one level has no C-points
         solver = MGRIT(propagator, part, here, communicator)
         state = initial_value if before is None else before.final_state()
         result = solver.solve(state, _guess(solver, state, before, guess))
@@ -110,7 +110,7 @@ def _check(options: MGRITOptions, guess: str) -> None:
 
 
 def _guess(solver: MGRIT, state: State, before: Result | None, guess: str) -> Any:
-    """Return what a window begins with; None where no cycle looks at it."""
+    """Return the guess of a window; None where no cycle uses it."""
     if solver.options.skip_first_down:
         return None
     if guess == "shift" and before is not None and before.times.size == solver.grid.times.size:

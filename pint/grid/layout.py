@@ -1,4 +1,4 @@
-"""Which rank owns which points of which level. Pure arithmetic."""
+"""Owners of the points of each level. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMBALANCE = 1.1
-"""A block may be this much longer than the mean for the sake of starting at a C-point."""
+"""Allowed relative excess of a block over the mean length, for a start at a C-point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class Layout:
     Parameters
     ----------
     bounds : ndarray of int64, shape (size + 1,)
-        Rank p owns the points ``bounds[p] <= i < bounds[p + 1]``; a block may be empty. A ring, in
-        which point 0 is point N, begins with point 1.
+        Rank p owns the points ``bounds[p] <= i < bounds[p + 1]``; a block may be empty. On a ring,
+        where point 0 is point N, the first block begins with point 1.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Layout:
     def balanced(
         cls, num_steps: int, size: int, coarsening: Sequence[int | tuple[int, ...]] = ()
     ) -> Layout:
-        """Split points 0..N evenly; blocks start at C-points of a level as coarse as is cheap.
+        """Split points 0..N evenly; blocks start at C-points of the coarsest suitable level.
 
         Parameters
         ----------
@@ -52,8 +52,8 @@ class Layout:
         size : int
             Number of ranks.
         coarsening : sequence
-            Coarsening factor of each level that is coarsened, or the indices of its C-points, on
-            which blocks take no account, nor on the levels below.
+            Coarsening factor of each level but the last, or the indices of its C-points. Blocks
+            ignore C-points that are given by indices, and all levels below.
         """
         factors = takewhile(lambda factor: not isinstance(factor, tuple), coarsening)
         units = [1, *accumulate(cast(Iterable[int], factors), mul)]
@@ -70,7 +70,7 @@ class Layout:
 
     @property
     def is_ring(self) -> bool:
-        """Tell whether point 0 is the last point."""
+        """Return whether point 0 is the last point."""
         return bool(self.bounds[0] == 1)
 
     def ring(self) -> Layout:
@@ -78,7 +78,7 @@ class Layout:
         return Layout(np.maximum(self.bounds, 1))
 
     def opened(self) -> Layout:
-        """Return the layout in which who owns point 1 of a ring also owns point 0."""
+        """Return the layout of a ring in which the owner of point 1 also owns point 0."""
         return Layout(np.where(self.bounds == 1, 0, self.bounds)) if self.is_ring else self
 
     @property
@@ -97,17 +97,17 @@ class Layout:
             )
 
     def block(self, rank: int) -> range:
-        """Return the points that `rank` owns."""
+        """Return the points of `rank`."""
         return range(int(self.bounds[rank]), int(self.bounds[rank + 1]))
 
     def coarsen(self, m: int | NDArray[np.int64]) -> Layout:
-        """Return the layout of the multiples of m, or the points m; owners stay the same."""
+        """Return the layout of the multiples of m, or of the points m, with unchanged owners."""
         if isinstance(m, np.ndarray):
             return Layout(np.searchsorted(m, self.bounds))
         return Layout(-(-self.bounds // m))
 
     def after(self, point: int) -> Layout:
-        """Return the layout of the points from this one on; owners stay the same."""
+        """Return the layout of the points from `point` on, with unchanged owners."""
         return Layout(np.maximum(self.bounds - point, 0))
 
     def owner(self, point: int) -> int:
@@ -131,10 +131,10 @@ class Layout:
     def reversed(self) -> Layout:
         """Return the layout of the reversed grid, for ranks in reversed order.
 
-        A rank that owns the points a..b-1 owns the points N-b..N-a-1 of the reversed grid, so that
-        blocks which start at C-points forwards do so backwards too (N a multiple of the factors):
-        it owns the adjoint states of the points a+1..b. Rank 0 also owns that of point 0, so it
-        must own point 0, as in balanced layouts.
+        A rank with the points a..b-1 owns the points N-b..N-a-1 of the reversed grid, which are the
+        adjoint states of the points a+1..b. Blocks that start at C-points forwards then start at
+        C-points backwards (N a multiple of the factors). Rank 0 also owns the adjoint state of
+        point 0, and must own point 0, as in balanced layouts.
         """
         num_steps = self.num_points - 1
         bounds = np.maximum(num_steps - self.bounds[::-1], 0)
@@ -143,7 +143,7 @@ class Layout:
 
 
 def _longest(num_steps: int, size: int, unit: int) -> bool:
-    """Tell whether blocks in multiples of `unit` are nearly as even as blocks can be."""
+    """Return whether blocks in multiples of `unit` are nearly even."""
     num_units = -(-num_steps // unit)
     longest = -(-num_units // size) * unit
     return unit == 1 or longest <= max(IMBALANCE * num_steps / size, -(-num_steps // size))

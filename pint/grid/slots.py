@@ -1,4 +1,4 @@
-"""Places in the arrays of a level: evenly spaced, or anywhere."""
+"""Slots, the places in the arrays of a level: evenly spaced, or anywhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Slots: TypeAlias = slice | NDArray[np.int64]
 
 
 def slots_of(slots: Slots, num_slots: int) -> range | NDArray[np.int64]:
-    """Return the slots one by one; those of a slice end with the array."""
+    """Return the slots as indices; a slice ends with the array."""
     return range(*slots.indices(num_slots)) if isinstance(slots, slice) else slots
 
 
 def shifted(slots: Slots, by: int) -> Slots:
-    """Return the slots so many places further to the right."""
+    """Return the slots `places` further to the right."""
     if isinstance(slots, slice):
         return slice(slots.start + by, slots.stop + by, slots.step)
     return slots + by

@@ -1,4 +1,4 @@
-"""Time points, how a grid is coarsened and reversed. Index arithmetic only."""
+"""Time points of a level, their coarsening and reversal. Index arithmetic only."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TimeGrid:
     level : int, default 0
         Level of the grid.
     fine : ndarray of int64, shape (N + 1,), optional
-        Index of each point on the finest grid, where not all steps cover as many of its steps;
-        then `num_fine` says nothing.
+        Index of each point on the finest grid, where steps cover different numbers of its steps;
+        `num_fine` is then unused.
 
     Raises
     ------
@@ -46,7 +46,7 @@ class TimeGrid:
     fine: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        times = np.array(self.times, dtype=np.float64)  # a copy: who gave it may change it
+        times = np.array(self.times, dtype=np.float64)  # a copy: the caller may change its array
         object.__setattr__(self, "times", times)
         _check_times(times)
 
@@ -58,7 +58,7 @@ class TimeGrid:
         level: int,
         fine: NDArray[np.int64] | None = None,
     ) -> TimeGrid:
-        """Return the grid of times that come from a validated one, without a copy."""
+        """Return the grid of times from a validated grid, without a copy."""
         grid = object.__new__(cls)
         fields = {"times": times, "num_fine": num_fine, "level": level, "fine": fine}
         for name, value in fields.items():
@@ -89,7 +89,7 @@ class TimeGrid:
         return self._fine_at(np.arange(self.times.size)).copy()
 
     def _fine_at(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the index on the finest grid of points of this one."""
+        """Return the indices on the finest grid of points of this grid."""
         return points * self.num_fine if self.fine is None else self.fine[points]
 
     def coarsen(self, m: int | NDArray[np.int64]) -> TimeGrid:
@@ -103,12 +103,12 @@ class TimeGrid:
         return TimeGrid._of(times, self.num_fine * m, self.level + 1, fine)
 
     def after(self, point: int) -> TimeGrid:
-        """Return the grid from a point on; steps stand for the same finest steps as before."""
+        """Return the grid from a point on; steps cover unchanged finest steps."""
         return TimeGrid._of(self.times[point:], 0, self.level, self.fine_index[point:])
 
     def reversed(self) -> TimeGrid:
-        """Return the grid run backwards, t -> t_0 + t_N - t; on finest grids only."""
-        # Rounding may join points of a valid grid, so the reversed times are not validated again.
+        """Return the reversed grid, t -> t_0 + t_N - t; on finest grids only."""
+        # Rounding may join points of a valid grid: do not validate the reversed times again.
         times = self.times[0] + self.times[-1] - self.times[::-1]
         return TimeGrid._of(times, 1, 0)
 

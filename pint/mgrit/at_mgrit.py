@@ -1,9 +1,9 @@
 """Local coarse grids in place of the coarsest level: AT-MGRIT.
 
-The value of point p of the coarsest level is the end of a solve on the k points p-k+1, ..., p,
-which begins with the state that the first of them has; near the begin, at point 0. A rank needs
-the states and right-hand sides of the k-1 points before its block, and ranks exchange them all at
-once: none waits for a message that depends on another one.
+The value of point p of the coarsest level is the end of a local solve on the k points p-k+1, ...,
+p. Its local start is the present state at the first of these points, or point 0 near the beginning.
+A rank needs the states and right-hand sides of the k-1 points before its block. All ranks exchange
+them together: no message depends on another one.
 
 Hahne, Southworth, Friedhoff, "Asynchronous truncated multigrid-reduction-in-time", SIAM J. Sci.
 Comput. 45 (2023), S281-S306.
@@ -24,8 +24,8 @@ from pint.propagator import State
 def solve_truncated(level: Level, local: Level, length: int, driver: Driver) -> None:
     """Set the states at this rank's points; `local` has the points of all its local grids.
 
-    The grids are solved from the last one to the first, in one array: each overwrites only states
-    behind the begins of those before it. Those that begin at point 0 are one.
+    The grids are solved from the last to the first, in one array: each overwrites only states
+    behind the local starts of earlier grids. Grids that begin at point 0 are merged.
     """
     requests = [
         request
@@ -45,23 +45,23 @@ def solve_truncated(level: Level, local: Level, length: int, driver: Driver) -> 
 
 
 def bring(level: Level, length: int, here: State, to: State) -> list[Request]:
-    """Bring states at the points of the local grids from the ranks that own them.
+    """Get states at the points of the local grids from their owners.
 
     Parameters
     ----------
     level : Level
         The level; this rank receives from ranks to the left, and sends to ranks to the right.
     length : int
-        Points of a local grid.
+        Number of points of a local grid.
     here : array, shape (number of own points, ...)
         States at the own points.
     to : array, shape (number of points of all own local grids, ...)
-        Where they go: these are there at once, those of others when the messages have arrived.
+        Target: own states are set at once, the others when the messages have arrived.
 
     Returns
     -------
     list of Request
-        The messages that are under way.
+        The pending messages.
     """
     own, layout = level.block, level.layout
     local = truncated(own, length)

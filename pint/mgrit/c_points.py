@@ -1,7 +1,7 @@
-"""C-points only: a problem whose steps are whole intervals, and its F-points on demand.
+"""Storage of C-points only: a problem whose steps are whole intervals, with F-points on demand.
 
-Every point of that problem is a C-point (factor 1), and level 1 is what it was. F-points exist
-while an interval is stepped through, and nowhere else.
+Every point of this problem is a C-point (factor 1), and level 1 is unchanged. F-points exist
+only while an interval is stepped through.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pint.propagator import Propagator, State, Step, has_own_equation, kernel_of
 
 
 class Composed(Propagator):
-    """A model whose step on the finest level is `m` steps of another one.
+    """A model whose step on the finest level is `m` steps of another model.
 
     Parameters
     ----------
     model : Propagator
-        The other one.
+        The other model.
     grid : TimeGrid
         Its finest grid; the composed problem has every m-th of its points.
     m : int
-        Number of steps in one.
+        Number of the model's steps in one step.
     """
 
     def __init__(self, model: Propagator, grid: TimeGrid, m: int) -> None:
@@ -55,7 +55,7 @@ class Composed(Propagator):
         return self.composes.state_shape
 
     def kernel_params(self) -> Any:
-        """Return those of the model, and the times of all points."""
+        """Return the kernel parameters of the model, and the times of all points."""
         return self.composes.kernel_params(), self.grid.times
 
     def step(self, u: State, step: Step) -> State:
@@ -65,7 +65,7 @@ class Composed(Propagator):
         return u
 
     def tangent_step(self, v: State, u: State, step: Step) -> State:
-        """Return the derivative of that in the direction v."""
+        """Return the derivative of the step in the direction v."""
         for one in self._parts(step):
             v = self.composes.tangent_step(v, u, one)
             u = self.composes.step(u, one)
@@ -79,13 +79,13 @@ class Composed(Propagator):
         return product
 
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
-        """Return its transpose; the states in between are computed again."""
+        """Return the transposed derivative times w; the inner states are computed again."""
         for one, before in reversed(self._path(u, step)):
             w = self.composes.adjoint_step(w, before, one)
         return w
 
     def adjoint_gradient(self, w: State, u: State, step: Step) -> NDArray[Any]:
-        """Return the sum of the parts' gradients."""
+        """Return the sum of the gradients of the model's steps."""
         parts = []
         for one, before in reversed(self._path(u, step)):
             parts.append(self.composes.adjoint_gradient(w, before, one))
@@ -106,15 +106,15 @@ class Composed(Propagator):
         return self.composes.norm(u)
 
     def set_outer_residual(self, residual: float) -> None:
-        """Tell the model."""
+        """Call the method of the model."""
         self.composes.set_outer_residual(residual)
 
     def refresh(self) -> None:
-        """Tell the model."""
+        """Call the method of the model."""
         self.composes.refresh()
 
     def _parts(self, step: Step) -> list[Step]:
-        """Return the model's steps that a step consists of, each one or a stack."""
+        """Return the model's steps inside a step, each one or a stack."""
         first, last = (step.first - 1) * self.m + 1, step.last * self.m
         if step.level > 0:
             return [Step(step.level, step.start, step.stop, first, last)]
@@ -131,8 +131,8 @@ class Composed(Propagator):
 
 @once
 def composed_kernel(kernel: Any) -> Any:
-    """Return the kernel of whole intervals, made of that of one step."""
-    from numba import njit  # only where kernels are used
+    """Return the kernel of whole intervals, made from the kernel of one step."""
+    from numba import njit  # import only where kernels are used
 
     @njit
     def interval(u: Any, start: Any, stop: Any, level: Any, params: Any, out: Any) -> None:
@@ -152,14 +152,14 @@ def composed_kernel(kernel: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trajectory:
-    """States at all points, of which only C-points are kept; the others are computed on demand.
+    """States at all points, of which C-points are stored and F-points computed on demand.
 
     Attributes
     ----------
     times : ndarray of float64, shape (N + 1,)
         All time points.
     m : int
-        The multiples of m are kept.
+        The multiples of m are stored.
     """
 
     model: Propagator = field(repr=False)
@@ -180,14 +180,14 @@ class Trajectory:
         Parameters
         ----------
         num_intervals : int, default 1
-            Intervals that are computed, and in memory, at once.
+            Number of intervals in memory.
 
         Yields
         ------
         first : int
             Index of the first point of the block.
         u : array, shape (number of points, ...state_shape)
-            States at the points first, first + 1, ...; new. No point comes twice, on any rank.
+            States at the points first, first + 1, ...; new. Each point comes once, on one rank.
         """
         at_least("num_intervals", num_intervals, 1)
         own = self.layout.block(self.comm.rank)
@@ -203,7 +203,7 @@ class Trajectory:
         Raises
         ------
         ValueError
-            If there is no such point.
+            If the point does not exist.
         """
         if not 0 <= point < self.times.size:
             raise ValueError(f"point must be one of 0..{self.times.size - 1}, got {point}")
@@ -217,7 +217,7 @@ class Trajectory:
         return self.comm.bcast(state, owner)
 
     def _filled(self, c_states: State, first: int, stop: int) -> State:
-        """Return the states at first, ..., stop - 1, of which every m-th is given."""
+        """Return the states at first, ..., stop - 1 from every m-th state."""
         xp = array_api_compat.array_namespace(c_states)
         u = xp.empty((stop - first, *c_states.shape[1:]), dtype=c_states.dtype)
         u[:: self.m] = c_states
@@ -243,7 +243,7 @@ def on_c_points(
     Raises
     ------
     ValueError
-        If the options or the model do not go with it.
+        If the options or the model do not allow it.
     """
     factors = options.factors(grid.num_steps)
     if not factors:

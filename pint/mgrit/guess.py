@@ -1,4 +1,4 @@
-"""What an iteration begins with at the points after point 0."""
+"""The guess: states at the points after point 0 with which an iteration begins."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Random:
-    """Independent random numbers, uniform in low <= x < high; of both parts if complex.
+    """Independent random numbers, uniform in low <= x < high; for both parts if complex.
 
-    Each point has a generator of its own, seeded with `seed` and the point's index, so that the
+    Each point has its own generator, seeded with `seed` and the point's index, so that the
     numbers do not depend on the number of ranks.
 
     Parameters
     ----------
     seed : int, default 0
-        Which random numbers.
+        Seed of the random numbers.
     low, high : float, default 0.0 and 1.0
         Range of the numbers.
 
@@ -53,7 +53,7 @@ class Random:
             raise ValueError(f"high must be above low, got low={self.low}, high={self.high}")
 
     def state(self, point: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return the state at a point, of this shape and dtype; new."""
+        """Return the random state at a point, with a shape and dtype; new."""
         generator = np.random.default_rng([self.seed, point])
         numbers: NDArray[Any] = generator.uniform(self.low, self.high, shape)
         if dtype.kind == "c":
@@ -69,7 +69,7 @@ t -> state, "sequential", `Random`, or the result of another solve."""
 
 
 def fill(level: Level, first: State, guess: Any) -> None:
-    """Set the states at this rank's points, all but for those of "sequential".
+    """Set the states at this rank's points from any guess but "sequential".
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def fill(level: Level, first: State, guess: Any) -> None:
     first : array
         The initial value.
     guess : Guess
-        What to begin with; no result.
+        The guess; no result.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def _check_kind(level: Level, state: Any) -> None:
 def states_of(result: Result, level: Level) -> State:
     """Return the states of a result at this rank's points, (number of own points, ...); collective.
 
-    Those of a solve on other times are interpolated linearly between the two points around, and
-    stay what they are at the ends.
+    States of a solve on other times are interpolated linearly between the two neighbouring points,
+    and are constant beyond the ends.
     """
     bounds = level.layout.opened().bounds
     if np.array_equal(result.times, level.grid.times) and np.array_equal(

@@ -15,12 +15,11 @@ from pint.propagator import State
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lyapunov:
-    """Lyapunov vectors along a trajectory, and how fast they grow.
+    """Lyapunov vectors along a trajectory, and their growth.
 
-    They are found beside the solve, on the finest level with corrected steps: the vectors at its
-    points are those of the left neighbour, moved on by all fine steps in between, and
-    orthonormalised. Far enough from the begin they are the backward Lyapunov vectors, whatever they
-    began with.
+    The solve computes them on the finest level with corrected steps. The vectors at a point are the
+    vectors of the left neighbour, propagated by all fine steps in between and orthonormalised. Far
+    from the start they are the backward Lyapunov vectors, whatever the initial vectors.
 
     Attributes
     ----------
@@ -45,7 +44,7 @@ class Lyapunov:
         Parameters
         ----------
         start : float, optional
-            Time until which the vectors have settled; all intervals count if left out.
+            Time at which the vectors have converged; by default all intervals count.
 
         Returns
         -------
@@ -55,7 +54,7 @@ class Lyapunov:
         Raises
         ------
         ValueError
-            If no interval begins so late.
+            If no interval begins at `start` or later.
         """
         late = self.times[:-1] >= start
         if not late.any():
@@ -68,20 +67,20 @@ class Lyapunov:
 def orthonormal(vectors: State) -> tuple[State, list[float]]:
     """Return an orthonormal basis of some vectors, and the logarithms of R's diagonal.
 
-    By Gram and Schmidt, each vector against those before it and twice, with sums in a fixed order.
-    A vector that depends on those before it gives way to a unit vector far from them.
+    By Gram and Schmidt, each vector twice against all previous ones, with sums in a fixed order.
+    A vector that depends on the previous ones is replaced by a unit vector far from them.
 
     Parameters
     ----------
     vectors : array, shape (k, ...state_shape)
-        k is not above the number of entries of a state.
+        k is at most the number of entries of a state.
 
     Returns
     -------
     array of the same shape
         New.
     list of float
-        How much each vector grew, -inf where it was replaced.
+        Logarithm of the growth of each vector, -inf where it was replaced.
 
     References
     ----------
@@ -107,7 +106,7 @@ def orthonormal(vectors: State) -> tuple[State, list[float]]:
 
 
 def _project_out(before: State, row: State, xp: Any) -> float:
-    """Take from a row its parts along orthonormal ones, in place; return the norm of the rest."""
+    """Subtract the projections of a row on orthonormal rows, in place; return its norm."""
     for _ in range(2):
         for other in before:
             row -= xp.sum(other * row) * other
@@ -119,7 +118,7 @@ def _norm(row: State, xp: Any) -> float:
 
 
 def unit_vectors(like: State, k: int) -> State:
-    """Return the first k unit vectors of the space of states like one, shape (k, ...)."""
+    """Return the first k unit vectors of the space of states, shape (k, ...)."""
     xp, size = array_api_compat.array_namespace(like), math.prod(like.shape)
     vectors = xp.zeros((k, size), dtype=like.dtype)
     for j in range(k):

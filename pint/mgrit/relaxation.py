@@ -11,11 +11,11 @@ from pint.stopwatch import timed
 
 @timed("relaxation")
 def f_relax(level: Level, driver: Driver) -> None:
-    """Step from every C-point through the F-points behind it; then the ghost is up to date.
+    """Apply F-relaxation: step from every C-point through the F-points behind it.
 
     The intervals that start at own C-points need no message. If the block starts inside an
-    interval, its rest comes last, when the ghost has arrived. Nothing is done where the F-points
-    follow from the C-points already.
+    interval, the remaining steps come last, when the ghost point has arrived. Afterwards the ghost
+    point is up to date. Nothing is done where the F-points already follow from the C-points.
     """
     if level.relaxed:
         return
@@ -40,11 +40,11 @@ def f_relax(level: Level, driver: Driver) -> None:
 
 @timed("relaxation")
 def c_relax(level: Level, driver: Driver) -> None:
-    """Step from the last F-point of every interval to the C-point behind it.
+    """Apply C-relaxation: step from the last F-point of every interval to the next C-point.
 
-    With a weight, or where C-points are neighbours, so that one step would read what another one
-    sets, the residual comes first: u_C <- u_C + w r_C. That of Richardson extrapolation takes a
-    coarse step, too.
+    With a weight the residual is computed first: u_C <- u_C + w r_C. So it is where C-points are
+    neighbours, because one step would read the result of another. The residual of Richardson
+    extrapolation takes a coarse step too.
     """
     extrapolation = level.richardson
     if extrapolation is not None and extrapolation.relaxes:

@@ -52,7 +52,7 @@ class Advection(Propagator):
 
     @property
     def nodes(self) -> Array:
-        """Places of the nodes, shape (num_nodes,); new."""
+        """Positions of the nodes, shape (num_nodes,); new."""
         return np.linspace(0.0, self.length, self.state_shape[0], endpoint=False)
 
     def _symbols(self, step: Step, n: int) -> tuple[NDArray[np.complex128], Array]:
@@ -98,5 +98,5 @@ def problem(num_nodes: int = 512) -> Problem:
         num_steps=1024,
         exact=lambda t: np.sin(2 * np.pi * (x - t)),
         order=1,
-        source="the initial value, moved: sin(2 pi (x - t))",
+        source="the initial value, shifted: sin(2 pi (x - t))",
     )

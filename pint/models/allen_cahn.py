@@ -20,7 +20,7 @@ class AllenCahn(Propagator):
 
     Cells of equal size, 5-point formula; diffusion by backward Euler, solved by cosine transforms,
     which diagonalise it, and the reaction by forward Euler. The parameters are eps and a: with
-    a = 1/2 neither of the states 0 and 1 gains on the other.
+    a = 1/2 fronts between the states 0 and 1 stand still.
 
     Parameters
     ----------
@@ -60,17 +60,17 @@ class AllenCahn(Propagator):
 
     @property
     def centers(self) -> Array:
-        """Places of the cells' centers along a side, shape (num_cells,); new."""
+        """Positions of the centers of cells along a side, shape (num_cells,); new."""
         n = self.state_shape[0]
         return (np.arange(n) + 0.5) * self.length / n
 
     def _eigenvalues(self, n: int) -> Array:
-        """Return those of -(u_xx + u_yy), shape (n, n)."""
+        """Return the eigenvalues of -(u_xx + u_yy), shape (n, n)."""
         one = (2 * n / self.length * np.sin(np.pi * np.arange(n) / (2 * n))) ** 2
         return one[:, None] + one
 
     def _diffused(self, u: Array, step: Step, power: int = 1) -> Array:
-        """Solve (I - dt eps^2 L) x = u as often as `power` says; new."""
+        """Apply (I - dt eps^2 L)^-1 `power` times; new."""
         dt = np.asarray(step.dt)[:, None, None]
         filters = 1 + dt * self.parameters[0] ** 2 * self._eigenvalues(u.shape[1])
         x: Array = idctn(dctn(u, axes=(1, 2)) / filters**power, axes=(1, 2))
@@ -103,8 +103,8 @@ class AllenCahn(Propagator):
 def problem(num_cells: int = 64, threshold: float = 0.25) -> Problem:
     """Return the front 1 / (1 + exp((x - c t) / (sqrt(2) eps))), c = sqrt(2) eps (1/2 - a).
 
-    It solves the equation on the whole plane; the square is that large that its sides do not see
-    it. The state 1, on the left, gains.
+    It solves the equation on the whole plane; the square is so large that its sides have no
+    influence. The state 1, on the left, advances.
     """
     model = AllenCahn(num_cells, threshold=threshold)
     width, x = float(model.parameters[0]), model.centers - 0.4

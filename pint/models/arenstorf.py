@@ -10,11 +10,11 @@ from pint.models.problem import Problem, reference
 from pint.models.runge_kutta import Method, RungeKutta
 
 MOON = 0.012277471
-"""Mass of the moon; that of earth and moon is 1."""
+"""Mass of the moon; earth and moon together have mass 1."""
 SPEED = -2.00158510637908252240537862224
-"""Initial y' of the orbit of four loops, which begins at (0.994, 0)."""
+"""Initial y' of the orbit of four loops from (0.994, 0)."""
 PERIOD = 17.0652165601579625588917206249
-"""Its period."""
+"""Period of the orbit of four loops."""
 
 
 def rhs(t: Any, u: Any, theta: Any, out: Any) -> None:
@@ -52,7 +52,7 @@ class Arenstorf(RungeKutta):
     """The restricted three-body problem in the plane: earth, moon and a satellite without mass.
 
     States are (x, y, x', y') in the frame that turns with the moon, in units of the distance
-    between earth and moon; earth stands at -mu, the moon at 1 - mu. The parameter is mu, the mass
+    between earth and moon; earth is at -mu, the moon at 1 - mu. The parameter is mu, the mass
     of the moon.
 
     Parameters
@@ -75,7 +75,7 @@ class Arenstorf(RungeKutta):
 
 
 def problem(method: Method = "dormand_prince") -> Problem:
-    """Return the orbit of four loops for one period, at whose end it is where it began."""
+    """Return the orbit of four loops over one period, which closes it."""
     model = Arenstorf(method=method)
     start, span = np.array([0.994, 0.0, 0.0, SPEED]), (0.0, PERIOD)
 

@@ -15,42 +15,42 @@ from pint.propagator import Propagator, Step, changes_space
 Array = NDArray[Any]
 
 HIGHEST = 6
-"""Formulas of higher order are unstable, with even steps too."""
+"""Formulas of higher order are unstable, even with equal steps."""
 
 
 class BDF(Propagator):
-    """k values in one state, y(t), ..., y(t + (k-1) d): a method of k steps as one of one step.
+    """A k-step method as a one-step method: a state is y(t), ..., y(t + (k-1) d).
 
-    A step to the time t' finds y(t'), y(t' + d), ... one after another, each from the k values
-    before it: the polynomial through those at s_1, ..., s_k and the new one at s has the slope
-    f(s, y(s)) at s. By Newton's divided differences (derived in `docs/models.md`) that is
+    A step to the time t' computes y(t'), y(t' + d), ... one after another, each from the k previous
+    values: the polynomial through the values at s_1, ..., s_k and the new one at s has the slope
+    f(s, y(s)) at s. By Newton's divided differences (derived in `docs/models.md`) this is
 
         a_0 y(s) + sum_j a_j y(s_j) = f(s, y(s)),    a_0 = sum_j 1 / (s - s_j),
         a_j = -1 / (s - s_j) prod_{i != j} (s - s_i) / (s_j - s_i),
 
-    a backward Euler step of length 1 / a_0 from -sum_j (a_j / a_0) y(s_j), which the model takes. d
-    is the same on all levels; with d = dt / k on the finest, all finest steps are alike. On coarser
-    levels the k values lie close together and the next ones far ahead, where formulas of high order
-    are unstable: these levels use the last `coarse_order` values only.
+    a backward Euler step of length 1 / a_0 from -sum_j (a_j / a_0) y(s_j), which the model takes.
+    All levels have one d; with d = dt / k on the finest, all finest steps are equal. On coarser
+    levels the k values lie close together and the next ones far ahead. Formulas of high order are
+    unstable there: these levels use the last `coarse_order` values only.
 
     Parameters
     ----------
     model : Propagator
-        Batched, with `backward_euler` True: its step is one of backward Euler. `parameters` are
-        its own.
+        A batched model with `backward_euler` True: its step is a step of backward Euler. The
+        composed model has its `parameters`.
     distance : float
         d, in units of time.
     order : int, default 2
         k, from 1 to 6.
     coarse_order : int, optional
-        Order on the coarser levels, at most k; k, but at most 2, if left out.
+        Order on the coarser levels, at most k; by default the minimum of k and 2.
 
     Raises
     ------
     ValueError
         If the model does not step by backward Euler, is not batched, or changes space from level
-        to level; if an order is out of its range; or, in a step, if that is not longer than all
-        distances of its state.
+        to level; if an order is out of its range; or if a step is not longer than all distances of
+        its state.
 
     References
     ----------
@@ -93,13 +93,13 @@ class BDF(Propagator):
         self.parameters = model.parameters
 
     def refresh(self) -> None:
-        """Let the model hear that its parameters were changed."""
+        """Refresh the model after a change of its parameters."""
         self.model.refresh()
 
     def _formulas(self, step: Step) -> list[tuple[list[Array], Step]]:
-        """Return, value by value, weights of the values before it, and the backward Euler step.
+        """Return for each value the weights of the previous values, and the backward Euler step.
 
-        The last weight belongs to the value just before; there are as many as the order.
+        The last weight belongs to the previous value; their number is the order.
         """
         k, d = self.order, self.distance
         start, stop = np.atleast_1d(step.start), np.atleast_1d(step.stop)
@@ -110,7 +110,7 @@ class BDF(Propagator):
                 f"{float((stop - start).min())}"
             )
         dt = stop - start
-        nodes = [np.full_like(dt, offset) for offset in offsets]  # after the begin of the step
+        nodes = [np.full_like(dt, offset) for offset in offsets]  # after the start of the step
         used = k if step.level == 0 else self.coarse_order
         formulas = []
         for offset in offsets:
@@ -125,7 +125,7 @@ class BDF(Propagator):
         return weights.reshape(-1, *(1 for _ in self.model.state_shape))
 
     def _values(self, u: Array, step: Step) -> tuple[list[Array], list[Array]]:
-        """Return all 2k values in their order, and what the inner steps begin with."""
+        """Return all 2k values in their order, and the starts of the inner steps."""
         values, begins = [u[:, j] for j in range(self.order)], []
         for weights, inner in self._formulas(step):
             latest = values[-len(weights) :]
@@ -139,7 +139,7 @@ class BDF(Propagator):
         return np.stack(self._values(u, step)[0][self.order :], axis=1)
 
     def _backward(self, w: Array, u: Array, step: Step) -> tuple[Array, Array]:
-        """Go through the values backwards; return what comes of u, and of the parameters."""
+        """Go through the values backwards; return the derivatives by u and by the parameters."""
         k, begins = self.order, self._values(u, step)[1]
         d_values = [np.zeros_like(w[:, 0]) for _ in range(k)] + [w[:, j] for j in range(k)]
         gradient: Any = 0.0
@@ -176,13 +176,12 @@ def _weights(new: Array, nodes: list[Array]) -> tuple[list[Array], Array]:
 
 
 def tuples(problem: Problem, order: int, num_steps: int | None = None) -> Problem:
-    """Return a problem of backward Euler as one of BDF of this order.
+    """Convert a problem of backward Euler to BDF of an order.
 
-    `num_steps` states of `order` values, as many values as the problem's steps if left out, cover
-    its span; the last values of the last state lie beyond. Those of the first state come from
-    backward Euler, extrapolated to the same order (Aitken and Neville on 1, 2, ..., k parts), so
-    that they belong to the model and not, as exact ones would, to an equation without errors in
-    space.
+    `num_steps` states of `order` values cover the span, by default one value for each step of the
+    problem; the last values of the last state lie beyond. The values of the first state come from
+    backward Euler, extrapolated to this order (Aitken and Neville on 1, 2, ..., k parts). They
+    therefore satisfy the model, whereas exact values would have no errors in space.
     """
     at_least("order", order, 1)
     n = max(problem.num_steps // order, 1) if num_steps is None else num_steps

@@ -19,15 +19,15 @@ class BDF2(BDF):
     Parameters
     ----------
     model : Propagator
-        Batched, with `backward_euler` True: its step is one of backward Euler. `parameters` are
-        its own.
+        A batched model with `backward_euler` True: its step is a step of backward Euler. The
+        composed model has its `parameters`.
     distance : float
         d, in units of time.
 
     Raises
     ------
     ValueError
-        As `BDF` does.
+        As in `BDF`.
 
     References
     ----------
@@ -39,6 +39,6 @@ class BDF2(BDF):
 
 
 def pairs(problem: Problem, num_steps: int | None = None) -> Problem:
-    """Return a problem of backward Euler as one of BDF2, see `pint.models.bdf.tuples`."""
+    """Convert a problem of backward Euler to BDF2, see `pint.models.bdf.tuples`."""
     made = tuples(problem, 2, num_steps)
     return replace(made, name=f"{problem.name}, in pairs for BDF2")

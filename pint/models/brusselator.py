@@ -1,4 +1,4 @@
-"""The Brusselator, a chemical reaction that oscillates."""
+"""The Brusselator, an oscillating chemical reaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Brusselator(RungeKutta):
     Parameters
     ----------
     A, B : float, default 1.0 and 3.0
-        Concentrations of what is fed.
+        Concentrations of the fed reactants.
     method : {"rk4", "dormand_prince"}
         The integrator, see `RungeKutta`.
 

@@ -14,15 +14,15 @@ from pint.propagator import Propagator, Step
 Array = NDArray[np.float64]
 
 MAX_NEWTON = 50
-"""Newton steps after which a step of time gives up, with NaN."""
+"""Number of Newton steps after which a time step gives up and returns NaN."""
 ENOUGH = 1e-9
-"""Relative change after which it stops: the next one would be its square, which is rounding."""
+"""Relative change at which Newton's method stops: the next change is its square, below rounding."""
 
 
 class Burgers(Propagator):
     """u_t + (u^2 / 2)_x = nu u_xx on an interval, by central differences and backward Euler.
 
-    States hold all nodes, both ends included, where values are given. Each step solves its
+    States hold all nodes, including both ends, where values are prescribed. Each step solves its
     nonlinear system by Newton's method, with tridiagonal elimination, to rounding. The parameter
     is nu.
 
@@ -69,7 +69,7 @@ class Burgers(Propagator):
 
     @property
     def nodes(self) -> Array:
-        """Places of the nodes, shape (num_nodes,); new."""
+        """Positions of the nodes, shape (num_nodes,); new."""
         return np.linspace(*self.interval, self.state_shape[0])
 
     @property
@@ -80,7 +80,7 @@ class Burgers(Propagator):
         return burgers
 
     def kernel_params(self) -> Any:
-        """Return what the kernel takes, with scratch arrays of its own."""
+        """Return the parameters of the kernel, with its own scratch arrays."""
         width, limits = self.interval[1] - self.interval[0], (MAX_NEWTON, ENOUGH)
         scratch = np.empty((2, self.state_shape[0]))
         return width, float(self.parameters[0]), *self.ends, *limits, scratch
@@ -88,7 +88,7 @@ class Burgers(Propagator):
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, num_nodes); new.
 
-        Each state has its own number of Newton steps, so that a stack gives what its members give.
+        Each state has its own number of Newton steps, so that a stack equals single steps.
         """
         x, active = u.copy(), np.arange(u.shape[0])
         x[:, 0], x[:, -1] = self.ends
@@ -141,13 +141,13 @@ def _defect(x: Array, u: Array, c: Array, d: Array) -> Array:
 
 
 def _jacobian(x: Array, c: Array, d: Array) -> tuple[Array, Array, Array]:
-    """Return dF/dx as what stands left of the diagonal, on it and right of it in each row."""
+    """Return the sub-diagonal, diagonal and super-diagonal of dF/dx, row by row."""
     diagonal = np.broadcast_to(1 + 2 * d, x[:, 1:-1].shape)
     return -2 * c * x[:, :-2] - d, diagonal, 2 * c * x[:, 2:] - d
 
 
 def _shifted(a: Array, by: int) -> Array:
-    """Return what stands beside the diagonal of the transpose, row by row."""
+    """Return the sub-diagonal and super-diagonal of the transpose, row by row."""
     return np.roll(a, by, axis=1)
 
 
@@ -170,8 +170,8 @@ def _eliminate(lower: Array, diagonal: Array, upper: Array, rhs: Array) -> Array
 def problem(num_nodes: int = 257, viscosity: float = 0.05) -> Problem:
     """Return the front 1 / (1 + exp((x - t / 2) / (2 nu))) on [-2, 3], t in [0, 2].
 
-    It solves the equation on the whole line, from 1 to 0; the interval is that long that its ends
-    do not see it, for the viscosity given here.
+    It solves the equation on the whole line, from 1 to 0. The interval is so long that its ends
+    have no influence for the default viscosity.
     """
     model = Burgers(num_nodes, (-2.0, 3.0), viscosity, (1.0, 0.0))
     x = model.nodes

@@ -1,7 +1,7 @@
 """Numba kernels of the models: one step each, see `pint.propagator.Propagator.kernel`.
 
-No kernel lets the compiler reassociate or contract, so that a step gives the same bits wherever it
-is inlined. One file, because Numba's cache does not notice edits in other files.
+The compiler may not reassociate or contract, so that a step has equal bits wherever it is inlined.
+All kernels are in one file, because Numba's cache does not notice edits in other files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pint.parallel.once import once
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile with the one set of options that all models' kernels share."""
+    """Compile with the options of all models' kernels."""
     return njit(nogil=True, error_model="numpy")(function)
 
 
@@ -41,7 +41,7 @@ def rational(u: Any, start: float, stop: float, level: int, params: Any, out: An
 
 @kernel
 def eliminate(scale: float, half: int, factors: Any) -> None:
-    """Set factors[1..half] for `diffuse`; note in its first and last entry what they are for."""
+    """Set factors[1..half] for `diffuse`; its first and last entry record their parameters."""
     factors[0], factors[-1] = scale, half
     e = 0.0
     for i in range(1, half + 1):
@@ -55,7 +55,7 @@ def diffuse(u: Any, source: float, scale: float, params: Any, factors: Any, out:
     _, _, left, right, profile, _ = params
     last = u.size - 1
     half, stride = (last - 1) // 2, (profile.size - 1) // last
-    if factors[0] != scale or factors[-1] < half:  # steps of one length share them
+    if factors[0] != scale or factors[-1] < half:  # steps of equal length reuse them
         eliminate(scale, half, factors)
     out[0], out[last] = left, right
     low, high = left, right
@@ -88,10 +88,10 @@ def heat(
     explicit: float = 0.0,
     restarts: float | None = None,
 ) -> Any:
-    """Return the kernel of `pint.models.heat.Heat`, with a source that varies in time like this.
+    """Return the kernel of `pint.models.heat.Heat` for the amplitude of a source over time.
 
-    The other arguments are those of the method. `params` are length, diffusivity, left and right
-    value, the source's profile, and two scratch arrays of as many entries as nodes.
+    The other arguments belong to the method. `params` are length, diffusivity, left and right
+    value, the source's profile, and two scratch arrays with one entry per node.
     """
     strength = kernel(_zero if amplitude is None else amplitude)
     again = 0.0 if restarts is None else restarts
@@ -129,8 +129,8 @@ def heat(
 def burgers(u: Any, start: float, stop: float, level: int, params: Any, out: Any) -> None:
     """Set out to a step of `pint.models.burgers.Burgers` by Newton's method; NaN where it fails.
 
-    `params` are length, viscosity, left and right value, how many Newton steps are taken at most,
-    how small a relative change is the last, and two scratch arrays of as many entries as nodes.
+    `params` are length, viscosity, left and right value, the greatest number of Newton steps, the
+    relative change at which they stop, and two scratch arrays with one entry per node.
     """
     length, viscosity, left, right, most, enough, scratch = params
     last, dt = u.size - 1, stop - start
@@ -161,10 +161,10 @@ def burgers(u: Any, start: float, stop: float, level: int, params: Any, out: Any
 
 @once
 def runge_kutta(rhs: Callable[..., None]) -> Any:
-    """Return the kernel of `pint.models.runge_kutta.RungeKutta` for this right-hand side.
+    """Return the kernel of `pint.models.runge_kutta.RungeKutta` for a right-hand side.
 
     `params` are the right-hand side's parameters, the tableau's A, b, c, and a scratch array of one
-    state more than there are stages.
+    state per stage and one more.
     """
     f = kernel(rhs)
 

@@ -21,13 +21,13 @@ Array = NDArray[np.float64]
 class Controlled(Propagator):
     """u' = a u + c(t) by backward Euler, with one number c_i for each step of the finest grid.
 
-    A coarse step takes the mean of the numbers of the steps that it covers. The parameters are
+    A coarse step takes the mean of the numbers of its finest steps. The parameters are
     c_1..c_N; every rank holds all of them.
 
     Parameters
     ----------
     num_steps : int
-        N.
+        Number N of finest steps.
     rate : float, default 1.0
         a, per unit of time; coarse steps must be shorter than 1 / a.
 
@@ -56,7 +56,7 @@ class Controlled(Propagator):
         return w / (1 - self.rate * step.dt)
 
     def adjoint_gradient(self, w: Any, u: Any, step: Step) -> Array:
-        """Return dt w / (1 - a dt), spread evenly over the steps that are covered; shape (N,)."""
+        """Return dt w / (1 - a dt), spread evenly over the covered steps; shape (N,)."""
         gradient = np.zeros_like(self.parameters)
         share = step.dt * self.adjoint_step(w, u, step) / step.num_fine
         for covered, part in zip(_covered(step), share, strict=True):

@@ -28,8 +28,8 @@ STABILITY: dict[str, tuple[int, tuple[float, ...], tuple[float, ...]]] = {
 class Dahlquist(Propagator):
     """u' = lambda u by a one-step method, Phi(u) = R(lambda dt) u.
 
-    R is the method's stability function, a quotient of two polynomials P and Q; that of backward
-    Euler is 1 / (1 - z). The discrete solution is u_i = u_0 prod_j R(lambda dt_j). The parameter
+    R is the method's stability function, a quotient of two polynomials P and Q; for backward Euler
+    it is 1 / (1 - z). The discrete solution is u_i = u_0 prod_j R(lambda dt_j). The parameter
     is lambda.
 
     Parameters
@@ -69,7 +69,7 @@ class Dahlquist(Propagator):
         return kernels.dahlquist if self.method == "backward_euler" else kernels.rational
 
     def kernel_params(self) -> Any:
-        """Return lambda, and the two polynomials where the kernel needs them."""
+        """Return lambda, and the two polynomials if the kernel needs them."""
         rate = float(self.parameters[0])
         if self.method == "backward_euler":
             return rate

@@ -21,10 +21,10 @@ Method = Literal["backward_euler", "crank_nicolson", "sdirk2"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Implicit:
-    """A method whose stages are backward Euler steps, each of the same `fraction` of the step.
+    """A method whose stages are backward Euler steps of a `fraction` of the step.
 
-    `explicit` is the part of the step that goes with the derivative at its begin. A second stage
-    starts from u + restarts (x - u), x being the result of the first; None where there is none.
+    `explicit` is the part of the step with the derivative at its start. A second stage starts from
+    u + restarts (x - u), where x is the result of the first; None without a second stage.
     """
 
     order: int
@@ -44,19 +44,19 @@ METHODS = {
 class Heat(Propagator):
     """u_t = kappa u_xx + p(x) a(t) on [0, length], by central differences.
 
-    States hold all nodes, both ends included, where values are given. A step of backward Euler
+    States hold all nodes, including both ends, where values are prescribed. A step of backward Euler
     solves
 
         -c x_{i-1} + (1 + 2 c) x_i - c x_{i+1} = u_i + dt p_i a(t + dt),    c = kappa dt / dx^2,
 
-    for the inner nodes, by elimination from both ends to the middle: twice as fast as from one
-    end, because neither half waits for the other. Crank-Nicolson solves for half a step from half
-    a step of forward Euler; sdirk2, the stiffly accurate method of two stages and order 2, solves
-    twice. The parameter is kappa.
+    for the inner nodes, by elimination from both ends to the middle. This is twice as fast as
+    elimination from one end, because the halves are independent. Crank-Nicolson solves for half a
+    step after half a step of forward Euler. sdirk2, the stiffly accurate method of two stages and
+    order 2, solves twice. The parameter is kappa.
 
-    A step takes states of any number of nodes, and evenly spaced entries of `profile` where they
-    have less of them than the finest level: a subclass whose levels differ in space has no more to
-    write than `restrict` and `interpolate`.
+    A step takes states of any number of nodes. For fewer nodes than on the finest level it uses
+    evenly spaced entries of `profile`. A subclass whose levels differ in space therefore writes
+    only `restrict` and `interpolate`.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ class Heat(Propagator):
     ends : tuple of float, default (0.0, 0.0)
         Values at both ends.
     profile : array_like of float64, shape (num_nodes,), optional
-        How the source varies in space, p at the nodes; none if left out.
+        The source in space, p at the nodes; no source by default.
     amplitude : callable, optional
-        How it varies in time: a function of one number, of what Numba compiles.
+        The source in time: a function of one number that Numba can compile.
     method : {"backward_euler", "crank_nicolson", "sdirk2"}
         The integrator in time; of order 1, 2 and 2.
 
@@ -127,7 +127,7 @@ class Heat(Propagator):
 
     @property
     def nodes(self) -> Array:
-        """Places of the nodes, shape (num_nodes,); new."""
+        """Positions of the nodes, shape (num_nodes,); new."""
         return np.linspace(0.0, self.length, self.state_shape[0])
 
     @property
@@ -139,7 +139,7 @@ class Heat(Propagator):
         return heat(self.amplitude, method.fraction, method.explicit, method.restarts)
 
     def kernel_params(self) -> Any:
-        """Return what the kernel takes, with scratch arrays of its own."""
+        """Return the parameters of the kernel, with its own scratch arrays."""
         scratch = np.zeros((2, self.state_shape[0]))
         return self.length, float(self.parameters[0]), *self.ends, self.profile, scratch
 
@@ -158,7 +158,7 @@ class Heat(Propagator):
     def _advance(
         self, u: Array, step: Step, sources: list[Array], ends: tuple[float, float], out: Array
     ) -> Array | None:
-        """Set `out` to the states after the steps; return those of the first of two stages."""
+        """Set `out` to the states after the steps; return the states of the first of two stages."""
         method, scale = self.method, self._scale(step, u)
         d, first = u[:, 1:-1], None
         if method.explicit:
@@ -172,7 +172,7 @@ class Heat(Propagator):
         return first
 
     def _sources(self, step: Step) -> list[Array]:
-        """Return what each stage's right-hand side has of the source, (n,); none without it."""
+        """Return the source term in each stage's right-hand side, (n,); none without a source."""
         if self.amplitude is None:
             return []
         method, dt = self.method, np.atleast_1d(step.dt)
@@ -195,9 +195,9 @@ class Heat(Propagator):
         return np.atleast_1d(scale)
 
     def _solve(self, d: Array, scale: Array, ends: tuple[float, float], out: Array) -> None:
-        """Solve for a stack of right-hand sides, all at once, node after node."""
+        """Solve for a stack of right-hand sides together, node after node."""
         half, last = d.shape[1] // 2, out.shape[1] - 1
-        # Row i - 1 holds node i and its mirror image; a row is contiguous, for speed.
+        # Row i - 1 holds node i and its mirror image; rows are contiguous for speed.
         pairs = np.empty((half, 2, d.shape[0]))
         pairs[:, 0] = d[:, :half].T
         pairs[:, 1] = d[:, ::-1][:, :half].T
@@ -211,7 +211,7 @@ class Heat(Propagator):
             row += x
             row *= factor
             x, e = row, factor
-        unknown = half  # pairs that are still to be found
+        unknown = half  # remaining pairs
         if last % 2 == 0:
             middle = (x[0] + (d[:, half] * scale + x[1])) / (b - 2 * e)
             out[:, half + 1] = middle
@@ -237,7 +237,7 @@ class Heat(Propagator):
         return out
 
     def adjoint_gradient(self, w: Array, u: Array, step: Step) -> Array:
-        """Return (dPhi/dkappa)^T w, shape (1,): what D x, D the second difference, has of w.
+        """Return (dPhi/dkappa)^T w, shape (1,), from <w, D x> with D the second difference.
 
         A stage x = S d, S = (I - h kappa D)^-1, has the derivative S (h D x + dd/dkappa).
         """
@@ -257,22 +257,22 @@ class Heat(Propagator):
 
 
 class HeatInSpace(Heat):
-    """The heat equation whose coarse levels have fewer nodes: every other one, level by level.
+    """The heat equation with fewer nodes on coarse levels: every other node, level by level.
 
-    States go down by full weighting and come up by linear interpolation; coarse steps get cheaper.
-    For methods that damp: "crank_nicolson" keeps what interpolation adds, and cycles may diverge.
+    States are restricted by full weighting and interpolated linearly; coarse steps are cheaper.
+    It suits methods that damp: "crank_nicolson" keeps interpolation errors, and may diverge.
 
     Parameters
     ----------
     *args, **kwargs
         As for `Heat`.
     num_coarsened : int
-        So many levels, from the first coarse one, have half as many intervals as the one above.
+        Number of levels, from the first coarse one, that halve the intervals of the level above.
 
     Raises
     ------
     ValueError
-        If the intervals cannot be halved so often, or as for `Heat`.
+        If the intervals cannot be halved `num_coarsened` times, or as for `Heat`.
 
     References
     ----------
@@ -297,11 +297,11 @@ class HeatInSpace(Heat):
         self.num_coarsened = num_coarsened
 
     def restrict(self, u: State, level: int) -> State:
-        """Keep every other node by full weighting, where the next level has half of them."""
+        """Restrict by full weighting where the next level has half of the intervals."""
         return full_weighting(u) if level < self.num_coarsened else u
 
     def interpolate(self, u: State, level: int) -> State:
-        """Fill in the nodes between by their neighbours' mean."""
+        """Set the nodes in between to the mean of their neighbours."""
         return linear(u) if level < self.num_coarsened else u
 
 
@@ -310,8 +310,8 @@ def problem(
 ) -> Problem:
     """Return u_t = u_xx - sin(x) sin(t) + sin(x) cos(t) on [0, pi], t in [0, 2 pi].
 
-    Its solution, from sin(x), is sin(x) cos(t), with zero ends. Of the coarse levels,
-    `num_coarsened` have half as many intervals as the one above (`HeatInSpace`).
+    Its solution, from sin(x), is sin(x) cos(t), with zero ends. `num_coarsened` coarse levels halve
+    the intervals of the level above (`HeatInSpace`).
     """
     x = np.linspace(0.0, np.pi, num_nodes)
     given: dict[str, Any] = {"profile": np.sin(x), "amplitude": _wave, "method": method}
@@ -339,14 +339,14 @@ def _none(t: float) -> float:
 
 
 def _bend(u: Array, ends: tuple[float, float]) -> Array:
-    """Return the second differences of a stack of states with these ends."""
+    """Return the second differences of a stack of states with given ends."""
     v = u.copy()
     v[:, 0], v[:, -1] = ends
     return np.diff(v, 2, axis=1)
 
 
 def _add_source(d: Array, strength: list[Array], profile: Array) -> Array:
-    """Return right-hand sides with a source of this strength; as they are where there is none."""
+    """Return right-hand sides with a source of a strength; unchanged without a source."""
     if not strength:
         return d
     stride = (profile.size - 1) // (d.shape[1] + 1)

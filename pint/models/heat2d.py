@@ -18,21 +18,20 @@ from pint.propagator import Propagator, Step
 Array = NDArray[np.float64]
 
 NUM_FACTORISATIONS = 32
-"""Step lengths whose factorisations are kept."""
+"""Number of step lengths with stored factorisations."""
 
 
 class Heat2D(Propagator):
     """u_t = kappa (u_xx + u_yy) on a square with zero boundary, by the 5-point formula.
 
-    Backward Euler; each step solves (I - dt kappa L) x = u for the inner nodes with a sparse LU
-    factorisation, which is kept for each step length. Lengths are rounded to 12 digits for this,
-    so that rounding in the times does not cost a factorisation for every step. The parameter is
-    kappa.
+    Each step of backward Euler solves (I - dt kappa L) x = u for the inner nodes with a sparse LU
+    factorisation, which is stored for each step length. Lengths are rounded to 12 digits, so that
+    rounding errors of the times do not cost a factorisation for every step. The parameter is kappa.
 
     Parameters
     ----------
     num_nodes : int
-        Nodes of each side, both ends included; at least 3. States have shape
+        Nodes of each side, including both ends; at least 3. States have shape
         (num_nodes, num_nodes).
     length : float, default 1.0
         Length of a side.

@@ -1,4 +1,4 @@
-"""The heat equation on ranks that share space: an example of a model that is parallel itself."""
+"""The heat equation on ranks that share space: an example of a model that is parallel in space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class HeatInParts(Propagator):
     """u_t = kappa u_xx on [0, length] with zero ends, by central differences and forward Euler.
 
     Each rank of `space` owns a part of the inner nodes, and a state is its part. A step exchanges
-    one node with either neighbour; the norm is summed over all of them, exactly, so that neither
+    one node with either neighbour. The norm is an exact sum over all parts, so that neither
     states nor residuals depend on the number of ranks in space. Steps on the coarsest level must be
     stable: kappa dt / dx^2 is at most 1/2.
 
@@ -28,7 +28,8 @@ class HeatInParts(Propagator):
     num_nodes : int
         Number of inner nodes, at least one for each rank.
     space : Communicator
-        The ranks that share space, see `pint.parallel.comm.time_by_space`. They call every method together.
+        The ranks that share space, see `pint.parallel.comm.time_by_space`. They call every method
+        together.
     length : float, default 1.0
         Length of the interval.
     diffusivity : float, default 1.0
@@ -75,7 +76,7 @@ class HeatInParts(Propagator):
         return float(np.sqrt(exact_sum(integer_digits(u * u), self.space)))
 
     def _with_neighbours(self, u: Array) -> Array:
-        """Return the part with one node more at either end, zero beyond the ends of space."""
+        """Return the part with one more node at either end, zero beyond the ends of space."""
         around, space = np.zeros(u.size + 2), self.space
         around[1:-1] = u
         requests: list[Any] = []

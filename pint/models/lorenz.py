@@ -1,4 +1,4 @@
-"""The chaotic system of Lorenz."""
+"""The chaotic Lorenz system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Stages = tuple[list[Array], list[Array]]
 Method = Literal["euler", "rk4"]
 
-# Butcher's tables without the diagonal and what is above it: rows of A, then b.
+# Strictly lower triangle of Butcher's tables: rows of A, then b.
 EULER: Any = ([()], (1.0,))
 RK4: Any = ([(), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)], (1 / 6, 1 / 3, 1 / 3, 1 / 6))
 
@@ -28,9 +28,9 @@ class Lorenz(Propagator):
     Parameters
     ----------
     sigma, rho, beta : float, default 10, 28, 8/3
-        The classical values, with which trajectories are chaotic.
+        Parameters; with the classical values trajectories are chaotic.
     method : {"euler", "rk4"}, default "rk4"
-        Forward Euler, or the classical method of Runge and Kutta of order 4.
+        Forward Euler, or the classical Runge-Kutta method of order 4.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class Lorenz(Propagator):
         return states, rates
 
     def _backward(self, w: Array, u: Array, step: Step) -> Stages:
-        """Return the stages' states, and the derivative of <w, Phi(u)> by the stages' rates."""
+        """Return the stages' states, and the derivatives of <w, Phi(u)> by their rates."""
         dt, (rows, b) = _column(step), self.table
         states, _ = self._stages(u, dt)
         d_rates = [dt * weight * w for weight in b]
@@ -155,7 +155,7 @@ def _column(step: Step) -> Array:
 
 
 def _weighted(weights: tuple[float, ...], rates: list[Array]) -> Array:
-    """Return the weighted sum, added up in order and without the terms of weight zero."""
+    """Return the weighted sum, added in order, without terms of weight zero."""
     terms = [weight * rate for weight, rate in zip(weights, rates, strict=True) if weight]
     total = terms[0]
     for term in terms[1:]:
@@ -172,7 +172,7 @@ def problem(
 ) -> Problem:
     """Return the system from a point on its attractor, t in [0, stop].
 
-    Errors grow about e-fold in each unit of time, those of the reference as well.
+    Errors grow about e-fold in each unit of time, also in the reference.
     """
     positive("stop", stop)
     start = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])

@@ -1,4 +1,4 @@
-"""What is known of a model: where its solution starts, and what it is."""
+"""Initial-value problems of the models, with their solutions."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from pint.propagator import Propagator, State
 class Problem:
     """An initial-value problem: a model, its initial value, and its solution.
 
-    Each model's module makes one with its function `problem`, so that apps, tests and tables treat
-    all models alike.
+    The function `problem` of each model's module makes one, so that apps, tests and tables have one
+    interface to all models.
 
     Parameters
     ----------
     name : str
-        What it is called in tables and figures.
+        Name in tables and figures.
     propagator : Propagator
         The model.
     initial_value : array, shape state_shape
-        u at the begin of `span`.
+        u at the first time of `span`.
     span : tuple of float
         First and last time.
     num_steps : int
-        Steps that resolve the solution.
+        Number of steps that resolve the solution.
     exact : callable
         Solution of the differential equation: a function of time that returns a state.
     order : int
         Order of the integrator in time.
     source : str
-        Where the solution is from.
+        Source of the solution.
 
     Raises
     ------
@@ -66,11 +66,11 @@ class Problem:
             )
 
     def grid(self, num_steps: int | None = None) -> TimeGrid:
-        """Return the uniform grid of the span, with `num_steps` of the problem if left out."""
+        """Return the uniform grid of the span, by default with the problem's `num_steps`."""
         return TimeGrid.uniform(*self.span, self.num_steps if num_steps is None else num_steps)
 
     def error(self, result: Result) -> float:
-        """Return the greatest error of any entry of any state, on every rank; collective."""
+        """Return the maximum error over all entries and states, on every rank; collective."""
         comm = as_communicator(result.comm)
         times = result.times[result.first :].tolist()
         pairs = zip(result.u, times, strict=False)
@@ -84,16 +84,16 @@ def reference(
     initial_value: NDArray[np.float64],
     span: tuple[float, float],
 ) -> Callable[[float], NDArray[np.float64]]:
-    """Return the solution of u' = rhs(t, u) by scipy's method of order 8, for want of a formula.
+    """Return the solution of u' = rhs(t, u) by scipy's method of order 8.
 
-    It is computed when it is first asked for, with relative tolerance 1e-13, and interpolated.
+    It is computed at the first call, with relative tolerance 1e-13, and interpolated.
 
     Parameters
     ----------
     rhs : callable
         Right-hand side, a function of time and state.
     initial_value : ndarray of float64, shape (n,)
-        State at the begin of `span`.
+        State at the first time of `span`.
     span : tuple of float
         First and last time.
 

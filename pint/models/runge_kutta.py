@@ -52,14 +52,14 @@ TABLEAUS = {
 class RungeKutta(Propagator):
     """u' = f(t, u; theta) by an explicit method of fixed steps.
 
-    f and its derivatives are functions that set their last argument. They index components only
-    and do arithmetic, so that the same function takes single states, stacks (component first),
-    and Numba's compiler.
+    f and its derivatives are functions that set their last argument. They only index components
+    and do arithmetic, so that one function works for single states, for stacks (component first)
+    and in Numba.
 
     Parameters
     ----------
     rhs : callable
-        ``rhs(t, u, theta, out)`` sets out = f(t, u); what Numba compiles.
+        ``rhs(t, u, theta, out)`` sets out = f(t, u); compiled by Numba.
     rhs_adjoint : callable
         ``rhs_adjoint(t, u, theta, w, out, d_theta)`` sets out = (df/du)^T w and
         d_theta = (df/dtheta)^T w.
@@ -68,12 +68,12 @@ class RungeKutta(Propagator):
     parameters : sequence of float
         theta.
     method : {"rk4", "dormand_prince"}
-        The classical method of order 4, or that of order 5 of Dormand and Prince.
+        The classical method of order 4, or Dormand and Prince's method of order 5.
 
     Raises
     ------
     ValueError
-        If there is no such method.
+        If the method is unknown.
 
     References
     ----------
@@ -107,7 +107,7 @@ class RungeKutta(Propagator):
         return runge_kutta(self.rhs)
 
     def kernel_params(self) -> Any:
-        """Return what the kernel takes, with scratch arrays of its own."""
+        """Return the parameters of the kernel, with its own scratch arrays."""
         method = self.tableau
         k = np.empty((method.b.size + 1, *self.state_shape))
         return self.parameters, method.A, method.b, method.c, k
@@ -136,7 +136,7 @@ class RungeKutta(Propagator):
         return self._backward(w, u, step)[1]
 
     def _backward(self, w: Array, u: Array, step: Step) -> tuple[Array, Array]:
-        """Go through the stages from the last to the first, as Hager (2000) does.
+        """Go through the stages from the last to the first (Hager, 2000).
 
         With d_v and d_k the derivatives of <w, Phi> with respect to a stage's state and derivative,
         d_k_s = dt (b_s w + sum_r a_rs d_v_r) and d_v_s = (df/du)^T d_k_s.

@@ -1,7 +1,7 @@
 """Full weighting and linear interpolation, for models whose levels differ in space.
 
-All work on the last axes of an array, so that a stack of states is treated at once. Nodes are
-evenly spaced, both ends included, and a coarse grid keeps every other one.
+All functions work on the last axes of an array, and so on stacks of states. Nodes are evenly
+spaced, including both ends, and a coarse grid has every other node.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pint.propagator import State
 
 
 def full_weighting(u: State, ndim: int = 1) -> State:
-    """Bring states to every other node: the mean of a node and of what lies half way to the next.
+    """Restrict states to every other node by full weighting.
 
-    Inner nodes get (1/4, 1/2, 1/4) of three neighbours, the ends keep their values; with more
-    dimensions, one after another.
+    Inner nodes get (1/4, 1/2, 1/4) of three neighbours, the ends keep their values. Dimensions are
+    restricted one after another.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def full_weighting(u: State, ndim: int = 1) -> State:
 
 
 def linear(u: State, ndim: int = 1) -> State:
-    """Bring states to twice as many intervals: new nodes get the mean of their two neighbours.
+    """Interpolate states to twice the intervals: new nodes get the mean of their two neighbours.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def _between(u: State) -> State:
 
 
 def _on_axis(transfer: Any, u: State, axis: int) -> State:
-    """Apply a transfer of the last axis to another one."""
+    """Apply a transfer of the last axis to another axis."""
     if axis == -1:
         return transfer(u)
     xp = array_api_compat.array_namespace(u)
