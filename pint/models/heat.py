@@ -44,7 +44,7 @@ METHODS = {
 class Heat(Propagator):
     """u_t = kappa u_xx + p(x) a(t) on [0, length], by central differences.
 
-    States hold all nodes, including both ends, where values are prescribed. A step of backward Euler
+    States hold all nodes, including both ends with prescribed values. A step of backward Euler
     solves
 
         -c x_{i-1} + (1 + 2 c) x_i - c x_{i+1} = u_i + dt p_i a(t + dt),    c = kappa dt / dx^2,
