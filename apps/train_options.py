@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pint.cli.arguments import count
-from pint.cli.data_sources import ClassWeights, add_source
+from pint.cli.data_sources import add_source
+from pint.data.loss import ClassWeights
 from pint.options import PerLevel
 
 from .option_parser import SWITCH, Group, OptionParser

@@ -73,7 +73,7 @@ def test_labels_per_step_lie_in_the_classes_where_there_are_elements():
     wrong = {"y_train": at(y, (1, 2), 9), "class_names": ("a", "b")}
     SequenceData(**(fields | wrong), mask_train=HOLE)
     with pytest.raises(
-        ValueError, match=r"y_train must lie in 0\.\.1 .* got 9 for sample 1, step 2"
+        ValueError, match=r"y_train must lie in 0\.\.1 .* got 9 in sample 1, step 2"
     ):
         SequenceData(**(fields | wrong))
 

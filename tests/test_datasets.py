@@ -59,13 +59,13 @@ def with_value(value: float) -> np.ndarray[Any, Any]:
         ({"x_train": np.ones((3, 5, 4), np.float32).T}, r"x_train must be C-contiguous"),
         ({"x_test": with_value(np.nan)}, r"x_test .*got nan in sample 1, step 4, feature 2"),
         ({"x_test": with_value(-np.inf)}, r"x_test .*got -inf in sample 1, step 4, feature 2"),
-        ({"x_test": np.ones((2, 6, 3), np.float32)}, r"agree in steps .*\(5, 3\) and \(6, 3\)"),
-        ({"x_test": np.ones((2, 5, 1), np.float32)}, r"agree in steps .*\(5, 3\) and \(5, 1\)"),
+        ({"x_test": np.ones((2, 6, 3), np.float32)}, r"steps .*, 5, 3\) and \(\d+, 6, 3\)"),
+        ({"x_test": np.ones((2, 5, 1), np.float32)}, r"steps .*, 5, 3\) and \(\d+, 5, 1\)"),
         ({"y_train": np.zeros(4, np.int32)}, r"y_train must be an array of int64, got int32"),
         ({"y_train": np.zeros(3, np.int64)}, r"y_train must have shape \(4,\) .*got \(3,\)"),
         ({"y_test": np.zeros((2, 1), np.int64)}, r"y_test must have shape \(2,\) .*got \(2, 1\)"),
-        ({"y_test": np.array([0, 2])}, r"y_test must lie in 0\.\.1 .*got 2 for sample 1"),
-        ({"y_train": np.array([0, 0, -1, 0])}, r"y_train must lie in .*got -1 for sample 2"),
+        ({"y_test": np.array([0, 2])}, r"y_test must lie in 0\.\.1 .*got 2 in sample 1"),
+        ({"y_train": np.array([0, 0, -1, 0])}, r"y_train must lie in .*got -1 in sample 2"),
     ],
 )
 def test_invalid_arrays_are_rejected(changes: dict[str, Any], message: str) -> None:

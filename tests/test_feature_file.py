@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from apps.hmdb51.clips import Clips
+from apps.hmdb51.feature_layout import FeatureOptions
 from apps.hmdb51.feature_writer import FeatureFile
-from pint.data.feature_file import TEST, TRAIN, UNUSED, FeatureOptions, open_features
+from pint.data.feature_file import TEST, TRAIN, UNUSED, open_features
 
 OPTIONS = FeatureOptions(model_sha256="00ff", frames=4, size=8)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from apps.hmdb51.clips import Clips
+from apps.hmdb51.feature_layout import FeatureOptions
 from apps.hmdb51.feature_writer import FeatureFile
 from pint.data import hmdb51 as features
-from pint.data.feature_file import TEST, TRAIN, FeatureOptions
+from pint.data.feature_file import TEST, TRAIN
 from pint.data.hmdb51 import load_features
 from pint.data.stored import StoredSequences
 

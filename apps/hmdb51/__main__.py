@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from pint.data.feature_file import TEST, TRAIN, FeatureOptions
+from pint.data.feature_file import TEST, TRAIN
+from pint.optional import import_extra
 from pint.options import at_least
 
 from .backbone import KNOWN_MODELS, file_hash, locate_model
 from .clips import Clips, draw_parts, find_clips, official_parts
-from .extra import import_video
 from .extraction import Extraction, Outcome, extract
+from .feature_layout import FeatureOptions
 from .feature_writer import FeatureFile
 from .frames import UnreadableClipError, count_packets
 from .progress import ClipProgress
@@ -118,7 +119,7 @@ def _refuse_short(folder: Path, clips: Clips, min_frames: int) -> None:
 def _notes(args: argparse.Namespace, command: str) -> dict[str, str | int]:
     """Return the attributes of a file on its origin, beside its options."""
     names = ("av", "onnxruntime")
-    packages = {f"{name}_version": str(import_video(name).__version__) for name in names}
+    packages = {f"{name}_version": str(import_extra(name, "video").__version__) for name in names}
     return {"command": command, "model": args.model, "batch": args.batch, **packages}
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.data.feature_file import NUM_FEATURES
-
-from .extra import import_video
+from pint.optional import import_extra
 
 __all__ = ["KNOWN_MODELS", "NUM_FEATURES", "Backbone", "file_hash", "locate_model"]
 
@@ -82,7 +81,7 @@ def locate_model(model: str, sha256: str | None = None) -> Path:
 
 
 def _download(url: str, sha256: str) -> Path:
-    pooch = import_video("pooch")
+    pooch = import_extra("pooch", "video")
     try:
         path = pooch.retrieve(
             url=url,
@@ -148,7 +147,7 @@ class Backbone:
         self._try()
 
     def _start(self, model: str | bytes) -> Any:
-        runtime = import_video("onnxruntime")
+        runtime = import_extra("onnxruntime", "video")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -229,7 +228,7 @@ class Backbone:
 
 def _with_free_sizes(path: Path, name: str) -> bytes:
     """Return a model whose input may have any number and size of frames."""
-    onnx = import_video("onnx")
+    onnx = import_extra("onnx", "video")
     model = onnx.load(str(path))
     (given,) = (each for each in model.graph.input if each.name == name)
     dims = given.type.tensor_type.shape.dim

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -18,11 +18,44 @@ from pint.data.feature_file import (
     NUM_FEATURES,
     PENDING,
     REASON_BYTES,
-    FeatureOptions,
 )
+from pint.options import at_least
 from pint.results.provenance import provenance
 
 from .clips import Clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """The options that determine the features; a file continues only with equal ones.
+
+    Parameters
+    ----------
+    model_sha256 : str
+        SHA-256 of the ONNX file.
+    frames : int, default 128
+        Number of stored frames of a clip; shorter clips are padded with zeros.
+    size : int, default 240
+        Height and width of the resized frames.
+    dtype : {"float16", "float32"}, default "float16"
+        Type of the stored features.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    model_sha256: str
+    frames: int = 128
+    size: int = 240
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        at_least("frames", self.frames, 1)
+        at_least("size", self.size, 1)
+        if self.dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype must be float16 or float32, got {self.dtype!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

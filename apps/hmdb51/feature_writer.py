@@ -17,7 +17,6 @@ from pint.data.feature_file import (
     SKIPPED,
     STORED,
     UNUSED,
-    FeatureOptions,
     check_parts,
     open_features,
     open_hdf5,
@@ -25,7 +24,7 @@ from pint.data.feature_file import (
 from pint.results.atomic import check_folder, put_in_place, temporary_beside
 
 from .clips import Clips
-from .feature_layout import lay_out, split_attribute
+from .feature_layout import FeatureOptions, lay_out, split_attribute
 
 __all__ = ["FeatureFile"]
 

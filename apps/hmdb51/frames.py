@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .extra import import_video
+from pint.optional import import_extra
 
 __all__ = ["UnreadableClipError", "count_packets", "read_frames"]
 
@@ -69,7 +69,7 @@ def count_packets(path: Path, limit: int) -> int:
 @contextmanager
 def _video(path: Path) -> Iterator[tuple[Any, Any]]:
     """Open a file and its first video stream; errors become `UnreadableClipError`."""
-    av = import_video("av")
+    av = import_extra("av", "video")
     try:
         # Metadata such as titles may have any encoding.
         with av.open(str(path), metadata_errors="replace") as container:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 from pathlib import Path
-from typing import Literal
 
 from pint.cli.arguments import count
 from pint.data.digits import load_digits
@@ -14,9 +13,7 @@ from pint.data.har import load_har
 from pint.data.hmdb51 import load_features
 from pint.data.sequences import SequenceData
 
-__all__ = ["SETS", "ClassWeights", "add_source", "load"]
-
-ClassWeights = tuple[float, ...] | Literal["balanced"]
+__all__ = ["SETS", "add_source", "load"]
 
 SETS = ("digits", "har", "hmdb51", *TASKS)
 """Names of all data."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -10,63 +9,22 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.options import at_least
-
-__all__ = [
-    "FORMAT_VERSION",
-    "NUM_FEATURES",
-    "REASON_BYTES",
-    "SKIPPED",
-    "STORED",
-    "TEST",
-    "TRAIN",
-    "UNUSED",
-    "FeatureOptions",
-    "check_parts",
-    "open_features",
-    "open_hdf5",
-]
-
 FORMAT_VERSION = 1
 """Raised only when a reader of the previous version would misread the file."""
+
+NUM_FEATURES = 1000
+"""Number of features of a frame: the scores of ImageNet's classes."""
+
+UNUSED, TRAIN, TEST = 0, 1, 2
+"""Numbers of the parts of a data set, as in HMDB51's split files."""
+
+OPTION_NAMES = ("model_sha256", "frames", "size", "dtype")
+"""Attributes that hold the options of the features."""
 
 PENDING, STORED, SKIPPED = 0, 1, 2
 REASON_BYTES = 200
 _SPLIT_BYTES = 100
 _KIND = "clip features"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureOptions:
-    """The options that determine the features; a file continues only with equal ones.
-
-    Parameters
-    ----------
-    model_sha256 : str
-        SHA-256 of the ONNX file.
-    frames : int, default 128
-        Number of stored frames of a clip; shorter clips are padded with zeros.
-    size : int, default 240
-        Height and width of the resized frames.
-    dtype : {"float16", "float32"}, default "float16"
-        Type of the stored features.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of its range.
-    """
-
-    model_sha256: str
-    frames: int = 128
-    size: int = 240
-    dtype: Literal["float16", "float32"] = "float16"
-
-    def __post_init__(self) -> None:
-        at_least("frames", self.frames, 1)
-        at_least("size", self.size, 1)
-        if self.dtype not in ("float16", "float32"):
-            raise ValueError(f"dtype must be float16 or float32, got {self.dtype!r}")
 
 
 def open_features(path: Path) -> h5py.File:
@@ -128,7 +86,7 @@ def _what_is_wrong(file: h5py.File) -> str:
 
 def _damage(file: h5py.File) -> str:
     """Return what is missing or inconsistent in a file, or an empty text."""
-    for name in ("format_version", "split", *(each.name for each in fields(FeatureOptions))):
+    for name in ("format_version", "split", *OPTION_NAMES):
         if name not in file.attrs:
             return f"no attribute {name}"
     count, num_classes = (getattr(file.get(name), "size", 0) for name in ("clip", "class_names"))
@@ -170,11 +128,3 @@ def check_parts(path: Path, part: NDArray[np.uint8]) -> None:
     train, test = (np.count_nonzero(part == each) for each in (TRAIN, TEST))
     if not (train and test):
         raise ValueError(f"{path} has {train} clips for training and {test} for the test")
-
-
-NUM_FEATURES = 1000
-"""Number of features of a frame: the scores of ImageNet's classes."""
-
-
-UNUSED, TRAIN, TEST = 0, 1, 2
-"""Numbers of the parts of a data set, as in HMDB51's split files."""

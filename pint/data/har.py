@@ -33,20 +33,12 @@ _HAR_CHANNELS = tuple(
     f"{signal}_{axis}" for signal in ("body_acc", "body_gyro", "total_acc") for axis in "xyz"
 )
 _HAR_NAMES_FILE = "activity_labels.txt"
-
-
-def _signal_file(channel: str, split: str) -> str:
-    return f"{split}/Inertial Signals/{channel}_{split}.txt"
-
-
-def _label_file(split: str) -> str:
-    return f"{split}/y_{split}.txt"
-
-
+_LABEL_FILE = "{0}/y_{0}.txt"
+_SIGNAL_FILE = "{0}/Inertial Signals/{1}_{0}.txt"
 _HAR_FILES = (
     _HAR_NAMES_FILE,
-    *(_label_file(split) for split in ("train", "test")),
-    *(_signal_file(channel, split) for split in ("train", "test") for channel in _HAR_CHANNELS),
+    *(_LABEL_FILE.format(split) for split in ("train", "test")),
+    *(_SIGNAL_FILE.format(split, name) for split in ("train", "test") for name in _HAR_CHANNELS),
 )
 _HAR_LAYOUT = (
     f"'{_HAR_FOLDER}/' with {_HAR_NAMES_FILE}, {{train,test}}/y_{{train,test}}.txt and "
@@ -129,25 +121,20 @@ def _download_har() -> Path:
 
 
 def _unpack_har(archive: Path, folder: Path) -> None:
-    """Unpack the files of `load_har`; the folder appears complete or not at all."""
+    """Unpack the files that `load_har` reads; the folder appears complete or not at all."""
     target = folder / _HAR_FOLDER
+    wanted = [f"{_HAR_FOLDER}/{file}" for file in _HAR_FILES]
+    with zipfile.ZipFile(archive) as outer:  # UCI wraps the original archive in a second one
+        original = io.BytesIO(outer.read(f"{_HAR_FOLDER}.zip"))
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _extract_har(archive, Path(scratch))
+        with zipfile.ZipFile(original) as inner:
+            inner.extractall(scratch, members=wanted)
         try:
             (Path(scratch) / _HAR_FOLDER).rename(target)
         except OSError:
-            # Of several processes that unpack at the same time (MPI ranks), the first renames.
+            # Of several processes that unpack at once, such as MPI ranks, only the first renames.
             if not target.is_dir():
                 raise
-
-
-def _extract_har(archive: Path, folder: Path) -> None:
-    wanted = [f"{_HAR_FOLDER}/{file}" for file in _HAR_FILES]
-    # UCI wraps the original archive in a second one.
-    with zipfile.ZipFile(archive) as outer:
-        original = io.BytesIO(outer.read(f"{_HAR_FOLDER}.zip"))
-    with zipfile.ZipFile(original) as inner:
-        inner.extractall(folder, members=wanted)
 
 
 def _find_har(data_dir: Path) -> Path:
@@ -167,11 +154,11 @@ def _find_har(data_dir: Path) -> Path:
 
 
 def _read_har_split(root: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    label_path = root / _label_file(split)
+    label_path = root / _LABEL_FILE.format(split)
     labels = _read_labels(label_path)
     channels = []
     for channel in _HAR_CHANNELS:
-        path = root / _signal_file(channel, split)
+        path = root / _SIGNAL_FILE.format(split, channel)
         values = _read_signal(path)
         if len(values) != len(labels):
             raise ValueError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
-from pint.cli.data_sources import ClassWeights
 from pint.data.sequences import SequenceData
 from pint.rnn.losses import CrossEntropy, Loss, SquaredError
+
+ClassWeights = tuple[float, ...] | Literal["balanced"]
 
 
 def loss_of(data: SequenceData, class_weights: ClassWeights | None = None) -> Loss:

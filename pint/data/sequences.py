@@ -86,33 +86,24 @@ class SequenceData:
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
-            x, mask = getattr(self, f"x_{part}"), getattr(self, f"mask_{part}")
-            is_stored = isinstance(x, StoredSequences)
-            if not is_stored:
+            x, y, mask = (getattr(self, f"{name}_{part}") for name in ("x", "y", "mask"))
+            if not isinstance(x, StoredSequences):
                 _check_sequences(f"x_{part}", x)
             if mask is not None:
                 _check_mask(f"mask_{part}", mask, x.shape[:2])
-            if not is_stored:
+            if not isinstance(x, StoredSequences):
                 _check_finite(f"x_{part}", x, mask)
-            self._check_targets(f"y_{part}", getattr(self, f"y_{part}"), x.shape[:2], mask)
-        if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise ValueError(
-                "x_train and x_test must agree in steps and features, "
-                f"got {self.x_train.shape[1:]} and {self.x_test.shape[1:]}"
-            )
-        if self.y_train.shape[1:] != self.y_test.shape[1:]:
-            raise ValueError(
-                "y_train and y_test must agree in all but their samples, "
-                f"got {self.y_train.shape} and {self.y_test.shape}"
-            )
-
-    def _check_targets(
-        self, name: str, y: Array, elements: tuple[int, int], mask: Mask | None
-    ) -> None:
-        if self.is_classification:
-            _check_labels(name, y, elements, mask, self.num_classes)
-        else:
-            _check_numbers(name, y, elements, mask)
+            if self.is_classification:
+                _check_labels(f"y_{part}", y, x.shape[:2], mask, self.num_classes)
+            else:
+                _check_numbers(f"y_{part}", y, x.shape[:2], mask)
+        for name, what in (("x", "steps and features"), ("y", "all but their samples")):
+            train, test = getattr(self, f"{name}_train"), getattr(self, f"{name}_test")
+            if train.shape[1:] != test.shape[1:]:
+                raise ValueError(
+                    f"{name}_train and {name}_test must agree in {what}, "
+                    f"got {train.shape} and {test.shape}"
+                )
 
     @property
     def is_classification(self) -> bool:
@@ -146,20 +137,13 @@ class SequenceData:
 
     def train(self, chosen: slice | NDArray[np.int64]) -> Samples:
         """Return some sequences of the training part; a slice of it is a view."""
-        return _samples(self.x_train, self.y_train, self.mask_train, chosen)
+        mask = None if self.mask_train is None else self.mask_train[chosen]
+        return Samples(self.x_train[chosen], self.y_train[chosen], mask)
 
     def test(self, chosen: slice | NDArray[np.int64]) -> Samples:
         """Return some sequences of the test part; a slice of it is a view."""
-        return _samples(self.x_test, self.y_test, self.mask_test, chosen)
-
-
-def _samples(
-    x: NDArray[np.float32] | StoredSequences,
-    y: Array,
-    mask: Mask | None,
-    chosen: slice | NDArray[np.int64],
-) -> Samples:
-    return Samples(x[chosen], y[chosen], None if mask is None else mask[chosen])
+        mask = None if self.mask_test is None else self.mask_test[chosen]
+        return Samples(self.x_test[chosen], self.y_test[chosen], mask)
 
 
 def _check_dtype(name: str, array: object, dtype: Any, remedy: str = "") -> None:
@@ -185,17 +169,21 @@ def _check_mask(name: str, mask: Mask, elements: tuple[int, int]) -> None:
         raise ValueError(f"{name} leaves sample {int(empty.argmax())} without any element")
 
 
-def _check_finite(name: str, values: Array, mask: Mask | None) -> None:
-    """Raise unless values (samples, time, n) are finite wherever sequences have elements."""
+def _check_finite(name: str, values: Array, mask: Mask | None, last: str = "feature") -> None:
+    """Raise unless values (samples[, time], n) are finite wherever sequences have elements."""
     finite = np.isfinite(values)
-    if mask is not None:
+    if mask is not None and values.ndim == 3:
         finite |= ~mask[..., None]
-    if not finite.all():
-        sample, step, feature = np.argwhere(~finite)[0].tolist()
-        raise ValueError(
-            f"{name} must be finite, got {values[sample, step, feature]} "
-            f"in sample {sample}, step {step}, feature {feature}"
-        )
+    _raise_at(name, values, ~finite, "must be finite", last)
+
+
+def _raise_at(name: str, values: Array, wrong: Mask, what: str, last: str = "") -> None:
+    """Raise for the first wrong value, with its place."""
+    if wrong.any():
+        place = np.argwhere(wrong)[0].tolist()
+        axes = [*("sample", "step")[: len(place) - bool(last)], last]
+        at = ", ".join(f"{axis} {index}" for axis, index in zip(axes, place, strict=False))
+        raise ValueError(f"{name} {what}, got {values[tuple(place)]} in {at}")
 
 
 def _check_labels(
@@ -210,13 +198,7 @@ def _check_labels(
     outside = (y < 0) | (y >= num_classes)
     if mask is not None and y.ndim == 2:
         outside &= mask
-    if outside.any():
-        sample, *step = np.argwhere(outside)[0].tolist()
-        at = f"sample {sample}" + "".join(f", step {number}" for number in step)
-        raise ValueError(
-            f"{name} must lie in 0..{num_classes - 1} ({num_classes} class names), "
-            f"got {y[outside][0]} for {at}"
-        )
+    _raise_at(name, y, outside, f"must lie in 0..{num_classes - 1} ({num_classes} class names)")
 
 
 def _check_numbers(name: str, y: Array, elements: tuple[int, int], mask: Mask | None) -> None:
@@ -228,10 +210,4 @@ def _check_numbers(name: str, y: Array, elements: tuple[int, int], mask: Mask | 
             f"{name} must have shape ({samples}, outputs) or ({samples}, {time}, outputs) like "
             f"its x, got {y.shape}"
         )
-    if y.ndim == 3:
-        _check_finite(name, y, mask)
-    elif not np.isfinite(y).all():
-        sample, output = np.argwhere(~np.isfinite(y))[0].tolist()
-        raise ValueError(
-            f"{name} must be finite, got {y[sample, output]} in sample {sample}, output {output}"
-        )
+    _check_finite(name, y, mask, "feature" if y.ndim == 3 else "output")

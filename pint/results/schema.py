@@ -1,8 +1,6 @@
 """Schema of a run file: its format version and the standard datasets (docs/results.md)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 __all__ = ["ARRAY_GROUPS", "FORMAT_VERSION", "Quantity", "axis_names", "known_quantity"]
 
@@ -32,76 +30,51 @@ class Quantity:
     axes: tuple[str, ...]
 
 
-def _per_epoch(unit: str, description: str) -> Quantity:
-    return Quantity(unit=unit, description=description, axes=("epoch",))
-
-
 _TIMING = Quantity(unit="s", description="wall time each rank spent in this phase", axes=("rank",))
 
-
-def _per_batch(description: str) -> Quantity:
-    return Quantity(unit="1", description=description, axes=("batch",))
-
-
 # Forward and backward solves differ in their number of iterations, so their axes differ in name.
-_HISTORY = {
-    "residual": Quantity(
-        unit="1", description="norm of the residual, NaN where not recorded", axes=("iteration",)
-    ),
-    "seconds": Quantity(unit="s", description="wall time of the iteration", axes=("iteration",)),
-    "forward_residual": Quantity(
-        unit="1",
-        description="norm of the forward residual, NaN where not recorded",
-        axes=("batch", "forward_iteration"),
-    ),
-    "backward_residual": Quantity(
-        unit="1",
-        description="norm of the adjoint residual, NaN where not recorded",
-        axes=("batch", "backward_iteration"),
-    ),
-    "forward_iterations": _per_batch("forward cycles, 0 where it was stepped exactly"),
-    "backward_iterations": _per_batch("backward cycles, 0 where it was stepped exactly"),
-    "forward_relative": _per_batch("forward residual of the last cycle over norm of the states"),
-    "backward_relative": _per_batch("adjoint residual of the last cycle over norm of the states"),
-    "estimated_error": _per_batch("estimated relative error of the gradient, NaN where unknown"),
-    "measured_error": _per_batch("relative error of the gradient, NaN where not measured"),
-    "cosine": _per_batch("cosine between gradient and exact one, NaN where not measured"),
-}
+_TABLE = """
+history  residual               1  iteration  norm of the residual, NaN where not recorded
+history  seconds                s  iteration  wall time of the iteration
+history  forward_residual       1  batch,forward_iteration   norm of the forward residual, NaN where not recorded
+history  backward_residual      1  batch,backward_iteration  norm of the adjoint residual, NaN where not recorded
+history  forward_iterations     1  batch  forward cycles, 0 where it was stepped exactly
+history  backward_iterations    1  batch  backward cycles, 0 where it was stepped exactly
+history  forward_relative       1  batch  forward residual of the last cycle over norm of the states
+history  backward_relative      1  batch  adjoint residual of the last cycle over norm of the states
+history  estimated_error        1  batch  estimated relative error of the gradient, NaN where unknown
+history  measured_error         1  batch  relative error of the gradient, NaN where not measured
+history  cosine                 1  batch  cosine between gradient and exact one, NaN where not measured
+training epoch                  1  epoch  number of the epoch
+training train_loss             1  epoch  mean loss over the training set
+training train_accuracy         1  epoch  fraction of the training set classified correctly
+training parallel_test_accuracy 1  epoch  test accuracy with the parallel-in-time solve
+training exact_test_accuracy    1  epoch  test accuracy with exact time stepping
+training parallel_test_error    1  epoch  mean test loss with the parallel-in-time solve
+training exact_test_error       1  epoch  mean test loss with exact time stepping
+training seconds                s  epoch  wall time of the epoch
+training forward_residual       1  epoch  norm of the forward residual after the last iteration
+training backward_residual      1  epoch  norm of the adjoint residual after the last iteration
+training gradient_norm          1  epoch  Euclidean norm of the parameter gradient
+training learning_rate          1  epoch  step size of the optimizer
+work     steps                  1  rank,level  steps that each rank took on each level
+work     bytes               byte  rank   size of the arrays of all levels of a rank
+"""  # noqa: E501
+"""Group, name, unit, axes and description of each known dataset, as the files have them."""
 
-_TRAINING = {
-    "epoch": _per_epoch("1", "number of the epoch"),
-    "train_loss": _per_epoch("1", "mean loss over the training set"),
-    "train_accuracy": _per_epoch("1", "fraction of the training set classified correctly"),
-    "parallel_test_accuracy": _per_epoch("1", "test accuracy with the parallel-in-time solve"),
-    "exact_test_accuracy": _per_epoch("1", "test accuracy with exact time stepping"),
-    "parallel_test_error": _per_epoch("1", "mean test loss with the parallel-in-time solve"),
-    "exact_test_error": _per_epoch("1", "mean test loss with exact time stepping"),
-    "seconds": _per_epoch("s", "wall time of the epoch"),
-    "forward_residual": _per_epoch("1", "norm of the forward residual after the last iteration"),
-    "backward_residual": _per_epoch("1", "norm of the adjoint residual after the last iteration"),
-    "gradient_norm": _per_epoch("1", "Euclidean norm of the parameter gradient"),
-    "learning_rate": _per_epoch("1", "step size of the optimizer"),
+_KNOWN = {
+    (group, name): Quantity(unit=unit, description=text, axes=tuple(axes.split(",")))
+    for group, name, unit, axes, text in (
+        line.split(maxsplit=4) for line in _TABLE.strip().splitlines()
+    )
 }
-
-_WORK = {
-    "steps": Quantity(
-        unit="1", description="steps that each rank took on each level", axes=("rank", "level")
-    ),
-    "bytes": Quantity(
-        unit="byte", description="size of the arrays of all levels of a rank", axes=("rank",)
-    ),
-}
-
-_KNOWN: Mapping[str, Mapping[str, Quantity]] = MappingProxyType(
-    {"history": _HISTORY, "work": _WORK, "training": _TRAINING}
-)
 
 
 def known_quantity(group: str, name: str) -> Quantity | None:
     """Return the quantity of the dataset `name` in `group`, None for a user's own name."""
     if group == "timings":
         return _TIMING
-    return _KNOWN.get(group, {}).get(name)
+    return _KNOWN.get((group, name))
 
 
 def axis_names(group: str, name: str, ndim: int) -> tuple[str, ...]:
