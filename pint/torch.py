@@ -102,7 +102,7 @@ class _Solve(torch.autograd.Function):
         ctx.solvers, ctx.mask = solvers, mask
         ctx.solved = solvers.solve(x, start, weights, mask, record=True)
         output, final = _outcome(*ctx.solved)
-        ctx.save_for_backward(output, x, start, *weights)  # torch tells if one changes in place
+        ctx.save_for_backward(output, x, start, *weights)  # torch detects a change in place
         return output, final
 
     @staticmethod
@@ -175,8 +175,8 @@ class _Layers(torch.nn.RNNBase):
         input : Tensor or PackedSequence
             Shape (T, B, input_size), (B, T, input_size) with `batch_first`, or (T, input_size).
         hx : Tensor, or pair of Tensor for LSTM, optional
-            Initial states, shape (num_layers, B, hidden_size); twice as many if bidirectional, and
-            without B for an input without it. Zero if left out.
+            Initial states, shape (num_layers, B, hidden_size); twice the rows if bidirectional, and
+            no B for an input without B. Zero by default.
 
         Returns
         -------
@@ -346,7 +346,7 @@ class GRU(_Layers, torch.nn.GRU):
 class ImplicitGRU(_Layers, torch.nn.GRU):
     """The implicit unit of Moon & Cyr, h' = (h + (1 - z) n) / (2 - z), as a torch module.
 
-    Parameters, their names and the call are those of `GRU`. Its published coarse step is
+    It has the parameters, their names and the call of `GRU`. Its published coarse step is
     ``coarse_step="implicit"``.
 
     References
@@ -359,7 +359,7 @@ class ImplicitGRU(_Layers, torch.nn.GRU):
 
 
 class LSTM(_Layers, torch.nn.LSTM):
-    """`torch.nn.LSTM`, evaluated and differentiated by pint; parameters as those of `GRU`."""
+    """`torch.nn.LSTM`, evaluated and differentiated by pint; parameters as in `GRU`."""
 
     cell = "lstm"
 

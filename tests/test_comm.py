@@ -76,9 +76,9 @@ def test_serial_twin_is_its_own_duplicate_and_reverse():
 
 def test_serial_twin_has_nobody_to_talk_to():
     comm = SerialCommunicator()
-    with pytest.raises(RuntimeError, match="nobody to send to"):
+    with pytest.raises(RuntimeError, match="no other rank to send to"):
         comm.isend(np.zeros(1), 0)
-    with pytest.raises(RuntimeError, match="nobody to receive from"):
+    with pytest.raises(RuntimeError, match="no other rank to receive from"):
         comm.irecv(np.zeros(1), 0)
     with pytest.raises(SystemExit) as caught:
         comm.abort()

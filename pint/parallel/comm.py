@@ -69,8 +69,8 @@ def time_by_space(comm: Any, space_ranks: int) -> tuple[Communicator, Communicat
     """Return this rank's communicators in time and in space; collective.
 
     Groups of `space_ranks` consecutive ranks share the space of the same block of time points: they
-    step together, and hear of each other's nodes by the second communicator, which a propagator
-    that is parallel in space keeps. The ranks of one part of space share time: the first
+    step together, and exchange nodes by the second communicator, which belongs to a propagator
+    that is parallel in space. The ranks of one part of space share time: the first
     communicator is for `MGRIT`. States are a rank's part in space, and `Propagator.norm` must give
     the same number on all ranks in space, a norm over all of it, because all of them must stop
     together.

@@ -37,7 +37,7 @@ class Communicator(ABC):
     rank: int
     size: int
     was_interrupted = False
-    """Whether an error ended an `exchange`: messages may be under way that nobody waits for."""
+    """Whether an error ended an `exchange`: messages may be under way without a receiver."""
 
     @contextmanager
     def exchange(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ class Communicator(ABC):
         if self.was_interrupted:
             raise RuntimeError(
                 "an error has ended an earlier solve on these ranks, and its messages would be "
-                "taken for those of another: let errors end all ranks (pint.run does), or, "
+                "taken for messages of another: let errors end all ranks (pint.run does), or, "
                 "where every rank has caught it, go on with a new communicator, "
                 "MPI.COMM_WORLD.Dup(); a step that fails may also return NaN, which ends a solve "
                 "as DIVERGED on every rank"
@@ -73,7 +73,7 @@ class Communicator(ABC):
     ) -> NDArray[Any]:
         """Return the ranks' arrays joined along axis 0 in rank order, on every rank; new.
 
-        Where every rank knows the number of rows of all, `rows`, it is one message, else two.
+        With the numbers of rows of all ranks, `rows`, it is one message, else two.
         """
 
     @abstractmethod
@@ -89,7 +89,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def bcast(self, array: NDArray[Any], root: int) -> NDArray[Any]:
-        """Overwrite `array` with that of rank `root`, and return it."""
+        """Overwrite `array` with the array of rank `root`, and return it."""
 
     @abstractmethod
     def barrier(self) -> None:
@@ -116,7 +116,7 @@ class Communicator(ABC):
         """End all processes with exit status 1."""
 
     def any(self, flag: bool) -> bool:
-        """Tell whether `flag` is true on any rank."""
+        """Return whether `flag` is true on any rank."""
         return bool(self.sum(np.array([flag], dtype=np.int64))[0])
 
     def num_hosts(self) -> int:
@@ -183,10 +183,10 @@ class SerialCommunicator(Communicator):
     size = 1
 
     def isend(self, array: Any, dest: int) -> Request:  # noqa: D102
-        raise RuntimeError("one process has nobody to send to")
+        raise RuntimeError("one process has no other rank to send to")
 
     def irecv(self, array: Any, source: int) -> Request:  # noqa: D102
-        raise RuntimeError("one process has nobody to receive from")
+        raise RuntimeError("one process has no other rank to receive from")
 
     def allgather_blocks(  # noqa: D102
         self, array: NDArray[Any], rows: NDArray[np.int64] | None = None

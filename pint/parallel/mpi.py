@@ -21,7 +21,7 @@ class MPICommunicator(Communicator):
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
-        The ranks. Duplicate it (`duplicate`) to keep messages apart from those of other code.
+        The ranks. Duplicate it (`duplicate`) to separate messages from other code's messages.
     """
 
     def __init__(self, comm: Any) -> None:

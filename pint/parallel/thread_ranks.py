@@ -354,7 +354,7 @@ class ThreadCommunicator(Communicator):
         self._world.wait(self._members[self.rank], wait)
 
     def _place(self) -> str:
-        """Return which communicator it is, "" for that of all ranks."""
+        """Return the name of the communicator, "" for the one of all ranks."""
         return f" (communicator: {' > '.join(self._name)})" if self._name else ""
 
 

@@ -37,7 +37,7 @@ class Architecture:
     layers : int, default 1
         Number of layers.
     cell : {"implicit", "classic", "lstm"}, default "implicit"
-        The implicit gated recurrent unit, that of torch.nn.GRU, or that of torch.nn.LSTM.
+        The implicit gated recurrent unit, or the units of torch.nn.GRU and torch.nn.LSTM.
     bidirectional : bool, default False
         Whether each layer also runs from the end of the sequence to its beginning; the next one
         takes both states, forward first.
@@ -104,8 +104,8 @@ class Architecture:
         weights : mapping of str to ndarray
             As in `shapes`.
         cell, pooling : str
-            What shapes do not tell; a `cell` of gated recurrent units is taken for "lstm" where
-            the tensors have the rows of one.
+            Not determined by shapes; a `cell` of gated recurrent units is read as "lstm" if the
+            tensors have the rows of an lstm.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class Architecture:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all tensors: those of torch.nn.GRU or LSTM, then of the head."""
+        """Names and shapes of all tensors, as in torch.nn.GRU or LSTM, then of the head."""
         rows = (4 if self.cell == "lstm" else 3) * self.hidden
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.layers):
@@ -249,7 +249,7 @@ def layer_stacks(options: RecurrenceOptions, *, bidirectional: bool) -> list[lis
 
 
 def _matrix(weights: Mapping[str, Array], name: str) -> Array:
-    """Return a tensor that tells shapes."""
+    """Return the tensor from which shapes are derived."""
     if name not in weights:
         raise ValueError(f"missing {name!r}; found {sorted(weights)}")
     if weights[name].ndim != 2 or 0 in weights[name].shape:

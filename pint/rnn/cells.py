@@ -16,7 +16,7 @@ CellName = Literal["implicit", "classic", "lstm"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What layers need to know of a cell.
+    """Properties of a cell that layers use.
 
     Attributes
     ----------

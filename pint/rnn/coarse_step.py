@@ -59,7 +59,7 @@ def gate_evaluations(
         taken to the power `num_fine`, which is exact while gates do not change. "midpoint": a
         matched half step leads to the middle, whose gates then take the state over the interval.
         "averaged": as "midpoint", with the mean of the inputs of the first half in place of the
-        middle's input, and that of the second half in place of the last one.
+        middle's input, and the mean of the second half in place of the last input.
     substep : int
         A midpoint or averaged step is split into parts of at most this many finest steps; a part
         of one or two is taken by finest steps, which cost no more.
@@ -82,7 +82,7 @@ def gate_evaluations(
 
 def _part(end: int, span: int, *, averaged: bool) -> list[GateEvaluation]:
     """Return the evaluations of the part of `span` finest steps that ends `end` before the last."""
-    if span <= 2:  # as many evaluations as a midpoint, and exact
+    if span <= 2:  # exact, with the number of evaluations of a midpoint
         return [GateEvaluation(end + left, 1, end + left, 1) for left in range(span - 1, -1, -1)]
     second = span // 2
     first = span - second

@@ -28,7 +28,7 @@ class GradientSums:
     def __init__(self, layers: Layers) -> None:
         self.layers, self.cell, dtype = layers, layers.cell, layers.dtype
         hidden, numbers = layers.options.hidden, range(layers.options.layers)
-        # Each matrix transposed, so that rows are long, but for that of wide inputs.
+        # Matrices are transposed, so that rows are long, except for wide inputs.
         num_features, columns = layers.options.num_features, self.cell.num_gates * hidden
         self._is_wide = num_features >= WIDE
         shapes = [(num_features, columns), *((hidden, columns) for _ in numbers[1:])]

@@ -17,14 +17,14 @@ Indices = NDArray[np.int64]
 
 
 WIDE = 64
-"""With so many features and sequences inputs are read where they are, one point at a time."""
+"""Numbers of features and sequences from which inputs are read in place, point by point."""
 
 
 class BoundInputs:
     """The inputs that a rank needs, one row for each window of a sequence.
 
     A window of one is the input of a finest step; a longer one is a mean. Where a sequence has no
-    element its input is that of the element before, and means leave it out; a mean without any
+    element, its input is the previous element, and means leave it out; a mean without any
     element is that input too.
 
     Parameters
@@ -41,7 +41,7 @@ class BoundInputs:
     Attributes
     ----------
     rows : ndarray, shape (k, B, F)
-        The inputs; those of finest steps first. Read only: wide ones may be those of `x`.
+        The inputs, finest steps first. Read only: wide ones may be views of `x`.
     num_points : int
         Number of finest steps among them.
 
@@ -149,7 +149,7 @@ class BoundInputs:
 
 
 def is_read_in_place(batch: int, num_features: int, *, is_flat: bool) -> bool:
-    """Tell whether the inputs of steps that follow one another are not copied."""
+    """Return whether the inputs of consecutive steps are read without a copy."""
     return num_features >= WIDE and (batch >= WIDE or is_flat)
 
 

@@ -198,7 +198,7 @@ def _power_and_sum(f: Vector, power2: int) -> tuple[Vector, Vector, Vector, Vect
     while 2 * bit <= power2:
         bit *= 2
     while bit > 0:
-        d_total = d_total * (one + q) + total * d_q  # twice as many terms
+        d_total = d_total * (one + q) + total * d_q  # twice the terms
         total = total * (one + q)
         d_q = two * q * d_q
         q = q * q
@@ -307,7 +307,7 @@ def _forward(evaluate: Any) -> Any:
         steps : ndarray of int64, shape (n, P, B)
             Finest steps of each evaluation.
         out : ndarray, shape (n, layers, B, W)
-            States after each step; those of `layer` are overwritten.
+            States after each step; the states of `layer` are overwritten.
         layer : int
             Index of the layer.
         hidden_after : ndarray, shape (n or 0, P, B, H)
@@ -391,15 +391,15 @@ def _backward(transpose: Any) -> Any:
             Right-hand side of a chain; no row is zero.
         d_above : ndarray, shape (P or 0, n B, H)
             Adjoints that each evaluation's h gets from the layer above; no row is zero. For a
-            chain, its steps and those of `d_gates` are in the order of time, opposite to other
+            chain, its steps and the steps of `d_gates` are in the order of time, opposite to other
             arrays.
         weight : ndarray, shape (G, at least H)
             W_hh, its rows in the order of `d_gates`, and columns that are not used.
         steps, slots : ndarray of int64, shapes (n, P, B) and (n, P)
             As in `layer_forward`, in the order in which the steps are transposed.
         out : ndarray, shape (n or 0, layers, B, W)
-            Adjoint states after each step, of which those of `layer` are overwritten; no row where
-            they are not wanted.
+            Adjoint states after each step; the states of `layer` are overwritten. No row: they are
+            not stored.
         d_gates : ndarray, shape (P, n B, 4 H)
             Adjoints of the pre-activations, e, r, z, n or i, f, g, o; overwritten.
         """
@@ -474,7 +474,7 @@ def step_diagonals(
 
         diag(q) + diag(c_e) W_hn + diag(c_r) W_hr + diag(c_z) W_hz,
 
-    and that of the long short-term memory has
+    and the derivative of the long short-term memory has
 
         diag(k) (diag(c_i) W_hi + diag(c_f) W_hf + diag(c_g) W_hg) + diag(c_o) W_ho
 

@@ -158,7 +158,7 @@ class Layers:
     def input_windows(self, *stacks: Step) -> Indices:
         """Return which inputs stacks of steps read: rows of (last finest step, length).
 
-        Each once, in the order of lengths, and of steps among those of one length.
+        Each once, in the order of lengths, and of steps for one length.
         """
         read: dict[int, list[Indices]] = {}
         for step in stacks:
@@ -176,7 +176,7 @@ class Layers:
         num_fine = np.atleast_1d(step.num_fine)
         if (num_fine != num_fine[0]).any():
             raise ValueError(
-                "recurrent layers need coarsening factors: the steps of a level must cover as many "
+                "recurrent layers need coarsening factors: steps of a level must cover equally many "
                 "elements of the sequences each"
             )
         return self.options.evaluations_of(step.level, int(num_fine[0]))

@@ -21,7 +21,7 @@ class Loss(ABC):
     Attributes
     ----------
     classifies : bool
-        Whether the greatest score of an element tells its class; False unless a loss says so.
+        Whether the greatest score of an element is its class; False by default.
     """
 
     classifies: ClassVar[bool] = False
@@ -100,7 +100,7 @@ class CrossEntropy(Loss):
         return -chosen[..., 0].astype(np.float64), d_scores
 
     def num_correct(self, scores: Array, y: Array, counts: NDArray[np.bool_]) -> int:
-        """Return how often the greatest score is that of the class."""
+        """Return the weighted count of elements whose class has the greatest score."""
         return int(((scores.argmax(axis=-1) == y) & counts).sum())
 
 

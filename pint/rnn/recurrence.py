@@ -19,7 +19,7 @@ Indices = NDArray[np.int64]
 
 
 class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
-    """A stack of recurrent layers; its state is that of all layers, shape (layers, B, W).
+    """A stack of recurrent layers; its state has the states of all layers, shape (layers, B, W).
 
     W is H, or 2 H for the long short-term memory, whose states are h followed by c. Finest step i
     takes x_i, the i-th element of the sequence, so that a sequence of T elements is solved on a
@@ -48,8 +48,8 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         Threads that share the work, one by default: ``model.team = ThreadTeam(4)``. Results are the
         same for any number.
     input_gradient : ndarray, shape (B, T, num_features), or None
-        Where a gradient puts the derivative with respect to the inputs of the finest steps that it
-        covers; those of other steps are left as they are. None, the default: it is not computed.
+        Array that receives the derivative with respect to the inputs of the finest steps of a
+        gradient; other entries do not change. None, the default: it is not computed.
 
     References
     ----------

@@ -69,6 +69,6 @@ class RecurrenceOptions:
         return gate_evaluations(num_fine, self.coarse_step, substep)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return names and shapes of the tensors, those of torch.nn.GRU or torch.nn.LSTM."""
+        """Return names and shapes of the tensors, as in torch.nn.GRU or torch.nn.LSTM."""
         num_gates = CELLS[self.cell].num_gates
         return layer_shapes(num_gates, self.num_features, self.hidden, self.layers)

@@ -88,7 +88,7 @@ class HeadGradient:
 
 @dataclass(frozen=True, eq=False)
 class LocalGradient:
-    """Loss and gradient of one rank; the sum over all ranks is that of the batch.
+    """Loss and gradient of one rank; their sum over all ranks belongs to the batch.
 
     Attributes
     ----------
@@ -280,7 +280,7 @@ class NetworkSolver:
     def total_weight(self, x: Array, y: Array, mask: NDArray[np.bool_] | None = None) -> float:
         """Return the sum of the weights of a batch's elements; 0 if no element has a weight.
 
-        The arguments are those of `loss_and_gradient`, which checks more of them.
+        It takes arguments of `loss_and_gradient`, which checks more of them.
         """
         return self._targets(y, Batch(np.asarray(x), mask)).total
 

@@ -103,11 +103,11 @@ def in_rows(out: Array, dtype: Any) -> Array:
 
 
 def stale_steps(solver: MGRIT) -> Step:
-    """Return the steps of a rank whose derivatives, noted during a solve, are not at its solution.
+    """Return the steps of a rank whose recorded derivatives are not at the solution.
 
-    After the last correction of C-points all F-points follow anew, and the steps to C-points do
-    not. By stepping, each step is taken once, from its final state; by local solves of the coarsest
-    level, from many states.
+    After the last correction of the C-points, all F-points are stepped to again, but not the
+    C-points. In time stepping each step is taken once, from its final state. Local solves of the
+    coarsest level take a step from many states.
     """
     level = solver.hierarchy.levels[0]
     if len(solver.hierarchy.levels) > 1:

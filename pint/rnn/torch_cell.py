@@ -53,13 +53,13 @@ def from_torch(module: torch.nn.Module, hidden: int | tuple[int, ...] | None = N
 class TorchCell(Propagator):
     """A torch module as a propagator; `from_torch` makes it.
 
-    The state is that of all B sequences, shape (B, ...hidden). A stack of n steps is one call of
+    A state holds all B sequences, shape (B, ...hidden). A stack of n steps is one call of
     the module, with the n B rows one below the other:
 
     - x, shape (n B, ...features): the element of the sequences in the middle of the finest steps
       that a step covers. On the finest level, step i takes ``x[:, i - 1]``.
     - h, shape (n B, ...hidden): the states at which the steps start.
-    - dt, shape (n B, 1), with as many further axes of length 1 as h has: the length of each step.
+    - dt, shape (n B, 1), with further axes of length 1 like the axes of h: the length of each step.
 
     It returns the states at the end, in the shape and dtype of h. Rows must not depend on each
     other, nor results on anything but parameters and arguments: no dropout and no batch
@@ -175,7 +175,7 @@ class TorchCell(Propagator):
             return self._call(u, step)
 
     def _call(self, u: Tensor, step: Step) -> Tensor:
-        """Return what the module gives for a stack of states, or tell what is wrong with it."""
+        """Return the module's result for a stack of states; raise if it is wrong."""
         if self.inputs is None:
             raise ValueError("set_inputs was not called: bind sequences before stepping")
         if u.dtype != self.torch_dtype:

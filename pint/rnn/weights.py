@@ -134,7 +134,7 @@ def load_architecture(
     Raises
     ------
     ValueError
-        Besides those of `load`, if the cell is unknown, or the file contradicts what is given.
+        As in `load`; or if the cell is unknown, or the file contradicts an argument.
     """
     with _named(path):
         tensors, described = _read(Path(path))
@@ -237,7 +237,7 @@ def _write_safetensors(path: Path, weights: dict[str, Array], architecture: Arch
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Array], Architecture | None]:
     safetensors = _import_safetensors()
-    with open(path, "rb"):  # safetensors' own errors do not tell a missing file from a folder
+    with open(path, "rb"):  # safetensors' errors do not distinguish a missing file from a folder
         pass
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

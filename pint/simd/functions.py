@@ -1,7 +1,7 @@
 """exp, tanh and the sigmoid function inside kernels, of floats and vectors.
 
 Each is the same few operations for every element, without a branch, so that vectors of any length
-round alike; `docs/gru.md` tells where the numbers come from. NaN stays NaN.
+round alike; `docs/gru.md` has the source of the numbers. NaN stays NaN.
 """
 
 from __future__ import annotations

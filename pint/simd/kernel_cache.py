@@ -1,10 +1,10 @@
 """Compiled functions made for a user's kernel, kept on disk between runs.
 
 Numba keeps a closure under the pickled contents of its cells, and a compiled function among them
-pickles otherwise in every process, so that nothing would be found again. Here the key is what a
-kernel consists of: its bytecode and constants, and those of all that it calls, in any file.
+pickles otherwise in every process, so that nothing would be found again. Here the key is
+the bytecode and the constants of a kernel, and of all functions that it calls, in any file.
 
-Symbols in the machine code are made of a function's qualified name and a counter that begins anew
+Symbols in the machine code are made of a function's qualified name and a counter that restarts
 in every process. Functions of one name, as closures are, would be taken for each other when one
 comes from the disk and the other does not; so the fingerprint is made part of their names.
 """

@@ -67,7 +67,7 @@ PANEL = 4 if VECTOR_BYTES == 64 else 2
 """Vectors in a row of a tile: with six rows, their sums fill the registers but for a few."""
 _UNROLLED = 4
 _LINES = 2
-"""Cache lines that are fetched in each round of so many k: no more than memory can give."""
+"""Number of cache lines to prefetch in each round of k, limited by the memory bandwidth."""
 _BLOCK = 128
 """Rows of b, at most, that stay in the cache while sums over many rows are made."""
 _FEW = 16
@@ -387,7 +387,7 @@ _narrow_row, _row_edge = _tile_of(1, 1, False, False), _tile_of(1, 1, True, Fals
 
 @kernel
 def _multiply(a: Array, b: Array, out: Array, ahead: int, per_row: int, per_panel: int) -> None:
-    """Multiply; bring what lies at an address to the cache, so much with each row and panel."""
+    """Multiply; prefetch the memory at an address, a part with each row and panel."""
     columns = out.shape[1]
     depth, width = b.shape[0], PANEL * (VECTOR_BYTES // out.itemsize)
     if out.shape[0] < 4 or depth <= _FEW:
@@ -469,7 +469,7 @@ def add_product(a: Array, b: Array, out: Array, sums: Array) -> None:
     """Add a.T @ b to `out`, on this thread: the gradient of weights, from many rows.
 
     The sums of b's columns, the gradient of biases, cost next to nothing on the way.
-    Some rows are added after others, so that those of b stay in the cache.
+    Rows are added in blocks, so that the rows of b stay in the cache.
 
     Parameters
     ----------
@@ -541,7 +541,7 @@ def flat(a: Array) -> Array:
 
 
 def pairs_of(a: Array, b: Array) -> list[tuple[Array, Array]]:
-    """Return matrices of as many points at once as possible, of two arrays (n, B, ...)."""
+    """Return matrices of as many points as possible, of two arrays (n, B, ...)."""
     if a.shape[2] > 1 and a.strides[2] != a.itemsize:
         a = np.ascontiguousarray(a)
     return [(flat(a), flat(b))] if is_flat(a) and is_flat(b) else list(zip(a, b, strict=True))

@@ -219,7 +219,7 @@ def borrowed(typing: Any, array: Any) -> Any:
 
 
 def without_owner(builder: Any, context: Any, kind: Any, array: Any) -> Any:
-    """Return an array that does not know whose memory it is, and counts no references to it."""
+    """Return an array without an owner of its memory, which counts no references."""
     own = _cg.create_struct_proxy(kind)(context, builder, array)
     own.meminfo = ir.Constant(own.meminfo.type, None)
     own.parent = ir.Constant(own.parent.type, None)

@@ -173,7 +173,7 @@ class AccuracyControl:
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient, as accurate as wanted; collective.
 
-        The arguments are those of `NetworkSolver.loss_and_gradient`. The result also chooses the
+        It takes the arguments of `NetworkSolver.loss_and_gradient`. The result also determines the
         iterations of the next batch.
         """
         used = self.iterations
@@ -313,8 +313,8 @@ class AccuracyControl:
     def start_epoch(self) -> None:
         """Try iterations again where batches were stepped exactly.
 
-        Iterations are timed anew. The time of exact stepping stays, so that one batch shows which
-        of both takes longer.
+        Iterations are timed again. The time of exact stepping is kept, so that one batch shows
+        which is slower.
         """
         if self.is_adaptive and self.iterations.are_exact and self.current > 0:
             self.current = self._before_exact

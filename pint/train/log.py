@@ -101,7 +101,7 @@ class TrainingLog:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of the block to those of `phase`."""
+        """Add the seconds of the block to `phase`."""
         begin = time.perf_counter()
         try:
             yield

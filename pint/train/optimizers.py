@@ -94,7 +94,7 @@ class Optimizer(ABC):
         Returns
         -------
         Update
-            ``change, state``; new arrays, or those of `out`.
+            ``change, state``; new arrays, or the arrays of `out`.
 
         Raises
         ------

@@ -121,7 +121,7 @@ class Trainer:
     options : TrainingOptions
         How to train.
     comm : mpi4py communicator or Communicator, optional
-        The ranks; those of `solver` if left out.
+        The ranks; by default the ranks of `solver`.
     progress : TrainingProgress, optional
         Shows batches and epochs.
     on_epoch : callable, optional
@@ -217,7 +217,7 @@ class Trainer:
         differ = [name for name, column in zip(looked_at, ranks.T, strict=True) if np.ptp(column)]
         if differ:
             raise ValueError(
-                f"the ranks differ in their {', '.join(differ)}: give all the same, from one seed"
+                f"the ranks differ in their {', '.join(differ)}: make them equal, from one seed"
             )
 
     def _no_update(self) -> Update:

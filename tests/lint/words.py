@@ -26,7 +26,7 @@ REPLACEMENTS = {
     "(?:those|that) of": "repeat the noun: the gradient of, the values of",
     "who|whom": "which, that, or name the subject",
     "what (?:is|are|was|were) to": "the noun: the loss, the target, the remaining steps",
-    "the same(?=[.,;:)]|$)": "repeat the noun after it: the same value",
+    "the same(?=[.,;:)])": "repeat the noun after it: the same value",
     "thereof|wherein|therein|hereby|thereby|whereby|thereupon|whereupon": "a plain conjunction",
 }
 FORBIDDEN = {

@@ -58,7 +58,7 @@ def test_ranks_that_differ_are_told(what):
     network = Network(options, 3, pooling=pooling_of(data), seed=COMM.rank * (what == "parameters"))
     solver = NetworkSolver(network, data.num_steps, STEPPING, STEPPING, COMM, loss_of(data))
     training = TrainingOptions(batch=4 + COMM.rank * (what == "options"))
-    with pytest.raises(ValueError, match=f"the ranks differ in their {what}: give all the same"):
+    with pytest.raises(ValueError, match=f"the ranks differ in their {what}: make them equal"):
         Trainer(solver, data, training).train()
 
 
