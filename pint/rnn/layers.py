@@ -176,8 +176,8 @@ class Layers:
         num_fine = np.atleast_1d(step.num_fine)
         if (num_fine != num_fine[0]).any():
             raise ValueError(
-                "recurrent layers need coarsening factors: steps of a level must cover equally many "
-                "elements of the sequences each"
+                "recurrent layers need coarsening factors: steps of a level must cover equal "
+                "numbers of elements"
             )
         return self.options.evaluations_of(step.level, int(num_fine[0]))
 

@@ -541,7 +541,7 @@ def flat(a: Array) -> Array:
 
 
 def pairs_of(a: Array, b: Array) -> list[tuple[Array, Array]]:
-    """Return matrices of as many points as possible, of two arrays (n, B, ...)."""
+    """Return pairs of matrices over the longest runs of points, of two arrays (n, B, ...)."""
     if a.shape[2] > 1 and a.strides[2] != a.itemsize:
         a = np.ascontiguousarray(a)
     return [(flat(a), flat(b))] if is_flat(a) and is_flat(b) else list(zip(a, b, strict=True))
