@@ -75,10 +75,10 @@ class AdjointPropagator(Propagator):
             start, stop = float(start), float(stop)
         return Step(step.level, start, stop, first, last)
 
-    def linearize_at(self, hierarchy: Hierarchy, driver: Driver, u: State) -> None:
-        """Linearise every step that this rank takes on any level.
-
-        Collective.
+    def at_levels(
+        self, hierarchy: Hierarchy, driver: Driver, u: State
+    ) -> list[tuple[Level, State]]:
+        """Return each level with the forward states at this rank's points of it; collective.
 
         Parameters
         ----------
@@ -89,9 +89,7 @@ class AdjointPropagator(Propagator):
         u : array, shape (number of own reversed points, ...state_shape)
             Forward states at this rank's points of the reversed grid, in reversed order.
         """
-        self._linearized, self._on_the_way = [], None
-        levels = hierarchy.levels
-        self._is_serial = len(levels) == 1
+        levels, found = hierarchy.levels, []
         for level in levels:
             if level.index > 0:
                 above = levels[level.index - 1]
@@ -100,8 +98,20 @@ class AdjointPropagator(Propagator):
                     u = driver.restrict(u, level.index - 1)
             if level is levels[-1]:
                 level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
-            with hierarchy.comm.collective():
-                self._linearized.append(self._linearize(level, u))
+            found.append((level, u))
+        return found
+
+    def linearize_at(self, levels: list[tuple[Level, State]]) -> None:
+        """Linearise every step that this rank takes on any level.
+
+        Parameters
+        ----------
+        levels : list of (Level, array)
+            All levels of the reversed problem, see `at_levels`.
+        """
+        self._is_serial, self._on_the_way, self._linearized = len(levels) == 1, None, []
+        for level, u in levels:
+            self._linearized.append(self._linearize(level, u))
 
     def _linearize(self, level: Level, u: State) -> _LinearizedLevel:
         targets = level.targets

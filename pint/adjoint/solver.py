@@ -35,7 +35,7 @@ class AdjointResult:
     Attributes
     ----------
     initial_gradient : ndarray, shape state_shape
-        dJ/du_0, on every rank.
+        dJ/du_0, on every rank (unless `total` was False).
     parameter_gradient : ndarray, shape (num_parameters,)
         dJ/dtheta, summed over all ranks, on every rank (unless `total` was False).
     w : array, shape (number of own reversed points, ...state_shape)
@@ -143,6 +143,7 @@ class AdjointSolver:
         guess: State | None = None,
         max_iterations: int | None = None,
         out: State | None = None,
+        error: Exception | None = None,
     ) -> AdjointResult:
         """Solve for the gradient of J at a forward solution; collective.
 
@@ -157,8 +158,9 @@ class AdjointSolver:
             dj_i/du_i at the points of this rank's `AdjointResult.w`, in its order (the entry of
             the last point is ignored); zero if left out. See `at_reversed_points`.
         total : bool, default True
-            Sum the parameter gradient over the ranks; otherwise each rank gets the part of its own
-            steps, for those who have more to sum.
+            Sum the gradients over the ranks. Otherwise each rank gets the part of its own steps,
+            the gradient of the initial state is zero on all ranks but the owner of point 0, the
+            status is that of this rank's adjoint states, and `result` is not checked.
         guess : array, shape (number of own reversed points, ...state_shape), optional
             Adjoint states to begin with, as `AdjointResult.w` of an earlier solve; zero if left
             out. `skip_first_down` makes no use of it.
@@ -166,6 +168,8 @@ class AdjointSolver:
             Used for this solve in place of the option of the same name.
         out : array, shape (number of own reversed points + 1, ...state_shape), optional
             Memory for the adjoint states, as in `MGRIT.solve`.
+        error : Exception, optional
+            An error of this rank, which is raised on every rank before the first cycle.
 
         Returns
         -------
@@ -173,21 +177,33 @@ class AdjointSolver:
             Gradients and adjoint states.
         """
         instance_of("result", result, Result)
-        with self.forward.comm.collective():
-            self._check_result(result)
+        if total:
+            with self.forward.comm.collective():
+                self._check_result(result)
         hierarchy = self.solver.hierarchy
         with self.watch.phase("linearization"):
             states = self.at_reversed_points(result.u)
-            self.propagator.linearize_at(hierarchy, self.solver.driver, states)
-        begin = in_library_of(states, self._at_first(terminal_gradient))
-        solution = self.solver.solve(begin, guess, sources, max_iterations=max_iterations, out=out)
+            levels = self.propagator.at_levels(hierarchy, self.solver.driver, states)
+            try:
+                self.propagator.linearize_at(levels)
+            except Exception as caught:  # raised on every rank by the solve
+                error = error or caught
+        solution = self.solver.solve(
+            in_library_of(states, self._at_first(terminal_gradient)),
+            guess,
+            sources,
+            max_iterations=max_iterations,
+            out=out,
+            error=error,
+            local_status=not total,
+        )
         with self.watch.phase("gradient"):
             own = _with_ghost(solution.u, hierarchy.levels[0], self._states)
             self._states = None if own is solution.u else own
             gradient = self.propagator.gradient(own, hierarchy.levels[0])
         self.propagator.release()
         with self.watch.phase("messages"):
-            initial = solution.final_state()
+            initial = solution.final_state() if total else self._own_initial(solution)
             gradient = self.comm.sum(gradient) if total and gradient.size else gradient
         return AdjointResult(
             initial_gradient=initial,
@@ -199,6 +215,12 @@ class AdjointSolver:
             residuals=solution.residuals,
             seconds=solution.seconds,
         )
+
+    def _own_initial(self, solution: Result) -> NDArray[Any]:
+        """Return the adjoint state at point 0 on its owner, zero elsewhere."""
+        u = np.asarray(solution.u)
+        owns = solution.first + u.shape[0] == solution.layout.num_points
+        return u[-1].copy() if owns and u.shape[0] else np.zeros_like(u, shape=u.shape[1:])
 
     def _check_result(self, result: Result) -> None:
         """Raise ValueError if the result is not one of the forward solver's."""

@@ -50,11 +50,11 @@ class Iteration:
         self.detail = ""
         self._first_unsettled = 0  # C-point of the finest level
 
-    def run(self) -> Status:
-        """Cycle until a rule holds; return how it ended."""
+    def run(self, *, local_status: bool = False) -> Status:
+        """Cycle until a rule holds; return how it ended, see `MGRIT.solve`."""
         status = self._cycle()
         if status is not Status.DIVERGED:
-            self.detail = self._first_not_finite()
+            self.detail = self._first_not_finite(local=local_status)
         return Status.DIVERGED if self.detail else status
 
     def _cycle(self) -> Status:
@@ -180,7 +180,7 @@ class Iteration:
             self.hierarchy = self.hierarchy.after(point)
             self.driver.reattach(self.hierarchy)
 
-    def _first_not_finite(self) -> str:
+    def _first_not_finite(self, *, local: bool) -> str:
         """Name the first point whose state is NaN or infinite; empty if all are finite."""
         finest = self.hierarchy.levels[0]
         first = _NOWHERE
@@ -194,11 +194,12 @@ class Iteration:
             first = finest.block.start + int(
                 np.argmin(np.asarray(xp.all(xp.isfinite(flat), axis=1)))
             )
-        with self.hierarchy.watch.phase("messages", finest.index):
-            point = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
-        if point == _NOWHERE:
+        if not local:
+            with self.hierarchy.watch.phase("messages", finest.index):
+                first = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
+        if first == _NOWHERE:
             return ""
-        return f"the state is not finite at {self._name_of(point)}"
+        return f"the state is not finite at {self._name_of(first)}"
 
     def _name_of(self, point: int) -> str:
         grid = self.hierarchy.levels[0].grid

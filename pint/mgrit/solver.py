@@ -168,6 +168,8 @@ class MGRIT:
         max_iterations: int | None = None,
         skip_first_down: bool | None = None,
         out: State | None = None,
+        error: Exception | None = None,
+        local_status: bool = False,
     ) -> Result:
         """Solve for the states at all points; collective.
 
@@ -198,6 +200,11 @@ class MGRIT:
         out : array, shape (number of own points + 1, ...state_shape), optional
             Memory for the states, overwritten: `Result.u` is a view of it. A new array if left
             out. The shape is that of the finest level before any refinement.
+        error : Exception, optional
+            An error of this rank, which is raised on every rank before the first cycle.
+        local_status : bool, default False
+            Whether only this rank's states decide that a solve whose residuals are finite has
+            diverged. It saves a message where the caller tells the other ranks.
 
         Returns
         -------
@@ -228,12 +235,18 @@ class MGRIT:
         self.hierarchy.on_visit = _telling(on_visit, history)
         with watch.phase("rest"), limited_blas(self.driver.blas_threads):
             with watch.phase("start"):
-                guess = self._checked_guess(guess)
-                self._start(initial_value, guess, sources, out)
+                if isinstance(guess, Result):
+                    guess = self._states_of(guess)
+                with self.comm.collective():
+                    if error is not None:
+                        raise error
+                    self._check_guess(guess)
+                    self._start(initial_value, guess, sources, out)
+                self._checked = True
                 if isinstance(guess, str):
                     with self.comm.exchange():
                         step_in_turn(self.hierarchy.levels[0], self.driver)
-            status = history.run()
+            status = history.run(local_status=local_status)
         whole, driver = history.hierarchy.whole, history.driver
         finest = whole.levels[0]
         if history.hierarchy is not whole:  # points were left alone on the way
@@ -302,13 +315,11 @@ class MGRIT:
             u=level.u[level.shown],
         )
 
-    def _checked_guess(self, guess: Guess) -> Any:
-        """Return the guess, states in place of a result; collective."""
+    def _states_of(self, guess: Result) -> Any:
+        """Return the states of a result as a guess; collective."""
         with self.comm.collective():
             self._check_guess(guess)
-        if isinstance(guess, Result):
-            return states_of(guess, self.hierarchy.levels[0])
-        return guess
+        return states_of(guess, self.hierarchy.levels[0])
 
     def _check_guess(self, guess: Guess) -> None:
         costly = isinstance(guess, str | Random | Result)
@@ -331,15 +342,13 @@ class MGRIT:
         self, initial_value: State, guess: Guess, sources: State | None, out: State | None
     ) -> None:
         """Check the input, then bring the levels' arrays to the state before iteration 0."""
-        with self.comm.collective():
-            first = self._as_state(initial_value)
-            self._check_transfers(first)
-            has_sources = sources is not None
-            self.hierarchy.allocate(first, self.driver.restrict, has_sources, out)
-            self.driver.attach(self.hierarchy)
-            self._check_step(first)
-            self._fill(first, guess, sources)
-        self._checked = True
+        first = self._as_state(initial_value)
+        self._check_transfers(first)
+        has_sources = sources is not None
+        self.hierarchy.allocate(first, self.driver.restrict, has_sources, out)
+        self.driver.attach(self.hierarchy)
+        self._check_step(first)
+        self._fill(first, guess, sources)
 
     def _as_state(self, value: State) -> State:
         """Return an initial value as an array with the propagator's shape and dtype."""

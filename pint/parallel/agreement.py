@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _COMMON: tuple[type[Exception], ...] = (
+    InterruptedError,
     FileNotFoundError,
     IsADirectoryError,
     NotADirectoryError,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pint.adjoint.solver import AdjointResult, AdjointSolver
+from pint.arrays import empty
 from pint.grid.timegrid import TimeGrid
 from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
@@ -68,7 +69,8 @@ class LayerSolver:
         grid = TimeGrid.uniform(0.0, float(num_steps), num_steps)
         self.forward = MGRIT(self.model, grid, forward, comm)
         self.backward = AdjointSolver(self.forward, backward)
-        self._skips = forward.skip_first_down
+        self.max_iterations: tuple[int | None, int | None] = None, None
+        self._buffers: dict[str, Array] = {}
         self._sequence_ids: NDArray[np.int64] | None = None
         self._recorded: Result | None = None  # the result whose derivatives are noted
         self._stale = stale_steps(self.forward)
@@ -93,8 +95,7 @@ class LayerSolver:
 
     def iterate(self, forward: int, backward: int) -> None:
         """Set the number of cycles of both solves, from the next solve on."""
-        _change(self.forward, max_iterations=forward)
-        _change(self.backward.solver, max_iterations=backward)
+        self.max_iterations = forward, backward
 
     def bind(self, batch: Batch, *, backward: bool) -> None:
         """Bind the sequences of a batch for `solve`, and if `backward` for `transpose` too."""
@@ -107,10 +108,18 @@ class LayerSolver:
                 self.model.project()  # on all ranks at once, not while one waits for another
         self._sequence_ids = batch.sequence_ids
 
-    def solve(self, start: Array, *, record: bool) -> Result:
+    def solve(
+        self,
+        start: Array,
+        *,
+        record: bool,
+        error: Exception | None = None,
+        local_status: bool = False,
+    ) -> Result:
         """Solve for the states of the bound sequences; collective.
 
-        The solve begins with the states of earlier solves where `WarmStart` has all of them.
+        The solve begins with the states of earlier solves where `WarmStart` has all of them. The
+        states are valid until the next solve.
 
         Parameters
         ----------
@@ -118,24 +127,39 @@ class LayerSolver:
             Initial state.
         record : bool
             Keep derivatives for `transpose`.
+        error, local_status
+            As in `MGRIT.solve`.
         """
-        guess = None
-        if self.warm_start is not None:
-            ids = self._sequence_ids
-            guess = None if ids is None else self.warm_start.guess(ids)
-            _change(self.forward, skip_first_down=self._skips and guess is None)
+        guess, ids = None, self._sequence_ids
+        if self.warm_start is not None and ids is not None:
+            guess = self.warm_start.guess(ids)
+        options = self.forward.options
         self.model.discard()
         # Each cycle of a diagonal Delta correction needs derivatives itself.
-        self.model.recording = record or self.forward.options.delta == "diagonal"
+        self.model.recording = record or options.delta == "diagonal"
         try:
-            result = self.forward.solve(start, guess)
+            result = self.forward.solve(
+                start,
+                guess,
+                max_iterations=self.max_iterations[0],
+                skip_first_down=options.skip_first_down and guess is None,
+                out=self._buffer("states", len(self.forward.block)),
+                error=error,
+                local_status=local_status,
+            )
         finally:
             self.model.recording = False
         self._recorded = result if record else None
-        has_states = result.status is not Status.DIVERGED
-        if self.warm_start is not None and self._sequence_ids is not None and has_states:
-            self.warm_start.keep(self._sequence_ids, result.u)
+        if self.warm_start is not None and ids is not None and result.status is not Status.DIVERGED:
+            self.warm_start.keep(ids, result.u)
         return result
+
+    def _buffer(self, name: str, num_points: int) -> Array | None:
+        """Return memory for states at the own points and the ghost, for every solve the same."""
+        shape = (num_points + 1, *self.model.state_shape)
+        if name not in self._buffers or self._buffers[name].shape != shape:
+            self._buffers[name] = empty(shape, self.model.dtype)
+        return self._buffers[name]
 
     def times(self, result: Result) -> NDArray[np.int64]:
         """Return the elements, counted from 1, whose outputs this rank owns."""
@@ -160,8 +184,12 @@ class LayerSolver:
         d_outputs: Array | None,
         d_x: Array | None = None,
         d_states: Array | None = None,
+        error: Exception | None = None,
     ) -> AdjointResult:
-        """Solve the adjoint problem; gradients are of this rank's steps alone; collective.
+        """Solve the adjoint problem; collective.
+
+        Gradients and status are those of this rank's steps, see `AdjointSolver.solve` for
+        ``total=False``. The adjoint states are valid until the next solve.
 
         Parameters
         ----------
@@ -175,6 +203,8 @@ class LayerSolver:
             Takes the derivative with respect to the sequences at this rank's steps.
         d_states : ndarray, shape (layers, B, W), or None
             Further derivative with respect to the final states of all layers; None is zero.
+        error
+            As in `MGRIT.solve`.
         """
         hidden, shape = self.model.options.hidden, self.model.state_shape
         terminal, sources = np.zeros(shape, dtype=self.model.dtype), None
@@ -193,14 +223,17 @@ class LayerSolver:
         self._recorded = None
         self.model.input_gradient = d_x[:, ::-1] if d_x is not None and self.is_reverse else d_x
         try:
-            return self.backward.solve(result, terminal, sources, total=False)
+            return self.backward.solve(
+                result,
+                terminal,
+                sources,
+                total=False,
+                max_iterations=self.max_iterations[1],
+                out=self._buffer("adjoint states", len(self.backward.solver.block)),
+                error=error,
+            )
         finally:
             self.model.input_gradient = None
-
-
-def _change(solver: MGRIT, **changes: Any) -> None:
-    """Change options that take effect in the next solve."""
-    solver.options = solver.hierarchy.options = replace(solver.options, **changes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -265,6 +298,9 @@ class SequenceSolver(LayerSolver):
         comm = as_communicator(comm).duplicate()
         super().__init__(options, parameters, num_steps, forward, backward, comm)
 
+    def _buffer(self, name: str, num_points: int) -> None:
+        """Return nothing: `whole_outputs` may share memory with results."""
+
     def bind_sequences(
         self, parameters: Iterable[Array], x: Array, mask: NDArray[np.bool_] | None = None
     ) -> None:
@@ -310,13 +346,14 @@ class SequenceSolver(LayerSolver):
         d_x = np.zeros(shape, dtype=self.model.dtype) if of_x else None
         own = None if d_outputs is None else d_outputs[self.times(result) - 1]
         adjoint = self.transpose(result, None, own, d_x, d_states=d_final)
-        gradient = adjoint.parameter_gradient
+        gradient, d_start = adjoint.parameter_gradient, adjoint.initial_gradient
         if self.comm.size > 1:
-            gradient = self.comm.sum(gradient)
+            gradient, d_start = self.comm.sum(gradient), self.comm.sum(d_start)
             d_x = None if d_x is None else self.comm.sum(d_x)
+        diverged = self.comm.any(adjoint.status is Status.DIVERGED)
         return SequenceGradient(
             parameters=views(gradient, self.model.shapes),
-            start=adjoint.initial_gradient,
+            start=d_start,
             x=None if d_x is None else d_x.swapaxes(0, 1),
-            status=adjoint.status,
+            status=Status.DIVERGED if diverged else adjoint.status,
         )

@@ -216,7 +216,11 @@ class Network:
             for stacks in layer_stacks(self.options, bidirectional=a.bidirectional)
         ]
         state = batch.initial_state(a, self.weights.get("initial_state"))
-        scores = self.scores(forward_pass(stages, a.pooling, batch, state).features.values)
+        solved = forward_pass(stages, a.pooling, batch, state)
+        if solved.error is not None:
+            raise solved.error
+        values: Any = solved.features.values
+        scores = self.scores(values)
         return scores.swapaxes(0, 1) if a.pooling == "every" else scores
 
     def scores(self, features: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +77,14 @@ class HeadGradient:
     ----------
     loss, num_correct : float, int
         Sums over the scores.
-    d_scores, d_features : ndarray
-        Derivatives with respect to the scores and the features.
+    d_scores, d_features : ndarray, or None
+        Derivatives with respect to the scores and the features; None without scores.
     """
 
-    loss: float
-    num_correct: int
-    d_scores: Array
-    d_features: Array
+    loss: float = 0.0
+    num_correct: int = 0
+    d_scores: Array | None = None
+    d_features: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +98,15 @@ class LocalGradient:
     parameters : ndarray, shape (num_parameters,)
         Derivative with respect to all parameters.
     start : ndarray, shape (layers * directions, B, W)
-        Derivative with respect to the initial state, on every rank of a group.
+        Derivative with respect to the initial state.
     x : ndarray, shape (B, T, num_features), or None
         Derivative with respect to the sequences.
     squares : ndarray of float64, shape (2,)
         Squared norms of the states and of the adjoint states.
     forward_residuals, backward_residuals : list of ndarray of float64
         Residual norms of each solve.
+    error : Exception or None
+        Divergence of the last solve on this rank.
     """
 
     loss: float
@@ -114,6 +117,7 @@ class LocalGradient:
     squares: NDArray[np.float64]
     forward_residuals: list[NDArray[np.float64]]
     backward_residuals: list[NDArray[np.float64]]
+    error: Exception | None
 
 
 class NetworkSolver:
@@ -233,8 +237,10 @@ class NetworkSolver:
         own = self._own(batch)
         with self.comm.collective(self.watch):
             solved = self._solve(batch.rows(own)) if own.size else None
+            if solved is not None and solved.error is not None:
+                raise solved.error
         scores = self._whole_scores(solved, own, len(batch.x))
-        return scores, self._joined([] if solved is None else solved.residuals)
+        return scores, self._joined([[] if solved is None else solved.residuals])[0]
 
     def loss_and_gradient(
         self,
@@ -245,6 +251,7 @@ class NetworkSolver:
         *,
         inputs: bool = False,
         sequence_ids: NDArray[np.int64] | None = None,
+        error: Exception | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient; collective.
 
@@ -260,6 +267,8 @@ class NetworkSolver:
             Also return the gradients with respect to the sequences and the initial state.
         sequence_ids : ndarray of int64, shape (B,), optional
             Ids of the sequences for warm starts, in 0..warm_start_sequences - 1.
+        error : Exception, optional
+            An error of this rank, for example in reading `x`, which is raised on every rank.
 
         Raises
         ------
@@ -268,14 +277,18 @@ class NetworkSolver:
         FloatingPointError
             If the loss or the gradient is not finite, or a solve diverged; on every rank.
         """
-        with self.comm.collective(self.watch):
-            batch = self._batch(x, mask, start, sequence_ids)
-            targets = self._targets(y, batch)
-        own = self._own(batch)
-        with self.comm.collective(self.watch):
-            local = self._local_gradient(batch, targets, own, inputs)
+        local = None
+        try:
+            batch, targets = self._checked(error, x, y, mask, start, sequence_ids)
+            own = self._own(batch)
+            if own.size:
+                local = self._local_gradient(batch.rows(own), targets.rows(own), inputs)
+                error = local.error
+        except Exception as caught:  # on this rank, or on all ranks of its group
+            error = caught
         with self.watch.phase("messages"):
-            return self._total(local, own, batch, targets, inputs)
+            scalars = self._summed_scalars(local, error)
+            return self._total(scalars, local, own, batch, targets, inputs)
 
     def total_weight(self, x: Array, y: Array, mask: NDArray[np.bool_] | None = None) -> float:
         """Return the sum of the weights of a batch's elements; 0 if no element has a weight.
@@ -283,6 +296,29 @@ class NetworkSolver:
         It takes arguments of `loss_and_gradient`, which checks more of them.
         """
         return self._targets(y, Batch(np.asarray(x), mask)).total
+
+    def _checked(
+        self, error: Exception | None, x: Any, y: Any, mask: Any, start: Any, sequence_ids: Any
+    ) -> tuple[Batch, Targets]:
+        """Return a batch and its targets; raise what is wrong with them on every rank of a group.
+
+        The other ranks of the group find an error at the begin of their solve.
+        """
+        agreement = self.layer_solvers[0].forward.comm
+        try:
+            if error is not None:
+                raise error
+            batch = self._batch(x, mask, start, sequence_ids)
+            targets = self._targets(y, batch)
+            if not targets.total > 0:
+                raise ValueError("no element of the batch has a weight: the loss is not defined")
+        except Exception:
+            with agreement.collective(self.watch):
+                raise
+        if self._own(batch).size == 0:  # no solve
+            with agreement.collective(self.watch):
+                pass
+        return batch, targets
 
     def _targets(self, y: Any, batch: Batch) -> Targets:
         return Targets.of(np.asarray(y), batch, self.loss, self.network.architecture)
@@ -307,18 +343,17 @@ class NetworkSolver:
                 self.stages, network.architecture.pooling, batch, start, record=record
             )
 
-    def _local_gradient(
-        self, batch: Batch, targets: Targets, own: NDArray[np.int64], inputs: bool
-    ) -> LocalGradient | None:
-        """Return this rank's part of loss and gradient; None where its group has no sequence."""
-        if not targets.total > 0:
-            raise ValueError("no element of the batch has a weight: the loss is not defined")
-        if own.size == 0:
-            return None
-        batch, targets = batch.rows(own), targets.rows(own)
+    def _local_gradient(self, batch: Batch, targets: Targets, inputs: bool) -> LocalGradient:
+        """Return this rank's part of loss and gradient; collective on this group."""
         solved = self._solve(batch, record=True)
-        with self.watch.phase("head"), self.time.collective(self.watch):
-            head = self._head(solved, targets.at(solved.features.times))
+        error = solved.error
+        with self.watch.phase("head"):
+            try:
+                head = self._head(solved, targets.at(solved.features.times))
+            except Exception as caught:  # raised on every rank by the next solve
+                error = error or caught
+                values = solved.features.values
+                head = HeadGradient(d_features=None if values is None else np.zeros_like(values))
         pooling, results = self.network.architecture.pooling, solved.results
         derivatives = self.stages[-1].transposed_pool(
             pooling, results[-1], batch.mask, head.d_features
@@ -326,11 +361,17 @@ class NetworkSolver:
         gradients: list[list[StackGradient]] = []
         with self.watch.phase("backward solve"):
             for index in range(len(self.stages) - 1, -1, -1):
-                stage, wanted = self.stages[index], inputs or index > 0
-                gradients.append(stage.transpose(results[index], derivatives, inputs=wanted))
+                found, error = self.stages[index].transpose(
+                    results[index], derivatives, inputs=inputs or index > 0, error=error
+                )
+                gradients.append(found)
                 if index > 0:
-                    derivatives = self._below(index, results, gradients[-1])
-        return self._assembled(solved, head, gradients, batch, inputs)
+                    derivatives = self._below(index, results, found)
+        local = self._assembled(solved, head, gradients, inputs, error)
+        if "initial_state" in self.network.weights and batch.start is None:
+            named = views(local.parameters, self.network.architecture.shapes)
+            named["initial_state"] += local.start.sum(axis=1)
+        return local
 
     def _below(
         self, index: int, results: list[list[Any]], gradients: list[StackGradient]
@@ -343,6 +384,8 @@ class NetworkSolver:
 
     def _head(self, solved: ForwardPass, targets: Targets) -> HeadGradient:
         """Return loss and derivatives of this rank's scores."""
+        if solved.features.values is None:
+            return HeadGradient()
         with np.errstate(over="ignore", invalid="ignore"):  # raised below
             scores = self.network.scores(solved.features.values)
             terms, d_scores = self.loss.terms(scores, targets.y)
@@ -364,23 +407,22 @@ class NetworkSolver:
         solved: ForwardPass,
         head: HeadGradient,
         gradients: list[list[StackGradient]],
-        batch: Batch,
         inputs: bool,
+        error: Exception | None,
     ) -> LocalGradient:
         """Put a gradient together; `gradients` are from the last stage to the first."""
-        a = self.network.architecture
+        a, features = self.network.architecture, solved.features
         parameters = np.zeros_like(self.network.parameters)
-        start = np.zeros((a.num_states, len(batch.x), a.state_width), dtype=np.dtype(a.dtype))
+        batch = self.layer_solvers[0].model.batch
+        start = np.zeros((a.num_states, batch, a.state_width), dtype=np.dtype(a.dtype))
         for stage, of_stage in zip(self.stages, gradients[::-1], strict=True):
             for stack, gradient in zip(stage.stacks, of_stage, strict=True):
                 parameters[stack.part] = gradient.adjoint.parameter_gradient
                 start[stack.rows] = gradient.adjoint.initial_gradient
-        named, is_first = views(parameters, a.shapes), self.time.rank == 0
-        if "initial_state" in named and batch.start is None and is_first:
-            named["initial_state"] += start.sum(axis=1)
-        features = solved.features
-        counts = is_first or features.times is not None  # else all ranks have the same scores
-        if counts:
+        named = views(parameters, a.shapes)
+        if features.times is None and features.owner != self.time.rank:
+            head = HeadGradient()  # the owner counts the same scores
+        if head.d_scores is not None and features.values is not None:
             rows = head.d_scores.reshape(-1, head.d_scores.shape[-1])
             named["head.weight"] += rows.T @ features.values.reshape(-1, features.values.shape[-1])
             named["head.bias"] += rows.sum(axis=0)
@@ -390,14 +432,15 @@ class NetworkSolver:
             states = [result.u for stage in solved.results for result in stage]
             squares = [_square(states), _square([adjoint.w for adjoint in adjoints])]
         return LocalGradient(
-            loss=head.loss if counts else 0.0,
-            num_correct=head.num_correct if counts else 0,
+            loss=head.loss,
+            num_correct=head.num_correct,
             parameters=parameters,
             start=start,
             x=_sum_x(gradients[-1]) if inputs else None,
             squares=np.array(squares),
             forward_residuals=solved.residuals,
             backward_residuals=[adjoint.residuals for adjoint in adjoints],
+            error=error,
         )
 
     def _whole_scores(
@@ -407,60 +450,94 @@ class NetworkSolver:
         a = self.network.architecture
         shape = (count, self.num_steps) if a.pooling == "every" else (count,)
         scores = np.zeros((*shape, a.num_outputs), dtype=np.dtype(a.dtype))
-        if solved is not None:
-            values, times = self.network.scores(solved.features.values), solved.features.times
-            if times is not None:
-                scores[np.ix_(own, times - 1)] = values.swapaxes(0, 1)
-            elif self.time.rank == 0:
+        if solved is not None and solved.features.values is not None:
+            features = solved.features
+            values = self.network.scores(solved.features.values)
+            if features.times is not None:
+                scores[np.ix_(own, features.times - 1)] = values.swapaxes(0, 1)
+            elif features.owner == self.time.rank:
                 scores[own] = values
         return self.comm.sum(scores)
 
+    def _summed_scalars(
+        self, local: LocalGradient | None, error: Exception | None
+    ) -> NDArray[np.float64]:
+        """Return loss, right classes and two squares, summed over all ranks; collective.
+
+        An error of any rank is raised on all of them.
+        """
+        own = np.zeros(5)
+        if error is not None:
+            own[4] = 1
+        elif local is not None:
+            own[:4] = local.loss, local.num_correct, *local.squares
+        total = self.comm.sum(own)
+        if total[4]:
+            with self.comm.collective():
+                if error is not None:
+                    raise error
+        return total[:4]
+
     def _total(
         self,
+        scalars: NDArray[np.float64],
         local: LocalGradient | None,
         own: NDArray[np.int64],
         batch: Batch,
         targets: Targets,
         inputs: bool,
     ) -> LossAndGradient:
-        """Sum over all ranks, of the time axis and of the batch at once."""
+        """Sum over all ranks, of the time axis and of the batch at once; collective."""
         none = np.zeros_like(self.network.parameters)
         gradient = self.comm.sum(none if local is None else local.parameters)
-        counted = (0.0, 0) if local is None else (local.loss, local.num_correct)
-        loss, num_correct = self.comm.sum(np.array(counted))
         if not np.isfinite(gradient).all():
             raise FloatingPointError(f"the gradient is not finite; {DIVERGENCE_ADVICE}")
-        forward = self._joined([] if local is None else local.forward_residuals)
-        backward = self._joined([] if local is None else local.backward_residuals)
-        squares = self.comm.sum(np.zeros(2) if local is None else local.squares)
+        forward, backward = self._joined(
+            ([], []) if local is None else (local.forward_residuals, local.backward_residuals)
+        )
         d_x, d_start = self._input_gradients(local, own, batch) if inputs else (None, None)
         return LossAndGradient(
-            loss=float(loss),
-            num_correct=int(num_correct),
+            loss=float(scalars[0]),
+            num_correct=int(scalars[1]),
             num_elements=int((targets.weights > 0).sum()),
             total_weight=targets.total,
             gradient=gradient,
             forward_residuals=forward,
             backward_residuals=backward,
-            forward_relative=_ratio(forward[-1], squares[0]),
-            backward_relative=_ratio(backward[-1], squares[1]),
+            forward_relative=_ratio(forward[-1], scalars[2]),
+            backward_relative=_ratio(backward[-1], scalars[3]),
             input_gradient=d_x,
             start_gradient=d_start,
         )
 
-    def _joined(self, rows: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return the residual norms of all solves of all groups together; collective."""
-        count = max((row.size for row in rows), default=0)
+    def _joined(self, solves: Sequence[list[NDArray[np.float64]]]) -> list[NDArray[np.float64]]:
+        """Return the residual norms of all solves of all groups together; collective.
+
+        Parameters
+        ----------
+        solves : sequence of list of ndarray
+            For each kind of solve, the residual norms of this group's solves.
+        """
+        counts = np.array([[max((row.size for row in rows), default=0) for rows in solves]])
         if self.num_groups > 1:
-            count = int(self.comm.allgather_blocks(np.array([count])).max())
+            counts = self.comm.allgather_blocks(counts)
+        sizes = counts.max(axis=0)
         # A solve that stopped before the others keeps its last residual.
-        padded = [np.pad(row, (0, count - row.size), mode="edge") for row in rows]
-        if len(padded) == 1 and self.num_groups == 1:
-            return padded[0]
-        squares = np.sum(np.square(padded), axis=0) if padded else np.zeros(count)
+        padded = [
+            [np.pad(row, (0, size - row.size), mode="edge") for row in rows]
+            for rows, size in zip(solves, sizes, strict=True)
+        ]
+        if self.num_groups == 1 and all(len(rows) == 1 for rows in padded):
+            return [rows[0] for rows in padded]
+        squares = np.concatenate(
+            [
+                np.sum(np.square(rows), axis=0) if rows else np.zeros(size)
+                for rows, size in zip(padded, sizes, strict=True)
+            ]
+        )
         if self.num_groups > 1:
-            squares = self.comm.sum(squares if self.time.rank == 0 else np.zeros(count))
-        return np.asarray(np.sqrt(squares), dtype=np.float64)
+            squares = self.comm.sum(squares if self.time.rank == 0 else np.zeros_like(squares))
+        return np.split(np.sqrt(squares), np.cumsum(sizes)[:-1])
 
     def _input_gradients(
         self, local: LocalGradient | None, own: NDArray[np.int64], batch: Batch
@@ -471,8 +548,7 @@ class NetworkSolver:
         d_start = np.zeros((a.num_states, len(batch.x), a.state_width), dtype=d_x.dtype)
         if local is not None:
             d_x[own] = local.x
-            if self.time.rank == 0:
-                d_start[:, own] = local.start
+            d_start[:, own] = local.start
         return self.comm.sum(d_x), self.comm.sum(d_start)
 
 

@@ -33,20 +33,22 @@ class Features:
 
     Attributes
     ----------
-    values : ndarray, shape (B, D H), or (number of times, B, D H)
-        States of the top layer, or their mean.
+    values : ndarray, shape (B, D H), or (number of times, B, D H), or None
+        States of the top layer, or their mean. None: another rank has them.
     times : ndarray of int64, or None
         With pooling "every", the elements of this rank, counted from 1; each is on one rank only.
-        None: `values` are the same on every rank.
+    owner : int, default 0
+        Without times, the rank whose scores count; the same values may be on other ranks, too.
     """
 
-    values: Array
+    values: Array | None
     times: NDArray[np.int64] | None = None
+    owner: int = 0
 
 
 @dataclass(eq=False)
 class StackGradient:
-    """Gradients of one stack of layers; parts of sums over the ranks, but for `start`.
+    """Gradients of one stack of layers; parts of sums over the ranks.
 
     Attributes
     ----------
@@ -98,14 +100,36 @@ class Stage:
             for index, stack in enumerate(stacks)
         ]  # fmt: skip
 
-    def solve(self, batch: Batch, start: Array, *, record: bool) -> Results:
-        """Solve for the states; start is (all layers and directions, B, W); collective."""
+    def solve(
+        self, batch: Batch, start: Array, *, record: bool, error: Exception | None = None
+    ) -> tuple[Results, Exception | None]:
+        """Solve for the states; collective.
+
+        Parameters
+        ----------
+        batch : Batch
+            Sequences, the same on every rank.
+        start : ndarray, shape (all layers and directions, B, W)
+            Initial state.
+        record : bool
+            Keep what `transpose` needs.
+        error : Exception, optional
+            An error of this rank, which is raised on every rank.
+
+        Returns
+        -------
+        results : list of Result
+            Result of each direction.
+        error : Exception or None
+            Divergence on this rank; the caller tells the other ranks.
+        """
         results = []
         for stack, solver in zip(self.stacks, self.solvers, strict=True):
             solver.bind(batch, backward=record)
-            results.append(solver.solve(start[stack.rows], record=record))
-            check_solved("no states", results[-1])
-        return results
+            result = solver.solve(start[stack.rows], record=record, error=error, local_status=True)
+            results.append(result)
+            error = divergence("no states", result)
+        return results, error
 
     def outputs(self, results: Results) -> Array:
         """Return h of all directions at all times, (B, T, D H), on every rank; collective."""
@@ -125,6 +149,11 @@ class Stage:
     def pool(self, pooling: Pooling, results: Results, mask: Mask) -> Features:
         """Return what the head takes from the states; collective."""
         pairs = list(zip(self.solvers, results, strict=True))
+        if pooling == "last" and len(pairs) == 1:
+            solver, result = pairs[0]
+            owner = result.layout.owner(self.num_steps)
+            final = solver.outputs(result)[-1] if self.comm.rank == owner else None
+            return Features(final, owner=owner)
         if pooling == "last":
             finals = [solver.final(result) for solver, result in pairs]
             return Features(np.concatenate(finals, axis=1))
@@ -143,7 +172,7 @@ class Stage:
         return Features(self.outputs(results)[:, times - 1].swapaxes(0, 1), times)
 
     def transposed_pool(
-        self, pooling: Pooling, results: Results, mask: Mask, d_values: Array
+        self, pooling: Pooling, results: Results, mask: Mask, d_values: Array | None
     ) -> list[tuple[Array | None, Array | None]]:
         """Return derivatives with respect to each direction's `final` and `outputs`; collective.
 
@@ -151,9 +180,11 @@ class Stage:
         ----------
         pooling, results, mask
             As given to `pool`.
-        d_values : ndarray
+        d_values : ndarray or None
             Derivative with respect to the `values` of its `Features`.
         """
+        if d_values is None:
+            return [(None, None)] * len(self.solvers)
         if pooling == "last":
             return [(d, None) for d in np.split(d_values, len(self.solvers), axis=1)]
         if pooling == "mean":
@@ -179,7 +210,8 @@ class Stage:
         derivatives: list[tuple[Array | None, Array | None]],
         *,
         inputs: bool,
-    ) -> list[StackGradient]:
+        error: Exception | None = None,
+    ) -> tuple[list[StackGradient], Exception | None]:
         """Solve the adjoint problems; collective.
 
         Parameters
@@ -190,6 +222,15 @@ class Stage:
             Derivatives with respect to each direction's `final` and `outputs`; None is zero.
         inputs : bool
             Compute derivatives with respect to the sequences.
+        error : Exception, optional
+            An error of this rank, which is raised on every rank.
+
+        Returns
+        -------
+        gradients : list of StackGradient
+            Gradients of each direction.
+        error : Exception or None
+            Divergence on this rank; the caller tells the other ranks.
         """
         gradients = []
         for stack, solver, result, (d_final, d_outputs) in zip(
@@ -197,10 +238,10 @@ class Stage:
         ):
             shape = (solver.model.batch, self.num_steps, stack.options.num_features)
             d_x = np.zeros(shape, dtype=solver.model.dtype) if inputs else None
-            adjoint = solver.transpose(result, d_final, d_outputs, d_x)
-            check_solved("no gradient", adjoint)
+            adjoint = solver.transpose(result, d_final, d_outputs, d_x, error=error)
             gradients.append(StackGradient(adjoint, d_x))
-        return gradients
+            error = divergence("no gradient", adjoint)
+        return gradients, error
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,10 +254,13 @@ class ForwardPass:
         Results of each stage and direction.
     features : Features
         Features of the top stage.
+    error : Exception or None
+        Divergence on this rank; the caller tells the other ranks.
     """
 
     results: list[Results]
     features: Features
+    error: Exception | None
 
     @property
     def residuals(self) -> list[NDArray[np.float64]]:
@@ -242,17 +286,21 @@ def forward_pass(
     record : bool, default False
         Keep what the adjoint problems need.
     """
-    results = [stages[0].solve(batch, start, record=record)]
+    first, error = stages[0].solve(batch, start, record=record)
+    results = [first]
     for below, stage in pairwise(stages):
         above = replace(batch, x=below.outputs(results[-1]))
-        results.append(stage.solve(above, start, record=record))
-    return ForwardPass(results, stages[-1].pool(pooling, results[-1], batch.mask))
+        solved, error = stage.solve(above, start, record=record, error=error)
+        results.append(solved)
+    features = stages[-1].pool(pooling, results[-1], batch.mask)
+    return ForwardPass(results, features, error)
 
 
-def check_solved(what: str, solved: Result | AdjointResult) -> None:
-    """Raise FloatingPointError if a solve diverged; on every rank of it."""
-    if solved.status is Status.DIVERGED:
-        raise FloatingPointError(f"{what} ({describe_status(solved)}); {DIVERGENCE_ADVICE}")
+def divergence(what: str, solved: Result | AdjointResult) -> Exception | None:
+    """Return a FloatingPointError if a solve diverged, else None."""
+    if solved.status is not Status.DIVERGED:
+        return None
+    return FloatingPointError(f"{what} ({describe_status(solved)}); {DIVERGENCE_ADVICE}")
 
 
 def describe_status(solved: Result | AdjointResult) -> str:

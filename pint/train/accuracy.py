@@ -170,6 +170,7 @@ class AccuracyControl:
         *,
         inputs: bool = False,
         sequence_ids: NDArray[np.int64] | None = None,
+        error: Exception | None = None,
     ) -> LossAndGradient:
         """Return the loss of a batch and its gradient, as accurate as wanted; collective.
 
@@ -184,7 +185,7 @@ class AccuracyControl:
             try:
                 with self._timed(used, self.solver, len(x)):
                     got = self.solver.loss_and_gradient(
-                        x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids
+                        x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids, error=error
                     )
             except FloatingPointError:
                 if not self.is_adaptive:
@@ -195,7 +196,7 @@ class AccuracyControl:
                     self._choose(used)
                     return got
         with self._timed(EXACT, self.exact, len(x)):
-            exact = self.exact.loss_and_gradient(x, y, mask, start, inputs=inputs)
+            exact = self.exact.loss_and_gradient(x, y, mask, start, inputs=inputs, error=error)
         if used.are_exact:
             self._note(used, exact, 0.0)
             return exact

@@ -188,13 +188,12 @@ class Trainer:
         with Interrupt() as interrupt:
             with self.log.timed("compile"):
                 self._warm_up()
-            for epoch in range(1, self.options.epochs + 1):
-                means = self._train_epoch(epoch, interrupt)
-                if means is None:
-                    break
-                self._finish_epoch(epoch, means)
-            else:
+            try:
+                for epoch in range(1, self.options.epochs + 1):
+                    self._finish_epoch(epoch, self._train_epoch(epoch, interrupt))
                 self.log.finished = True
+            except InterruptedError:  # on every rank, between two batches
+                pass
             if self.on_epoch is not None:
                 self.on_epoch(self.log)
         return self.log
@@ -235,16 +234,14 @@ class Trainer:
         self.control.warm_up(x, y, mask)
         self.exact.predict(x, mask)
 
-    def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans | None:
-        """Update on every batch; None if it was interrupted."""
+    def _train_epoch(self, epoch: int, interrupt: Interrupt) -> EpochMeans:
+        """Update on every batch; raise InterruptedError if a rank was interrupted; collective."""
         options, data = self.options, self.data
         order = np.random.default_rng([options.seed, epoch]).permutation(len(data.y_train))
         batches = np.split(order, range(options.batch, order.size, options.batch))
         means = EpochMeans(classifies=data.is_classification)
         self.control.start_epoch()
         for index, chosen in enumerate(batches):
-            if self.comm.any(interrupt.pending):
-                return None
             begin = time.perf_counter()
             num_updates = self.last_update.state.num_updates
             factor = options.schedule.factor(num_updates, options.epochs * len(batches))
@@ -252,11 +249,12 @@ class Trainer:
             self.watch.iteration = num_updates
             with self.log.timed("training"), self._recorded(num_updates), self.watch.phase("batch"):
                 sequence_ids = chosen if self.solver.warm_start_sequences else None
-                with self.comm.collective(self.watch):
-                    x, y, mask = data.train(chosen)
-                if not self.solver.total_weight(x, y, mask) > 0:
+                samples, error = self._loaded(chosen, interrupt)
+                if error is None and not self.solver.total_weight(*samples) > 0:
                     continue  # no element has a weight
-                got = self.control.loss_and_gradient(x, y, mask, sequence_ids=sequence_ids)
+                got = self.control.loss_and_gradient(
+                    *samples, sequence_ids=sequence_ids, error=error
+                )
                 with self.watch.phase("update"):
                     gradient, norm = _clipped(got.gradient, options.clip)
                     self._change_parameters(gradient, means.learning_rate)
@@ -264,7 +262,20 @@ class Trainer:
             self.log.backward_residuals.append(got.backward_residuals)
             means.add(got, norm, time.perf_counter() - begin)
             self.progress.batch(epoch, index + 1, len(batches), means)
+        with self.comm.collective(self.watch):
+            pass  # an error in reading a last batch whose elements have no weight on other ranks
         return means
+
+    def _loaded(
+        self, chosen: NDArray[np.int64], interrupt: Interrupt
+    ) -> tuple[Samples, Exception | None]:
+        """Return a batch, or an error of this rank, which `loss_and_gradient` raises on all."""
+        try:
+            if interrupt.pending:
+                raise InterruptedError("training was interrupted")
+            return self.data.train(chosen), None
+        except Exception as error:
+            return Samples(np.empty((0, 0, 0), np.float32), np.empty(0), None), error
 
     def _recorded(self, num_updates: int) -> AbstractContextManager[object]:
         """Return the timeline, as a context manager, for one of the first batches."""
