@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,13 +16,14 @@ from pint import MGRIT, MGRITOptions, Result, Status
 from pint.cli.arguments import count
 from pint.cli.figures import check_figure
 from pint.models.problem import Problem
+from pint.options import Delta, Refinement, Richardson, coarsest_of
 from pint.parallel.comm import Communicator, run, world
 from pint.results import check_target, record_of, write_solution
 from pint.timeline import Timeline
 
 from .arguments import quiet_unless
 from .figures import Draw, draw_figure
-from .option_parser import OptionParser, add_fields, field_types
+from .option_parser import Group, OptionParser, add_option, descriptions, field_types
 from .tracing import add_argument, check_trace, recorded, save_trace
 
 
@@ -151,8 +153,45 @@ def parser_of(app: App) -> OptionParser:
     parser.add_argument("--output", type=Path, help="HDF5 file of the results")
     parser.add_argument("--plot", type=Path, help="figure, e.g. solution.png")
     add_argument(parser)
-    add_fields(parser.add_argument_group("solver"), app.defaults)
+    _add_solver(parser.add_argument_group("solver"), app.defaults)
     return parser
+
+
+_GROUPS: dict[str, tuple[type, dict[str, str]]] = {
+    "delta": (
+        Delta, {"delta": "directions", "delta_level": "level", "delta_iteration": "iteration"}
+    ),
+    "richardson": (Richardson, {"order": "integrator_order", "richardson": "extrapolate"}),
+    "refinement": (
+        Refinement,
+        {
+            "refinements": "max_refinements",
+            "error_tolerance": "error_tolerance",
+            "refinement_factor": "factor",
+            "refine_below": "below_residual",
+            "max_points": "max_points",
+        },
+    ),
+}  # fmt: skip
+"""Options of the groups of MGRITOptions; without the first option of a group there is no group."""
+
+
+def _add_solver(group: Group, defaults: MGRITOptions) -> None:
+    """Add an option for each field of MGRITOptions and of its groups."""
+    texts, hints = descriptions(MGRITOptions), field_types(MGRITOptions)
+    for name, hint in hints.items():
+        if name == "coarsest":
+            choices = Literal["gather", "pipelined", "relaxation", "truncated"]
+            add_option(group, name, choices, default="gather", help=texts[name])
+            text = "number of points of a local coarse grid, with --coarsest truncated"
+            add_option(group, "truncation", int | None, help=text)
+        elif name not in _GROUPS:
+            add_option(group, name, hint, default=getattr(defaults, name), help=texts[name])
+    for kind, flags in _GROUPS.values():
+        texts, hints = descriptions(kind), field_types(kind)
+        for flag, name in flags.items():
+            hint = hints[name] if hints[name] is bool else hints[name] | None
+            add_option(group, flag, hint, default=None, help=texts[name])
 
 
 def options_of(args: argparse.Namespace) -> MGRITOptions:
@@ -163,4 +202,20 @@ def options_of(args: argparse.Namespace) -> MGRITOptions:
     ValueError
         If one is out of its range.
     """
-    return MGRITOptions(**{name: getattr(args, name) for name in field_types(MGRITOptions)})
+    given = {name: getattr(args, name, None) for name in field_types(MGRITOptions)}
+    given["coarsest"] = coarsest_of(args.coarsest, args.truncation)
+    for name, (kind, flags) in _GROUPS.items():
+        given[name] = _group_of(args, kind, flags)
+    return MGRITOptions(**given)
+
+
+def _group_of(args: argparse.Namespace, kind: type, flags: dict[str, str]) -> Any:
+    """Return a group of options; None without its first option."""
+    head, *others = flags
+    given = {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}
+    if head in given:
+        return kind(**{flags[flag]: value for flag, value in given.items()})
+    if given:
+        names = ", ".join(f"--{flag.replace('_', '-')}" for flag in given)
+        raise ValueError(f"{names} needs --{head}: set it, or leave {names} out")
+    return None

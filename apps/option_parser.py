@@ -154,17 +154,6 @@ def form_of(hint: Any) -> str:
 # --- Options from fields -------------------------------------------------------------------------
 
 
-def add_fields(group: Group, options: Any) -> None:
-    """Add an option for each field of a dataclass object, whose value is the default.
-
-    A field without a form on the command line, such as a function, has none.
-    """
-    texts = _descriptions(type(options))
-    for name, hint in field_types(type(options)).items():
-        how: dict[str, Any] = {"default": getattr(options, name), "help": texts.get(name)}
-        add_option(group, name, hint, **how)
-
-
 def add_option(group: Group, name: str, hint: Any, **how: Any) -> None:
     """Add an option of a type; those of `bool` are switches, ``--name`` and ``--no-name``."""
     flag = f"--{name.replace('_', '-')}"
@@ -184,7 +173,7 @@ def field_types(options: type) -> dict[str, Any]:
     return {name: hints[name] for name in names if "Callable" not in str(hints[name])}
 
 
-def _descriptions(options: type) -> dict[str, str]:
+def descriptions(options: type) -> dict[str, str]:
     """Return what the docstring of a dataclass says about each field."""
     found = re.findall(r"^(\w+) : .*\n((?:    .*\n)+)", inspect.getdoc(options) or "", re.M)
     return {name: " ".join(text.split()).replace("%", "%%") for name, text in found}

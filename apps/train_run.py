@@ -12,6 +12,7 @@ from rich.console import Console
 from pint import MGRITOptions
 from pint.data.loss import loss_of
 from pint.data.sequences import SequenceData
+from pint.options import Delta, coarsest_of
 from pint.parallel.comm import Communicator, run
 from pint.rnn.architecture import Pooling
 from pint.rnn.network import Network
@@ -117,9 +118,8 @@ def _build(args: argparse.Namespace, data: SequenceData, comm: Communicator) -> 
             coarsening=args.coarsening,
             relax=args.relax,
             max_iterations=args.forward_iterations,
-            coarsest=args.coarsest,
-            truncation=args.truncation,
-            delta=args.delta,
+            coarsest=coarsest_of(args.coarsest, args.truncation),
+            delta=None if args.delta is None else Delta(args.delta),
         )
         backward = dataclasses.replace(forward, max_iterations=args.backward_iterations)
     return NetworkSolver(

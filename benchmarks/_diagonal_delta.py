@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint.adjoint.propagator import AdjointPropagator
-from pint.mgrit.delta import CorrectedPropagator, Delta
+from pint.mgrit.delta import CorrectedPropagator, DeltaCorrection
 from pint.mgrit.solver import MGRIT
+from pint.options import Delta
 from pint.propagator import Step
 from pint.rnn.layer_solver import LayerSolver
 from pint.rnn.linearization import RecurrenceLinearization
@@ -38,10 +39,10 @@ def correct_by_diagonals(solver: LayerSolver) -> None:
     _put(solver.backward.solver, BackwardDiagonals)
 
 
-def _put(solver: MGRIT, kind: type[Delta]) -> None:
+def _put(solver: MGRIT, kind: type[DeltaCorrection]) -> None:
     driver = solver.driver
     driver.propagator = CorrectedPropagator(solver.propagator)
-    driver.correction = kind(driver.propagator, solver.options, driver)
+    driver.correction = kind(driver.propagator, Delta("diagonal"), driver)
 
 
 @dataclass(eq=False)
@@ -57,7 +58,7 @@ class DiagonalCorrection:
         return product
 
 
-class ForwardDiagonals(Delta):
+class ForwardDiagonals(DeltaCorrection):
     """Corrects the forward steps of each cycle at its iterate."""
 
     def linearize(self, level: Level, coarse: Level) -> None:
@@ -76,7 +77,7 @@ class ForwardDiagonals(Delta):
         return own
 
 
-class BackwardDiagonals(Delta):
+class BackwardDiagonals(DeltaCorrection):
     """Corrects the adjoint steps of a linear problem, once for all cycles."""
 
     def attach(self, hierarchy: Hierarchy) -> None:

@@ -12,7 +12,7 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 from benchmarks._cases import CASES, heat
-from pint import MGRITOptions
+from pint import LocalGrids, MGRITOptions
 from pint.drivers.driver import Driver
 from pint.mgrit.solver import MGRIT
 from pint.parallel.comm import SerialCommunicator, as_communicator
@@ -265,7 +265,7 @@ def long(num_steps: int = 16_384) -> Training:
     """Sequences longer than a network remembers: truncated local coarse grids."""
     return training(
         "gru_long", num_steps, 4, 64, iterations=(1, 1), substep=32, memory=128, levels=2,
-        coarsening=500, relax=0, coarsest="truncated", truncation=2,
+        coarsening=500, relax=0, coarsest=LocalGrids(2),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from benchmarks._experiments import (
     training,
 )
 from benchmarks._measure import machine, rank_counts
+from pint.options import LocalGrids
 from pint.parallel.comm import as_communicator
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
@@ -86,8 +87,7 @@ def sequence(num_steps: int, quick: bool) -> Training:
     hidden = 8 if quick else 64
     return training(
         "sequence", num_steps, 4, hidden, iterations=(1, 1), substep=32, memory=128, levels=2,
-        coarsening=min(500, max(num_steps // 8 - 1, 3)), relax=0, coarsest="truncated",
-        truncation=2,
+        coarsening=min(500, max(num_steps // 8 - 1, 3)), relax=0, coarsest=LocalGrids(2),
     )  # fmt: skip
 
 

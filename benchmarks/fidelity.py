@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import _measure
 from benchmarks._diagonal_delta import correct_by_diagonals
-from pint import MGRITOptions
+from pint import Delta, MGRITOptions
 from pint.data.har import SequenceData, load_har
 from pint.mgrit.cycle import visits
 from pint.parallel.comm import SerialCommunicator
@@ -118,7 +118,7 @@ def _compare(
         cycle=setting.cycle,
         relax=setting.relax,
         max_iterations=setting.forward,
-        delta="diagonal" if setting.correction == "diagonal alone" else None,
+        delta=Delta("diagonal") if setting.correction == "diagonal alone" else None,
     )
     backward = dataclasses.replace(forward, max_iterations=setting.backward)
     network = exact.network
@@ -187,7 +187,7 @@ def critical_path(solver: NetworkSolver, options: MGRITOptions) -> int:
         return evaluations
 
     first = visit(0, options.cycle, injects=True, is_relaxed=False)
-    if options.delta == "diagonal":
+    if options.uses_diagonals:
         cost[1:] = [0] * (len(levels) - 1)
     later = visit(0, options.cycle, injects=False, is_relaxed=True)
     return first + (options.max_iterations - 1) * later

@@ -12,7 +12,7 @@ from pint.mgrit.guess import Random
 from pint.mgrit.result import Profile, Result, Visit
 from pint.mgrit.solver import MGRIT, solve
 from pint.mgrit.status import Status
-from pint.options import MGRITOptions
+from pint.options import Delta, LocalGrids, MGRITOptions, Refinement, Richardson
 from pint.parallel import run, run_on_threads, world
 from pint.propagator import Linearization, Propagator, Step
 from pint.windows import solve_in_windows
@@ -26,14 +26,18 @@ __all__ = [
     "AdjointResult",
     "AdjointSolver",
     "ContractError",
+    "Delta",
     "Evaluation",
     "Linearization",
+    "LocalGrids",
     "MGRITOptions",
     "Objective",
     "Profile",
     "Propagator",
     "Random",
+    "Refinement",
     "Result",
+    "Richardson",
     "Status",
     "Step",
     "TimeGrid",

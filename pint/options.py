@@ -3,140 +3,256 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Real
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 PerLevel = int | tuple[int, ...]
 Coarsening = int | tuple[int, ...]
-"""Between a level and the next: a factor, or which points of the level are those of the next."""
+"""Between a level and the next: a factor, or the indices of the C-points."""
 T = TypeVar("T")
+
+Cycle = Literal["V", "F", "W"]
+ResidualPoints = Literal["c_points", "all_points", "none"]
+CoarseSolve = Literal["gather", "pipelined", "relaxation"]
+Storage = Literal["all", "c_points"]
+DriverName = Literal["auto", "loop", "stack", "compiled"]
+
+
+@dataclass(frozen=True)
+class LocalGrids:
+    """Solve the coarsest level on local grids (AT-MGRIT): no rank waits for a chain of messages.
+
+    Each coarsest point is the end of a local solve over the `points` points that end with it, from
+    the state at the first of them.
+
+    Parameters
+    ----------
+    points : int
+        Number of points of a local grid, at least 2. With all points of the coarsest level, the
+        local solves are the serial solve.
+
+    Raises
+    ------
+    ValueError
+        If `points` is out of its range.
+
+    References
+    ----------
+    Hahne, Southworth, Friedhoff, "Asynchronous truncated multigrid-reduction-in-time", SIAM J. Sci.
+    Comput. 45 (2023), S281-S306 (arXiv 2107.09596).
+    """
+
+    points: int
+
+    def __post_init__(self) -> None:
+        at_least("points", self.points, 2)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Correct coarse steps by the derivatives of the fine ones (`docs/delta.md`).
+
+    Needs the driver "loop" or "stack"; "auto" chooses between these.
+
+    Parameters
+    ----------
+    directions : int, "full" or "diagonal", default "full"
+        All directions; this number of directions, those that grow fastest; or the diagonals of the
+        derivatives in place of coarse steps.
+    level : int, default 1
+        The finest level with corrected steps; 1 for "diagonal".
+    iteration : int, default 0
+        The first cycle with corrected steps, numbered from 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    directions: int | Literal["full", "diagonal"] = "full"
+    level: int = 1
+    iteration: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.directions, str):
+            one_of("directions", self.directions, ("full", "diagonal"))
+        else:
+            at_least("directions", self.directions, 1)
+        at_least("level", self.level, 1)
+        if self.directions == "diagonal" and self.level != 1:
+            raise ValueError(
+                "directions 'diagonal' takes derivatives of finest steps: leave level at 1, got "
+                f"{self.level}"
+            )
+        at_least("iteration", self.iteration, 0)
+
+
+@dataclass(frozen=True)
+class Richardson:
+    """Estimate the error of every step from the two finest levels (`docs/refinement.md`).
+
+    The estimates are `Result.error_estimates`.
+
+    Parameters
+    ----------
+    integrator_order : int
+        Order of the integrator, 1 for backward Euler.
+    extrapolate : bool, default False
+        Extrapolate the C-points of the finest level, which raises their order by one.
+
+    Raises
+    ------
+    ValueError
+        If `integrator_order` is out of its range.
+    """
+
+    integrator_order: int
+    extrapolate: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("integrator_order", self.integrator_order, 1)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Refine the finest level during a solve (`docs/refinement.md`).
+
+    The model's `refine` or `refined_model`, or `error_tolerance`, ask for a refinement after a
+    cycle.
+
+    Parameters
+    ----------
+    max_refinements : int
+        Greatest number of refinements.
+    error_tolerance : float, optional
+        Split steps with an estimated error above this; needs `MGRITOptions.richardson`.
+    factor : int, default 2
+        Greatest number of parts of one step in one refinement; needs `error_tolerance`.
+    below_residual : float, optional
+        Refine only after a cycle with a residual below this; after any cycle, if left out.
+    max_points : int, optional
+        Keep the grid where a refinement would give it more points.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    max_refinements: int
+    error_tolerance: float | None = None
+    factor: int = 2
+    below_residual: float | None = None
+    max_points: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("max_refinements", self.max_refinements, 1)
+        positive("error_tolerance", self.error_tolerance)
+        at_least("factor", self.factor, 2)
+        positive("below_residual", self.below_residual)
+        if self.max_points is not None:
+            at_least("max_points", self.max_points, 2)
+        if self.error_tolerance is None and self.factor != 2:
+            raise ValueError("factor needs error_tolerance: set it, or leave factor out")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MGRITOptions:
     """How MGRIT iterates.
 
-    Where a value may differ from level to level, a tuple gives it level by level from the finest,
-    and its last entry holds for all coarser levels.
+    A tuple gives a value per level, from the finest; its last entry holds for all coarser levels.
+    Groups of options are objects: `LocalGrids`, `Delta`, `Richardson`, `Refinement`.
 
     Parameters
     ----------
     levels : int, default 2
         Greatest number of levels; 1 is plain time stepping.
     coarsening : int or tuple, default 2
-        Factor m between a level and the next: the multiples of m are the C-points. With factor 1
-        the next level has the same points, and may be coarser in space. An entry of a tuple may
-        also be a sequence of indices, 0 first and increasing: the points of that level that are
-        C-points. Where the last entry is such a sequence, there are no levels after it.
+        Factor m between a level and the next: the multiples of m are the C-points. Factor 1 keeps
+        all points, for a level that is coarser in space only. An entry of a tuple may also be a
+        sequence of indices of C-points, 0 first and increasing. Indices as the last entry make the
+        next level the coarsest.
     min_coarse : int, default 2
-        A coarser level exists only while it has at least this many steps.
+        Least number of steps of a coarser level.
     cycle : {"V", "F", "W"}, default "V"
         Order in which a cycle visits the levels. For 4 levels, V is 0 1 2 3 2 1 0, F is
         0 1 2 3 2 3 2 1 2 3 2 1 0, and W is 0 1 2 3 2 3 2 1 2 3 2 3 2 1 0.
     v_cycles_per_level : int, default 1
-        Number of V-cycles that an F-cycle does on every level between the finest and the coarsest
-        when it has come up to it.
+        Number of V-cycles of an F-cycle on every level between the finest and the coarsest.
     f_cycle_iterations : int, optional
-        Number of cycles that are F-cycles, those after them are V-cycles; all, if left out.
+        Number of F-cycles, V-cycles follow; all cycles, if left out.
     relax : int or tuple of int, default 1
         Number of CF-sweeps before the F-relaxation: 0 is F-relaxation, 1 is FCF-relaxation.
     relax_weight : float or tuple of float, default 1.0
         Weight w of C-relaxation, u_C <- w (Phi(u_{C-1}) + g_C) + (1 - w) u_C.
     max_iterations : int, default 100
-        Greatest number of cycles; the exact number where neither tolerance is given.
+        Greatest number of cycles; the exact number without a tolerance.
     tolerance : float, optional
-        Stop after the cycle whose residual, measured before its correction, is below this.
+        Stop after a cycle with a residual, measured before its correction, below this.
     relative_tolerance : float, optional
-        The same, relative to the first residual that is measured.
-    norm : {1, 2, inf}, default 2
-        Which norm of the numbers that are the norms of the residual at each point; those are
-        `Propagator.norm`, the 2-norm unless a model has its own.
-    residual : {"c_points", "all_points", "none"}, default "c_points"
+        Stop after a cycle with a residual below this multiple of the first measured residual.
+    time_norm : {1, 2, inf}, default 2
+        Norm over the points. The norm at a point is the model's `norm`, or else the 2-norm.
+    residual_points : {"c_points", "all_points", "none"}, default "c_points"
         Where the residual is measured. After F-relaxation it is zero at F-points, unless two
-        evaluations of a step differ, as those of an iterative solver do; to look there takes one
-        more sweep. "none" saves the measurement and its message, for a fixed number of cycles.
+        evaluations of a step differ, as with an iterative solver; "all_points" takes one more
+        sweep. "none" saves the measurement and its message.
     local_tolerance : float, optional
-        Points at the left end are left alone, and counted in the residual no more, once the
-        residual at every C-point up to them is below this: the cycles that follow work on the
-        rest, from a point of the coarsest level on. A solve has converged when all are.
+        Leave points at the left end alone once the residual at every C-point up to them is below
+        this. Later cycles work on the other points, and a solve has converged without any.
     skip_first_down : bool, default True
-        Begin by stepping through the coarsest level, without a way down: the initial guess is
-        used no further than the initial value. This counts as the first cycle and has no residual.
-    coarsest : {"gather", "pipelined", "relaxation", "truncated"}, default "gather"
+        Begin by stepping through the coarsest level, without a way down. The guess is not used.
+        This counts as the first cycle and has no residual.
+    coarsest : {"gather", "pipelined", "relaxation"} or LocalGrids, default "gather"
         How the coarsest level is solved: every rank steps through all of it; the ranks step
-        through their blocks one after another; it is only relaxed, with its `relax` sweeps; or
-        each point gets the end of a solve of its own, on the `truncation` points that end with it,
-        from the state that the first of them has (AT-MGRIT). Then no rank waits for one that waits.
-    truncation : int, optional
-        Number of points k of such a local coarse grid, at least 2; with as many as the coarsest
-        level has, the solves are the whole one.
+        through their blocks one after another; by relaxation only; or on local grids.
     periodic : bool, default False
-        The first point follows from the last: u_0 = u_N. There is no initial value then, the
-        argument is what the states begin with where no guess is given. Points 0 and N are one
-        point, and a C-point of every level; where the factor does not divide the number of steps,
-        the last interval is shorter. A coarser level exists while it has more than `min_coarse`
-        points. On the coarsest level, point 0 is the only C-point: relaxation steps once around and
-        sets it, `relax` times but at least once, and then steps around once more. "gather" does
-        that on every rank, "pipelined" and "relaxation" are the same, rank after rank.
+        The first point follows from the last: u_0 = u_N. The initial value of a solve is a guess
+        for all points. Points 0 and N are one point, and a C-point of every level; where the
+        factor does not divide the number of steps, the last interval is shorter. A coarser level
+        has more than `min_coarse` points. On the coarsest level, point 0 is the only C-point:
+        relaxation steps around once and sets it, at least once, and then steps around once more.
+        "gather" does so on every rank, "pipelined" and "relaxation" rank after rank.
     storage : {"all", "c_points"}, default "all"
-        Which states of the finest level are kept: all, or those of the C-points, so that memory is
-        divided by the first coarsening factor. F-points are computed again where they are needed,
-        which takes as many steps as before; the result has the C-points, and all others on demand
-        (`Result.trajectory`). Iterates and residuals are the same, to the last bit for the drivers
-        "loop" and "stack" and for F-relaxation (the driver "compiled" rounds C-relaxation
-        otherwise). Sources, objectives and `residual` "all_points" need all points.
+        States of the finest level in memory: all, or those at C-points. F-points are then computed
+        again where they are needed, in as many steps as before; the result has all other points on
+        demand (`Result.trajectory`). Iterates and residuals are equal, to the last bit for the
+        drivers "loop" and "stack" and for F-relaxation (the driver "compiled" rounds C-relaxation
+        otherwise). Sources and objectives need all points.
     driver : {"auto", "loop", "stack", "compiled"}, default "auto"
-        How the propagator is called: once per point; once for all intervals of a rank; or not at
-        all, where its `kernel` is compiled into the sweeps. "auto" is "compiled" where the
-        propagator has a kernel, else "stack" where it is batched.
+        How the model is called: once per point; once for all intervals of a rank; or not at all,
+        with its `kernel` compiled into the sweeps. "auto" is "compiled" for a model with a kernel,
+        else "stack" for a batched one.
     threads : int, optional
-        Greatest number of threads of a rank: those of recurrent layers in a network, which share
-        sequences and points; those of the compiled driver, which work on intervals
-        side by side, or those of the BLAS library inside a step. If left out, sweeps take one
-        thread and the library keeps its own setting.
-    delta : int, "full" or "diagonal", optional
-        Correct coarse steps by the derivatives of the fine ones, in all directions or in so many
-        that grow fastest; or put the diagonals of these derivatives in the place of coarse steps
-        (`docs/delta.md`). Drivers "loop" and "stack"; "auto" chooses of these.
-    delta_level : int, default 1
-        The finest level whose steps are corrected.
-    delta_iteration : int, default 0
-        The first cycle that corrects them, numbered from 0.
-    order : int, optional
-        Order of the integrator, 1 for backward Euler. With it the differences between the steps of
-        the two finest levels tell the error of every step, `Result.error_estimates`
-        (`docs/refinement.md`).
-    richardson : bool, default False
-        Extrapolate the C-points of the finest level from both, which raises their order by one;
-        needs `order`.
-    refinements : int, default 0
-        Greatest number of refinements of the finest level, where `Propagator.refine`, `refined_model` or
-        `error_tolerance` ask for them after a cycle (`docs/refinement.md`).
-    error_tolerance : float, optional
-        Split steps whose estimated error is above this; needs `order`.
-    refinement_factor : int, default 2
-        Greatest number of parts that an estimated error splits a step into at once.
-    refine_below : float, optional
-        Refine only after cycles whose residual is below this; after any, if left out.
-    max_points : int, optional
-        Leave the grid as it is where a refinement would give it more points.
+        Greatest number of threads of a rank: of recurrent layers in a network, which share
+        sequences and points; of the compiled driver, which work on intervals side by side; or of
+        the BLAS library inside a step. If left out, sweeps take one thread and the library keeps
+        its own setting.
+    delta : Delta, optional
+        Correct coarse steps by the derivatives of the fine ones.
+    richardson : Richardson, optional
+        Estimate the error of every step; extrapolate.
+    refinement : Refinement, optional
+        Refine the finest level during a solve.
     divergence_factor : float, default 1e8
-        Stop, as diverged, when the residual exceeds this multiple of the first one, or of 1 where
-        the first one is smaller.
+        Stop, as diverged, when the residual exceeds this multiple of the first residual, or of 1
+        where that is smaller.
 
     Raises
     ------
     ValueError
-        If a value is out of its range.
+        If a value is out of its range, or two of them are a pair of `CONFLICTS`.
+    TypeError
+        If a group is not of its class.
 
     References
     ----------
     Falgout, Friedhoff, Kolev, MacLachlan, Schroder, "Parallel time integration with multigrid",
     SIAM J. Sci. Comput. 36 (2014), C635-C661.
-    Hahne, Southworth, Friedhoff, "Asynchronous truncated multigrid-reduction-in-time", SIAM J. Sci.
-    Comput. 45 (2023), S281-S306 (arXiv 2107.09596), for truncated coarse grids.
 
     Examples
     --------
@@ -147,7 +263,7 @@ class MGRITOptions:
     levels: int = 2
     coarsening: int | tuple[Coarsening, ...] = 2
     min_coarse: int = 2
-    cycle: Literal["V", "F", "W"] = "V"
+    cycle: Cycle = "V"
     v_cycles_per_level: int = 1
     f_cycle_iterations: int | None = None
     relax: PerLevel = 1
@@ -155,191 +271,40 @@ class MGRITOptions:
     max_iterations: int = 100
     tolerance: float | None = None
     relative_tolerance: float | None = None
-    norm: float = 2
-    residual: Literal["c_points", "all_points", "none"] = "c_points"
+    time_norm: float = 2
+    residual_points: ResidualPoints = "c_points"
     local_tolerance: float | None = None
     skip_first_down: bool = True
-    coarsest: Literal["gather", "pipelined", "relaxation", "truncated"] = "gather"
-    truncation: int | None = None
+    coarsest: CoarseSolve | LocalGrids = "gather"
     periodic: bool = False
-    storage: Literal["all", "c_points"] = "all"
-    driver: Literal["auto", "loop", "stack", "compiled"] = "auto"
+    storage: Storage = "all"
+    driver: DriverName = "auto"
     threads: int | None = None
-    delta: int | Literal["full", "diagonal"] | None = None
-    delta_level: int = 1
-    delta_iteration: int = 0
-    order: int | None = None
-    richardson: bool = False
-    refinements: int = 0
-    error_tolerance: float | None = None
-    refinement_factor: int = 2
-    refine_below: float | None = None
-    max_points: int | None = None
+    delta: Delta | None = None
+    richardson: Richardson | None = None
+    refinement: Refinement | None = None
     divergence_factor: float = 1e8
 
     def __post_init__(self) -> None:
-        for name in (
-            "levels",
-            "min_coarse",
-            "v_cycles_per_level",
-            "f_cycle_iterations",
-            "max_iterations",
-            "threads",
-        ):
-            if isinstance(getattr(self, name), tuple):
-                raise ValueError(f"{name} must be one integer, got {getattr(self, name)!r}")
-        at_least("levels", self.levels, 1)
         object.__setattr__(self, "coarsening", _coarsening(self.coarsening))
-        at_least("min_coarse", self.min_coarse, 1)
         at_least("relax", self.relax, 0)
         for weight in _entries("relax_weight", self.relax_weight):
             positive("relax_weight", weight)
-            if weight != 1 and not any(_entries("relax", self.relax)):
-                raise ValueError(
-                    f"relax_weight {weight} needs C-relaxation: set relax to 1 or more"
-                )
-        at_least("max_iterations", self.max_iterations, 1)
-        positive("tolerance", self.tolerance)
-        positive("relative_tolerance", self.relative_tolerance)
-        positive("divergence_factor", self.divergence_factor)
-        one_of("cycle", self.cycle, ("V", "F", "W"))
-        at_least("v_cycles_per_level", self.v_cycles_per_level, 1)
-        if self.f_cycle_iterations is not None:
-            at_least("f_cycle_iterations", self.f_cycle_iterations, 1)
-        if self.cycle != "F" and (
-            self.v_cycles_per_level != 1 or self.f_cycle_iterations is not None
-        ):
-            raise ValueError(
-                f"v_cycles_per_level and f_cycle_iterations belong to cycle 'F', got cycle {self.cycle!r}: leave them "
-                "out or set cycle='F'"
-            )
-        if self.norm not in (1, 2, math.inf):
-            raise ValueError(f"norm must be one of 1, 2, inf, got {self.norm!r}")
-        one_of("residual", self.residual, ("c_points", "all_points", "none"))
-        positive("local_tolerance", self.local_tolerance)
-        if self.residual == "none" and self.has_tolerance:
-            raise ValueError("a tolerance needs a residual, and residual is 'none': leave one out")
-        one_of("coarsest", self.coarsest, ("gather", "pipelined", "relaxation", "truncated"))
-        self._check_truncation()
-        one_of("driver", self.driver, ("auto", "loop", "stack", "compiled"))
-        if self.threads is not None:
-            at_least("threads", self.threads, 1)
-        self._check_delta()
-        self._check_order()
-        self._check_refinement()
-        self._check_periodic()
-        one_of("storage", self.storage, ("all", "c_points"))
-        if self.storage == "c_points" and self.residual == "all_points":
-            raise ValueError(
-                "residual 'all_points' looks at F-points, which storage 'c_points' does not keep"
-            )
-        if self.storage == "c_points" and (self.order is not None or self.refinements):
-            raise ValueError("order and refinements need all points: leave storage 'c_points' out")
-        if self.storage == "c_points" and self.periodic:
-            raise ValueError("a periodic problem needs all points: leave storage 'c_points' out")
-
-    def _check_truncation(self) -> None:
-        if self.truncation is not None:
-            at_least("truncation", self.truncation, 2)
-        if (self.coarsest == "truncated") != (self.truncation is not None):
-            raise ValueError(
-                "coarsest 'truncated' and truncation go together, got "
-                f"coarsest={self.coarsest!r} and truncation={self.truncation}"
-            )
-        if self.periodic and self.truncation is not None:
-            raise ValueError("a periodic problem has no truncated coarse grids: choose 'gather'")
-
-    def _check_periodic(self) -> None:
+        for name in _COUNTS:
+            _count(name, getattr(self, name))
+        for name in _POSITIVE:
+            positive(name, getattr(self, name))
+        for name, kind in _GROUPS.items():
+            if getattr(self, name) is not None:
+                instance_of(name, getattr(self, name), kind)
+        for name, choices in _CHOICES.items():
+            if not isinstance(getattr(self, name), LocalGrids) or name != "coarsest":
+                one_of(name, getattr(self, name), choices)
         if not isinstance(self.periodic, bool):
             raise ValueError(f"periodic must be True or False, got {self.periodic!r}")
-        if self.periodic and self.local_tolerance is not None:
-            raise ValueError(
-                "local_tolerance leaves points at the left end alone, and a periodic problem has "
-                "no left end: use tolerance"
-            )
-        if self.periodic and self.delta is not None:
-            raise ValueError("a periodic problem has no Delta correction: leave delta out")
-        if self.periodic and (self.order is not None or self.refinements):
-            raise ValueError("a periodic problem has no order and no refinements: leave them out")
-        if self.periodic and self.levels == 1:
-            raise ValueError("a periodic problem cannot be stepped: set levels to 2 or more")
-
-    def _check_delta(self) -> None:
-        if isinstance(self.delta, str):
-            one_of("delta", self.delta, ("full", "diagonal"))
-        elif self.delta is not None:
-            at_least("delta", self.delta, 1)
-        at_least("delta_level", self.delta_level, 1)
-        if self.delta == "diagonal" and self.delta_level != 1:
-            raise ValueError(
-                "delta='diagonal' takes derivatives of finest steps: leave delta_level at 1, got "
-                f"{self.delta_level}"
-            )
-        at_least("delta_iteration", self.delta_iteration, 0)
-        if self.delta is None and (self.delta_level, self.delta_iteration) != (1, 0):
-            raise ValueError(
-                "delta_level and delta_iteration need delta: set it, or leave them out"
-            )
-        if self.delta is not None and self.delta_level >= self.levels:
-            raise ValueError(
-                f"delta_level must be below levels, got delta_level={self.delta_level} and "
-                f"levels={self.levels}: no step would be corrected"
-            )
-        if isinstance(self.delta, int) and self.local_tolerance is not None:
-            raise ValueError(
-                f"local_tolerance leaves points alone along which delta={self.delta} moves "
-                "vectors: set delta='full', or leave one out"
-            )
-        if self.delta is not None and self.driver == "compiled":
-            raise ValueError(
-                "driver 'compiled' has no Delta correction: use driver 'loop' or 'stack'"
-            )
-
-    def _check_order(self) -> None:
-        if self.order is None:
-            if self.richardson:
-                raise ValueError("richardson needs the order of the integrator: set order")
-            return
-        at_least("order", self.order, 1)
-        if self.levels == 1:
-            raise ValueError("order compares two levels, and levels is 1: use 2 or more")
-        if self.coarsening_of(0) == 1:
-            raise ValueError("order needs a coarsening of at least 2 on the finest level, got 1")
-        for name in ("delta", "local_tolerance"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"order and {name} do not go together: leave one out")
-
-    def _check_refinement(self) -> None:
-        at_least("refinements", self.refinements, 0)
-        positive("error_tolerance", self.error_tolerance)
-        at_least("refinement_factor", self.refinement_factor, 2)
-        positive("refine_below", self.refine_below)
-        if self.max_points is not None:
-            at_least("max_points", self.max_points, 2)
-        if self.refinements == 0:
-            given = (self.error_tolerance, self.refinement_factor, self.refine_below)
-            if (*given, self.max_points) != (None, 2, None, None):
-                raise ValueError(
-                    "error_tolerance, refinement_factor, refine_below and max_points need "
-                    "refinements: set it, or leave them out"
-                )
-            return
-        if self.error_tolerance is not None and self.order is None:
-            raise ValueError("error_tolerance needs the order of the integrator: set order")
-        if self.error_tolerance is None and self.refinement_factor != 2:
-            raise ValueError("refinement_factor needs error_tolerance: set it, or leave it out")
-        if self.refine_below is not None and self.residual == "none":
-            raise ValueError("refine_below needs a residual, and residual is 'none'")
-        if self.refine_below is not None and self.refine_below < (self.tolerance or 0.0):
-            raise ValueError(
-                f"refine_below must be at least the tolerance, got {self.refine_below} and "
-                f"{self.tolerance}: the solve would end before it refines"
-            )
-        if isinstance(self.coarsening, tuple) and any(map(_has_entries, self.coarsening)):
-            raise ValueError("refinements need coarsening factors, not indices of C-points")
-        for name in ("delta", "local_tolerance"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"refinements and {name} do not go together: leave one out")
+        for one, other, reason in CONFLICTS:
+            if _TRAITS[one](self) and _TRAITS[other](self):
+                raise ValueError(f"{one} and {other} do not go together: {reason}")
 
     @classmethod
     def parareal(cls, coarsening: int | tuple[Coarsening, ...] = 2) -> MGRITOptions:
@@ -369,19 +334,19 @@ class MGRITOptions:
     @classmethod
     def at_mgrit(
         cls,
-        truncation: int,
+        points: int,
         coarsening: int | tuple[Coarsening, ...] = 2,
         levels: int = 2,
         relax: PerLevel = 1,
     ) -> MGRITOptions:
-        """Return the options of AT-MGRIT, with local coarse grids of `truncation` points.
+        """Return the options of AT-MGRIT, with local coarse grids of `points` points.
 
         Its cycles are those of MGRIT on the same levels, but for the coarsest one. Use
         `dataclasses.replace` for a tolerance and other options.
 
         Parameters
         ----------
-        truncation : int
+        points : int
             Number of points of each local coarse grid.
         coarsening, levels, relax
             As in `MGRITOptions`.
@@ -393,16 +358,25 @@ class MGRITOptions:
         Examples
         --------
         >>> MGRITOptions.at_mgrit(4, coarsening=8).coarsest
-        'truncated'
+        LocalGrids(points=4)
         """
         return cls(
             levels=levels,
             coarsening=coarsening,
             relax=relax,
             skip_first_down=False,
-            coarsest="truncated",
-            truncation=truncation,
+            coarsest=LocalGrids(points),
         )
+
+    @property
+    def local_points(self) -> int | None:
+        """Number of points of the local grids of the coarsest level; None without them."""
+        return self.coarsest.points if isinstance(self.coarsest, LocalGrids) else None
+
+    @property
+    def uses_diagonals(self) -> bool:
+        """Tell whether diagonals of derivatives take the place of coarse steps."""
+        return self.delta is not None and self.delta.directions == "diagonal"
 
     def coarsening_of(self, level: int) -> Coarsening:
         """Return what is between `level` and the next: a factor, or the indices of the C-points.
@@ -470,6 +444,118 @@ class MGRITOptions:
         return tuple(factors)
 
 
+_COUNTS = (
+    "levels", "min_coarse", "v_cycles_per_level", "f_cycle_iterations", "max_iterations", "threads",
+)  # fmt: skip
+_POSITIVE = ("tolerance", "relative_tolerance", "local_tolerance", "divergence_factor")
+_GROUPS: dict[str, type] = {"delta": Delta, "richardson": Richardson, "refinement": Refinement}
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "cycle": get_args(Cycle),
+    "time_norm": (1, 2, math.inf),
+    "residual_points": get_args(ResidualPoints),
+    "coarsest": get_args(CoarseSolve),
+    "storage": get_args(Storage),
+    "driver": get_args(DriverName),
+}
+
+_TRAITS: dict[str, Callable[[MGRITOptions], bool]] = {
+    "cycle 'V' or 'W'": lambda o: o.cycle != "F",
+    "v_cycles_per_level": lambda o: o.v_cycles_per_level != 1,
+    "f_cycle_iterations": lambda o: o.f_cycle_iterations is not None,
+    "relax 0": lambda o: not any(_entries("relax", o.relax)),
+    "relax_weight": lambda o: any(w != 1 for w in _entries("relax_weight", o.relax_weight)),
+    "tolerance, relative_tolerance or local_tolerance": lambda o: o.has_tolerance,
+    "local_tolerance": lambda o: o.local_tolerance is not None,
+    "residual_points 'none'": lambda o: o.residual_points == "none",
+    "residual_points 'all_points'": lambda o: o.residual_points == "all_points",
+    "levels 1": lambda o: o.levels == 1,
+    "LocalGrids": lambda o: o.local_points is not None,
+    "periodic": lambda o: o.periodic,
+    "storage 'c_points'": lambda o: o.storage == "c_points",
+    "driver 'compiled'": lambda o: o.driver == "compiled",
+    "delta": lambda o: o.delta is not None,
+    "delta in some directions": lambda o: (
+        o.delta is not None and not isinstance(o.delta.directions, str)
+    ),
+    "delta.level at levels or above": lambda o: o.delta is not None and o.delta.level >= o.levels,
+    "richardson": lambda o: o.richardson is not None,
+    "no richardson": lambda o: o.richardson is None,
+    "coarsening 1 on the finest level": lambda o: o.coarsening_of(0) == 1,
+    "coarsening by indices": lambda o: any(map(_has_entries, _entries("", o.coarsening))),
+    "refinement": lambda o: o.refinement is not None,
+    "refinement.error_tolerance": lambda o: _part(o.refinement, "error_tolerance") is not None,
+    "refinement.below_residual": lambda o: _part(o.refinement, "below_residual") is not None,
+    "a greater tolerance": lambda o: (
+        (_part(o.refinement, "below_residual") or math.inf) < (o.tolerance or 0.0)
+    ),
+}
+
+_ALL_POINTS = "all points are needed: leave storage out"
+CONFLICTS: tuple[tuple[str, str, str], ...] = (
+    ("v_cycles_per_level", "cycle 'V' or 'W'", "it counts cycles of an F-cycle: set cycle='F'"),
+    ("f_cycle_iterations", "cycle 'V' or 'W'", "it counts F-cycles: set cycle='F'"),
+    ("relax_weight", "relax 0", "it weights C-relaxation: set relax to 1 or more"),
+    (
+        "tolerance, relative_tolerance or local_tolerance",
+        "residual_points 'none'",
+        "a tolerance needs a residual: leave one out",
+    ),
+    ("periodic", "levels 1", "a periodic problem cannot be stepped: set levels to 2 or more"),
+    ("periodic", "LocalGrids", "local grids begin somewhere: set coarsest='gather'"),
+    ("periodic", "local_tolerance", "a ring has no left end: use tolerance"),
+    ("periodic", "delta", "the correction begins at an initial value: leave delta out"),
+    ("periodic", "richardson", "leave richardson out"),
+    ("periodic", "refinement", "leave refinement out"),
+    ("storage 'c_points'", "residual_points 'all_points'", _ALL_POINTS),
+    ("storage 'c_points'", "periodic", _ALL_POINTS),
+    ("storage 'c_points'", "richardson", _ALL_POINTS),
+    ("storage 'c_points'", "refinement", _ALL_POINTS),
+    ("delta", "driver 'compiled'", "corrected steps have no kernel: use driver 'loop' or 'stack'"),
+    ("delta", "delta.level at levels or above", "no step would be corrected: lower delta.level"),
+    (
+        "delta in some directions",
+        "local_tolerance",
+        "vectors move along all points: set directions='full', or leave one out",
+    ),
+    ("richardson", "levels 1", "errors are compared on two levels: set levels to 2 or more"),
+    ("richardson", "coarsening 1 on the finest level", "coarse steps are fine ones: set 2 or more"),
+    ("richardson", "delta", "corrected steps have other errors: leave one out"),
+    ("richardson", "local_tolerance", "points left alone are not extrapolated: leave one out"),
+    ("refinement.error_tolerance", "no richardson", "errors are not estimated: set richardson"),
+    ("refinement.below_residual", "residual_points 'none'", "set residual_points='c_points'"),
+    (
+        "refinement.below_residual",
+        "a greater tolerance",
+        "the solve would end before it refines: lower tolerance",
+    ),
+    ("refinement", "coarsening by indices", "new grids need coarsening factors"),
+    ("refinement", "delta", "a new grid has no directions yet: leave one out"),
+    ("refinement", "local_tolerance", "a new grid has other points: leave one out"),
+)
+"""Pairs of options that do not go together, and the reason or remedy."""
+
+
+def coarsest_of(name: str, points: int | None) -> Any:
+    """Return `MGRITOptions.coarsest` by name, where "truncated" is `LocalGrids(points)`.
+
+    Raises
+    ------
+    ValueError
+        If one of "truncated" and `points` is given without the other.
+    """
+    if (name == "truncated") != (points is not None):
+        raise ValueError(
+            "coarsest 'truncated' and truncation go together, got "
+            f"coarsest={name!r} and truncation={points}"
+        )
+    return name if points is None else LocalGrids(points)
+
+
+def _part(group: Any, name: str) -> Any:
+    """Return a value of a group; None without the group."""
+    return None if group is None else getattr(group, name)
+
+
 def _closed(m: Coarsening, num_steps: int, level: int) -> Coarsening:
     """Return the coarsening of a ring, in which point `num_steps` is point 0, a C-point."""
     if isinstance(m, int):
@@ -524,6 +610,14 @@ def _entries(name: str, value: T | tuple[T, ...]) -> tuple[T, ...]:
     if not value:
         raise ValueError(f"{name} must have at least one entry, got ()")
     return value
+
+
+def _count(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is None or one integer of at least 1."""
+    if isinstance(value, tuple):
+        raise ValueError(f"{name} must be one integer, got {value!r}")
+    if value is not None:
+        at_least(name, value, 1)
 
 
 def at_least(name: str, value: PerLevel, least: int) -> None:

@@ -314,7 +314,7 @@ class Propagator(ABC):
     def refine(self, new: State, u: State, step: Step, error: float) -> int | NDArray[np.float64]:
         """Tell into how many equal parts a solve shall split a step of the finest level.
 
-        Asked after cycles, where `MGRITOptions.refinements` allows it, once for each step; with
+        Asked after cycles, where `MGRITOptions.refinement` allows it, once for each step; with
         single states also when `batched`.
 
         Parameters
@@ -324,7 +324,7 @@ class Propagator(ABC):
         step : Step
             The step.
         error : float
-            Estimated norm of its error; NaN without `MGRITOptions.order`.
+            Estimated norm of its error; NaN without `MGRITOptions.richardson`.
 
         Returns
         -------
@@ -336,7 +336,7 @@ class Propagator(ABC):
     def refined_model(self, refinement: int) -> Propagator | None:
         """Return the model in a finer space that a solve shall go on with; None to stay.
 
-        Asked after cycles, where `MGRITOptions.refinements` allows it. The answer must be the same
+        Asked after cycles, where `MGRITOptions.refinement` allows it. The answer must be the same
         on every rank; this model stays unchanged, so that the next solve begins with it.
 
         Parameters

@@ -390,8 +390,8 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
     at_least("num_steps", num_steps, 1)
     if options.periodic:
         raise ValueError("the theory needs an initial value: leave periodic out")
-    if options.coarsest == "truncated":
-        raise ValueError("the theory solves the whole coarsest level: leave 'truncated' out")
+    if options.local_points is not None:
+        raise ValueError("the theory solves the whole coarsest level: leave LocalGrids out")
     coarsening = options.factors(num_steps)
     if not coarsening:
         raise ValueError(

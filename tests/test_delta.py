@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid
+from pint import MGRIT, AdjointSolver, Delta, MGRITOptions, TimeGrid
 from pint.mgrit.lyapunov import orthonormal
 from pint.models.dahlquist import Dahlquist
 from pint.models.lorenz import Lorenz
@@ -14,7 +14,7 @@ from tests.engine_models import Drift, Shear, Swirl, stepped, uneven_times
 
 START = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])
 UNIT = math.log(10) / 0.9  # time in which an error grows tenfold
-HISTORY = MGRITOptions(relax=0, skip_first_down=False, tolerance=1e-4, delta="full")
+HISTORY = MGRITOptions(relax=0, skip_first_down=False, tolerance=1e-4, delta=Delta("full"))
 
 
 def solve_lorenz(options, units=0.5, num_steps=256, method="euler"):
@@ -35,7 +35,7 @@ def test_linear_problems_are_solved_by_one_cycle(levels, m, relax):
         levels=levels,
         coarsening=m,
         relax=relax,
-        delta="full",
+        delta=Delta("full"),
         skip_first_down=False,
         max_iterations=1,
     )
@@ -50,7 +50,7 @@ def test_linear_problems_are_solved_by_one_cycle(levels, m, relax):
 def test_levels_in_space(batched):
     """D restricts the product of fine steps: after one cycle no residual is left on its nodes."""
     model, times = Drift(7, batched), np.linspace(0, 0.2, 13)
-    options = MGRITOptions(delta="full", relax=0, max_iterations=1, skip_first_down=False)
+    options = MGRITOptions(delta=Delta("full"), relax=0, max_iterations=1, skip_first_down=False)
 
     def restricted_residual(delta):
         u = MGRIT(model, times, replace(options, delta=delta)).solve(np.ones(7), 0.5).u
@@ -74,7 +74,7 @@ def test_convergence_is_quadratic():
 @pytest.mark.parametrize("batched", [False, True])
 def test_it_solves_nonlinear_problems(levels, batched):
     model, times = Swirl(0.9, batched=batched), uneven_times(61)
-    options = MGRITOptions(levels=levels, coarsening=3, tolerance=1e-12, delta="full")
+    options = MGRITOptions(levels=levels, coarsening=3, tolerance=1e-12, delta=Delta("full"))
     result = MGRIT(model, times, options).solve(np.ones(3))
     np.testing.assert_allclose(result.u, stepped(model, times, np.ones(3)), atol=1e-11)
     plain = MGRIT(model, times, replace(options, delta=None)).solve(np.ones(3))
@@ -82,7 +82,7 @@ def test_it_solves_nonlinear_problems(levels, batched):
 
 
 def test_a_second_solve_starts_anew():
-    options = replace(HISTORY, delta=2)
+    options = replace(HISTORY, delta=Delta(2))
     solver = MGRIT(Lorenz(method="euler"), TimeGrid.uniform(0, UNIT / 2, 64), options)
     first = solver.solve(START, START)
     second = solver.solve(START, START)
@@ -108,7 +108,7 @@ def test_the_adjoint_of_a_corrected_solve():
 @pytest.mark.parametrize("levels", [2, 4])
 def test_as_many_vectors_as_entries_are_full_rank(levels):
     full = solve_lorenz(replace(HISTORY, levels=levels))
-    low = solve_lorenz(replace(HISTORY, levels=levels, delta=3))
+    low = solve_lorenz(replace(HISTORY, levels=levels, delta=Delta(3)))
     np.testing.assert_allclose(low.residuals[:-1], full.residuals[:-1], rtol=1e-6)
     np.testing.assert_allclose(low.u, full.u, atol=1e-6)
 
@@ -135,7 +135,7 @@ def test_deferred_to_a_coarser_level():
     model, times = Shear(3), uneven_times(50)
     options = MGRITOptions(skip_first_down=False, max_iterations=5)
     two = MGRIT(model, times, options).solve(np.ones(3))
-    options = replace(options, levels=4, delta="full", delta_level=2)
+    options = replace(options, levels=4, delta=Delta(level=2))
     four = MGRIT(model, times, options).solve(np.ones(3))
     np.testing.assert_allclose(four.residuals, two.residuals, rtol=1e-9)
 
@@ -148,7 +148,7 @@ def lorenz_exponents(num_steps, stop, cycles):
     grid, model = TimeGrid.uniform(0.0, stop, num_steps), Lorenz()
     states = MGRIT(model, grid, MGRITOptions(levels=1)).solve(START).u
     options = MGRITOptions(
-        coarsening=4, relax=0, skip_first_down=False, delta=3, max_iterations=cycles
+        coarsening=4, relax=0, skip_first_down=False, delta=Delta(3), max_iterations=cycles
     )
     return MGRIT(model, grid, options).solve(START, guess=states).lyapunov
 
@@ -173,7 +173,7 @@ def test_the_sum_of_the_exponents_is_the_divergence():
 def test_vectors_are_those_of_a_plain_loop():
     """Vectors moved by every fine step and orthonormalised by LAPACK at the C-points."""
     model, grid, m = Lorenz(), TimeGrid.uniform(0.0, 2.0, 400), 4
-    options = MGRITOptions(coarsening=m, tolerance=1e-9, delta=2, max_iterations=30)
+    options = MGRITOptions(coarsening=m, tolerance=1e-9, delta=Delta(2), max_iterations=30)
     lyapunov = MGRIT(model, grid, options).solve(START).lyapunov
     states, V = stepped(model, grid.times, START), np.eye(3)[:, :2]
     for i in range(1, grid.num_steps + 1):
@@ -191,7 +191,7 @@ def test_vectors_are_those_of_a_plain_loop():
 
 def test_vectors_of_several_levels_are_those_of_two():
     model, grid = Lorenz(), TimeGrid.uniform(0.0, 1.0, 256)
-    options = MGRITOptions(tolerance=1e-10, delta=2, max_iterations=40)
+    options = MGRITOptions(tolerance=1e-10, delta=Delta(2), max_iterations=40)
     two, four = (
         MGRIT(model, grid, replace(options, levels=levels)).solve(START).lyapunov
         for levels in (2, 4)
@@ -218,7 +218,7 @@ def test_dependent_vectors_give_way():
 def test_no_vectors_without_a_basis():
     assert solve_lorenz(HISTORY).lyapunov is None
     assert solve_lorenz(replace(HISTORY, delta=None)).lyapunov is None
-    assert solve_lorenz(replace(HISTORY, delta=1, delta_iteration=99)).lyapunov is None
+    assert solve_lorenz(replace(HISTORY, delta=Delta(1), delta_iteration=99)).lyapunov is None
 
 
 # --- Bad input ------------------------------------------------------------------------------------
@@ -227,14 +227,14 @@ def test_no_vectors_without_a_basis():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"delta": 0}, "delta must be at least 1, got 0"),
+        ({"delta": Delta(0)}, "delta must be at least 1, got 0"),
         ({"delta": "all"}, "delta must be one of full, diagonal, got 'all'"),
-        ({"delta": 1.5}, r"delta must be an integer, got 1\.5"),
-        ({"delta": "full", "delta_level": 0}, "delta_level must be at least 1, got 0"),
-        ({"delta": "full", "delta_level": 2}, "delta_level must be below levels"),
-        ({"delta": "full", "delta_iteration": -1}, "delta_iteration must be at least 0, got -1"),
+        ({"delta": Delta(1).5}, r"delta must be an integer, got 1\.5"),
+        ({"delta": Delta("full"), "delta_level": 0}, "delta_level must be at least 1, got 0"),
+        ({"delta": Delta("full"), "delta_level": 2}, "delta_level must be below levels"),
+        ({"delta": Delta("full"), "delta_iteration": -1}, "delta_iteration must be at least 0, got -1"),
         ({"delta_iteration": 1}, "delta_level and delta_iteration need delta"),
-        ({"delta": 1, "driver": "compiled"}, "driver 'compiled' has no Delta correction"),
+        ({"delta": Delta(1), "driver": "compiled"}, "driver 'compiled' has no Delta correction"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -243,24 +243,24 @@ def test_bad_options_are_refused(options, message):
 
 
 def test_more_vectors_than_entries_are_refused():
-    solver = MGRIT(Lorenz(), TimeGrid.uniform(0, 1, 8), MGRITOptions(delta=4))
+    solver = MGRIT(Lorenz(), TimeGrid.uniform(0, 1, 8), MGRITOptions(delta=Delta(4)))
     with pytest.raises(ValueError, match="delta must be at most 3, the number of entries"):
         solver.solve(START)
 
 
 def test_models_without_a_tangent_are_refused():
     with pytest.raises(ValueError, match="Dahlquist has no tangent_step"):
-        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(delta="full"))
+        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(delta=Delta("full")))
 
 
 def test_complex_states_are_refused():
     model = Shear(2)
     model.dtype = np.dtype(np.complex128)
     with pytest.raises(ValueError, match="needs real states, those of Shear are complex"):
-        MGRIT(model, np.arange(9.0), MGRITOptions(delta="full"))
+        MGRIT(model, np.arange(9.0), MGRITOptions(delta=Delta("full")))
 
 
 def test_exponents_from_a_time_after_the_end_are_refused():
-    lyapunov = solve_lorenz(replace(HISTORY, delta=1)).lyapunov
+    lyapunov = solve_lorenz(replace(HISTORY, delta=Delta(1))).lyapunov
     with pytest.raises(ValueError, match="start must be before the last interval"):
         lyapunov.exponents(100.0)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, Random
+from pint import MGRIT, Delta, MGRITOptions, Random
 from tests.engine_models import Shear, Swirl, stepped, uneven_times
 from tests.option_choices import CHOICES, POINTS
 from tests.test_implicit import Own
@@ -17,7 +17,7 @@ EVERY = CHOICES | POINTS
 
 def options_of(choice, **changes):
     """Full rank, one cycle, unless the choice or the changes say otherwise."""
-    plain = {"levels": 3, "delta": "full", "max_iterations": 1, "skip_first_down": False}
+    plain = {"levels": 3, "delta": Delta("full"), "max_iterations": 1, "skip_first_down": False}
     return MGRITOptions(**plain | EVERY[choice] | changes)
 
 
@@ -90,8 +90,10 @@ def test_models_with_an_equation_of_their_own_are_refused():
 
 
 def test_a_basis_is_not_cut_by_a_local_tolerance():
-    with pytest.raises(ValueError, match="local_tolerance leaves points alone along which delta=2"):
-        options_of("local tolerance", delta=2)
+    with pytest.raises(
+        ValueError, match="local_tolerance leaves points alone along which delta=Delta(2)"
+    ):
+        options_of("local tolerance", delta=Delta(2))
 
 
 @pytest.mark.parametrize("rank", ["full", 3])

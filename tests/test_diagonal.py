@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, check_propagator
+from pint import MGRIT, AdjointSolver, Delta, MGRITOptions, Propagator, check_propagator
 from pint.check import ContractError
 from tests.engine_models import Drift, Swirl, stepped, uneven_times
 from tests.recurrent_models import (
@@ -27,7 +27,7 @@ from tests.recurrent_models import (
 )
 from tests.recurrent_reference import derivative
 
-FIRST = {"delta": "diagonal", "skip_first_down": False}
+FIRST = {"delta": Delta("diagonal"), "skip_first_down": False}
 
 
 class Own(Swirl):
@@ -138,19 +138,19 @@ def test_storage_of_c_points_changes_nothing():
 
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="Swirl has none: write diagonal"):
-        MGRIT(Swirl(), TIMES, MGRITOptions(delta="diagonal"))
+        MGRIT(Swirl(), TIMES, MGRITOptions(delta=Delta("diagonal")))
     forward = MGRIT(Swirl(), TIMES, MGRITOptions(levels=1))
     with pytest.raises(ValueError, match="Swirl has none: write diagonal"):
-        AdjointSolver(forward, MGRITOptions(delta="diagonal"))
+        AdjointSolver(forward, MGRITOptions(delta=Delta("diagonal")))
     with pytest.raises(ValueError, match="leave delta_level at 1, got 2"):
-        MGRITOptions(levels=3, delta="diagonal", delta_level=2)
+        MGRITOptions(levels=3, delta=Delta("diagonal"), delta_level=2)
 
     class Spread(Drift):
         def diagonal(self, u, step):
             return u
 
     with pytest.raises(ValueError, match="states of one shape on all levels"):
-        MGRIT(Spread(), TIMES, MGRITOptions(delta="diagonal")).solve(np.ones(15))
+        MGRIT(Spread(), TIMES, MGRITOptions(delta=Delta("diagonal"))).solve(np.ones(15))
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -213,6 +213,8 @@ def test_gradients_of_recurrent_layers(cell, masked):
     x, mask = normal(BATCH, num_steps, FEATURES), mask_of(masked, num_steps)
     u, w = states(model, 1)[0], states(model, 1, 3)[0]
     _, _, expected = backpropagate(model, x, u, w, mask=mask)
-    options = MGRITOptions(levels=3, coarsening=4, relax=0, max_iterations=9, delta="diagonal")
+    options = MGRITOptions(
+        levels=3, coarsening=4, relax=0, max_iterations=9, delta=Delta("diagonal")
+    )
     _, _, got = backpropagate(model, x, u, w, options, options, mask)
     assert_same_gradients(got, expected, 1e-10)

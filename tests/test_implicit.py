@@ -85,7 +85,7 @@ def test_residuals_are_those_of_the_equation():
 
 def test_residuals_take_no_solves():
     model = Own()
-    result = solve(model, residual="all_points")
+    result = solve(model, residual_points="all_points")
     assert model.num_solves < sum(result.num_steps.values()) - 3 * 29
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Random, Status, TimeGrid, open_run
+from pint import MGRIT, AdjointSolver, Delta, MGRITOptions, Random, Status, TimeGrid, open_run
 from pint.results import write_result
 from pint.theory import convergence_factors
 from tests.engine_models import CompiledSwirl, Driven, Swirl, uneven_times
@@ -16,7 +16,12 @@ WAYS = [
     {"coarsening": ((0, 1, 2, 7, 13, 30, 44, 61), 2), "cycle": "W"},
     {"coarsening": 60, "levels": 2, "min_coarse": 1},
     {"coarsening": 2, "levels": 9, "min_coarse": 1, "relax": (0, 2)},
-    {"coarsening": 4, "relax_weight": 0.9, "residual": "all_points", "skip_first_down": False},
+    {
+        "coarsening": 4,
+        "relax_weight": 0.9,
+        "residual_points": "all_points",
+        "skip_first_down": False,
+    },
 ]
 
 
@@ -107,7 +112,7 @@ def test_result_as_a_file(tmp_path):
     ("options", "message"),
     [
         ({"local_tolerance": 1e-3}, "no left end"),
-        ({"delta": 1}, "no Delta correction"),
+        ({"delta": Delta(1)}, "no Delta correction"),
         ({"levels": 1}, "cannot be stepped"),
         ({"periodic": 1}, "True or False"),
     ],

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid, open_run, solve
+from pint import (
+    MGRIT,
+    AdjointSolver,
+    Delta,
+    MGRITOptions,
+    Refinement,
+    Richardson,
+    Status,
+    TimeGrid,
+    open_run,
+    solve,
+)
 from pint.models.dahlquist import Dahlquist
 from pint.models.heat import Heat
 from pint.results import write_result
@@ -47,7 +58,7 @@ WAYS = [
     {"levels": 2, "coarsening": 4},
     {"levels": 5, "cycle": "F", "skip_first_down": False},
     {"levels": 3, "coarsening": (1, 3), "relax": 0, "coarsest": "pipelined"},
-    {"levels": 3, "residual": "all_points", "coarsest": "relaxation", "relax": 2},
+    {"levels": 3, "residual_points": "all_points", "coarsest": "relaxation", "relax": 2},
     {"levels": 1},
     {"levels": 3, "refine_below": 1e-3},
 ]
@@ -78,7 +89,12 @@ def test_old_points_keep_their_states_and_new_ones_are_stepped_to(m):
     """Seen by the first residual after the refinement, against a plain loop."""
     times, model = uneven_times(10), Between(3, 0.3, 0.9)
     options = MGRITOptions(
-        levels=2, coarsening=m, relax=0, refinements=1, max_iterations=2, skip_first_down=False
+        levels=2,
+        coarsening=m,
+        relax=0,
+        refinement=Refinement(1),
+        max_iterations=2,
+        skip_first_down=False,
     )
     states = []
     solver = MGRIT(model, times, options)
@@ -100,7 +116,7 @@ def test_old_points_keep_their_states_and_new_ones_are_stepped_to(m):
 
 
 def test_levels_come_with_points():
-    options = MGRITOptions(levels=9, min_coarse=3, refinements=2, tolerance=1e-12)
+    options = MGRITOptions(levels=9, min_coarse=3, refinement=Refinement(2), tolerance=1e-12)
     result = MGRIT(Between(3), TimeGrid.uniform(0, 1, 5), options).solve(1.0)
     assert result.grid_steps.tolist()[:3] == [5, 15, 45]  # levels 1, 3 and 4
     assert result.coarsening == (2, 2, 2)
@@ -110,7 +126,7 @@ def test_levels_come_with_points():
 
 
 def test_the_time_stepping_of_a_short_grid_is_enough_without_refinement():
-    options = MGRITOptions(refinements=2, min_coarse=3)
+    options = MGRITOptions(refinement=Refinement(2), min_coarse=3)
     result = MGRIT(Between(1), TimeGrid.uniform(0, 1, 5), options).solve(1.0)
     assert result.status is Status.STEPPED
     assert result.grid_steps.tolist() == [5]
@@ -139,21 +155,21 @@ def test_limits(limits, steps):
 
 def test_a_limit_holds_before_the_points_are_made():
     """All of them would take 8 TB."""
-    options = MGRITOptions(refinements=1, max_points=1000, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(1), max_points=1000, tolerance=1e-9)
     result = MGRIT(Between(10**12, 0.5, 0.55), TIMES, options).solve(1.0)
     assert result.refinement_limit.startswith("1000000000023 points")
     assert result.status is Status.CONVERGED
 
 
 def test_a_limit_of_points_is_none_of_space():
-    options = MGRITOptions(refinements=1, max_points=24, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(1), max_points=24, tolerance=1e-9)
     result = MGRIT(Growing(5), TIMES, options).solve(np.zeros(5))
     assert result.u.shape == (24, 9)
     assert result.refinement_limit == ""
 
 
 def test_refinement_waits_for_a_small_residual():
-    options = MGRITOptions(refinements=2, refine_below=1e-5, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(2), refine_below=1e-5, tolerance=1e-9)
     result = MGRIT(Between(2), TimeGrid.uniform(0, 1, 20), options).solve(1.0)
     grows = np.flatnonzero(np.diff(result.grid_steps))
     assert grows.size == 2
@@ -167,10 +183,10 @@ def test_estimated_errors_choose_the_points():
     tolerance = 1e-5
     options = MGRITOptions(
         levels=4,
-        order=1,
+        richardson=Richardson(1),
         error_tolerance=tolerance,
         refinement_factor=8,
-        refinements=12,
+        refinement=Refinement(12),
         refine_below=1e-4,
         tolerance=1e-9,
     )
@@ -189,7 +205,7 @@ def test_estimated_errors_choose_the_points():
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
 def test_the_next_solve_begins_with_the_given_grid(driver):
     options = MGRITOptions(
-        levels=3, refinements=2, tolerance=1e-10, driver=driver, skip_first_down=False
+        levels=3, refinement=Refinement(2), tolerance=1e-10, driver=driver, skip_first_down=False
     )
     solver = MGRIT(Between(3, 0.0, 0.5), TIMES, options)
     first, second = solver.solve(1.0, 0.5), solver.solve(1.0, 0.5)
@@ -208,7 +224,12 @@ def test_a_solve_after_one_that_failed(driver):
             return 0 if self.fails and step.last > 30 else 3
 
     options = MGRITOptions(
-        levels=3, refinements=3, refine_below=1e-3, tolerance=1e-9, driver=driver, max_points=100
+        levels=3,
+        refinement=Refinement(3),
+        refine_below=1e-3,
+        tolerance=1e-9,
+        driver=driver,
+        max_points=100,
     )
     model = Failing()
     solver = MGRIT(model, TIMES, options)
@@ -222,14 +243,14 @@ def test_a_solve_after_one_that_failed(driver):
 def test_compiled_cycles_after_refinement_are_those_of_the_new_grid():
     model = CompiledSwirl(0.5, coarsening=(2,) * 6)
     grow = type("Grow", (CompiledSwirl,), {"refine": lambda self, new, u, step, error: 2})
-    options = MGRITOptions(levels=4, refinements=1, tolerance=1e-12, driver="compiled")
+    options = MGRITOptions(levels=4, refinement=Refinement(1), tolerance=1e-12, driver="compiled")
     result = MGRIT(grow(0.5, coarsening=(2,) * 6), TIMES, options).solve(START)
     exact = stepped(model, result.times, START)
     np.testing.assert_allclose(result.u, exact, rtol=0, atol=1e-11)
 
 
 def test_adjoint_on_the_last_grid():
-    options = MGRITOptions(levels=3, refinements=1, tolerance=1e-13)
+    options = MGRITOptions(levels=3, refinement=Refinement(1), tolerance=1e-13)
     forward = MGRIT(Between(2), TimeGrid.uniform(0, 1, 8), options)
     result = forward.solve(1.0)
     with pytest.raises(ValueError, match="times or layout differ"):
@@ -240,7 +261,7 @@ def test_adjoint_on_the_last_grid():
 
 
 def test_the_file_has_the_last_grid(tmp_path):
-    options = MGRITOptions(levels=3, refinements=2, tolerance=1e-9)
+    options = MGRITOptions(levels=3, refinement=Refinement(2), tolerance=1e-9)
     result = MGRIT(Between(3, 0.0, 0.5), TIMES, options).solve(1.0)
     write_result(tmp_path / "a.h5", result, options)
     run = open_run(tmp_path / "a.h5")
@@ -280,7 +301,7 @@ class GrowingBoth(Growing):
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
 @pytest.mark.parametrize("kind", [Growing, GrowingBoth])
 def test_states_grow(kind, driver):
-    options = MGRITOptions(levels=3, refinements=3, tolerance=1e-12, driver=driver)
+    options = MGRITOptions(levels=3, refinement=Refinement(3), tolerance=1e-12, driver=driver)
     model = kind(9)
     solver = MGRIT(model, TimeGrid.uniform(0, 1, 40), options)
     result = solver.solve(np.sin(np.linspace(0, np.pi, 9)))
@@ -302,7 +323,7 @@ def test_levels_that_differ_in_space_grow():
             return self.interpolate(u, 0)
 
     start = np.random.default_rng(5).normal(size=15)
-    options = MGRITOptions(levels=3, refinements=1, tolerance=1e-11)
+    options = MGRITOptions(levels=3, refinement=Refinement(1), tolerance=1e-11)
     result = MGRIT(Grown(), np.linspace(0, 0.2, 38), options).solve(start)
     exact = stepped(Drift(31), result.times, Drift(31).interpolate(start, 0))
     np.testing.assert_allclose(result.u, exact, rtol=0, atol=1e-9)
@@ -341,7 +362,9 @@ class Answering(Dahlquist):
     ids=range(12),
 )
 def test_wrong_answers(answer, kind, message):
-    solver = MGRIT(Answering(answer), TIMES, MGRITOptions(refinements=1, max_iterations=3))
+    solver = MGRIT(
+        Answering(answer), TIMES, MGRITOptions(refinement=Refinement(1), max_iterations=3)
+    )
     with pytest.raises(kind, match=message):
         solver.solve(1.0)
 
@@ -371,22 +394,24 @@ def heat_that(**methods):
     ],
 )
 def test_wrong_spaces(methods, kind, message):
-    options = MGRITOptions(refinements=1, max_iterations=3)
+    options = MGRITOptions(refinement=Refinement(1), max_iterations=3)
     with pytest.raises(kind, match=message):
         MGRIT(heat_that(**methods), TIMES, options).solve(np.zeros(5))
 
 
 def test_someone_must_say_where():
     with pytest.raises(ValueError, match="set order and error_tolerance, or give Dahlquist a"):
-        MGRIT(Dahlquist(), TIMES, MGRITOptions(refinements=1))
-    options = MGRITOptions(refinements=1, order=1, error_tolerance=1e-3)
+        MGRIT(Dahlquist(), TIMES, MGRITOptions(refinement=Refinement(1)))
+    options = MGRITOptions(refinement=Refinement(1), richardson=Richardson(1), error_tolerance=1e-3)
     with pytest.raises(ValueError, match="Between refines by its own method"):
         MGRIT(Between(), TIMES, options)
 
 
 def test_sources_are_not_known_at_new_points():
     with pytest.raises(ValueError, match="sources are not known at new points"):
-        MGRIT(Between(), TIMES, MGRITOptions(refinements=1)).solve(1.0, sources=np.zeros(24))
+        MGRIT(Between(), TIMES, MGRITOptions(refinement=Refinement(1))).solve(
+            1.0, sources=np.zeros(24)
+        )
 
 
 @pytest.mark.parametrize(
@@ -400,9 +425,9 @@ def test_sources_are_not_known_at_new_points():
         ({"refinements": 1, "refinement_factor": 4}, "refinement_factor needs error_tolerance"),
         ({"refinements": 1, "order": 1, "refinement_factor": 1}, "must be at least 2, got 1"),
         ({"refinements": 1, "refine_below": 1e-9, "tolerance": 1e-8}, "at least the tolerance"),
-        ({"refinements": 1, "refine_below": 1e-9, "residual": "none"}, "needs a residual"),
+        ({"refinements": 1, "refine_below": 1e-9, "residual_points": "none"}, "needs a residual"),
         ({"refinements": 1, "coarsening": (2, (0, 3))}, "need coarsening factors"),
-        ({"refinements": 1, "delta": 1}, "refinements and delta do not go together"),
+        ({"refinements": 1, "delta": Delta(1)}, "refinements and delta do not go together"),
         ({"refinements": 1, "local_tolerance": 1e-3}, "refinements and local_tolerance"),
     ],
 )

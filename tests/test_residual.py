@@ -77,7 +77,9 @@ def test_f_points_count_where_steps_are_inexact():
     assert some.residuals[-1] < 1e-5
     assert 1e-6 < all_points.residuals[-1] < 1e-5
     assert all_points.num_steps[0] == some.num_steps[0] + 8 * (41 - 5)
-    assert np.array_equal(solve(Swirl(), residual="all_points").residuals, solve(Swirl()).residuals)
+    assert np.array_equal(
+        solve(Swirl(), residual_points="all_points").residuals, solve(Swirl()).residuals
+    )
 
 
 @pytest.mark.parametrize("driver", ["loop", "compiled"])

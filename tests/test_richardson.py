@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, TimeGrid
+from pint import MGRIT, AdjointSolver, Delta, MGRITOptions, Propagator, Richardson, TimeGrid
 from pint.models.dahlquist import Dahlquist
 from tests.engine_models import Drift, Forced, uneven_times
 from tests.test_implicit import Own
@@ -48,13 +48,15 @@ class Decay(Propagator):
         {"coarsening": 2},
         {"coarsening": (3, 2), "levels": 3, "cycle": "F", "relax_weight": 0.9},
         {"coarsening": ((0, 2, 5, 9, 12, 16, 21, 23, 27), 2), "levels": 3, "relax": 0},
-        {"coarsening": 4, "skip_first_down": False, "residual": "all_points"},
+        {"coarsening": 4, "skip_first_down": False, "residual_points": "all_points"},
     ],
     ids=str,
 )
 def test_solution_is_that_of_extrapolated_intervals(ways, order):
     times, model = uneven_times(29), Decay(order)
-    options = MGRITOptions(order=order, richardson=True, **{"tolerance": 1e-14} | ways)
+    options = MGRITOptions(
+        richardson=Richardson(order, extrapolate=True), **{"tolerance": 1e-14} | ways
+    )
     result = MGRIT(model, times, options).solve(1.0)
     given = options.coarsening_of(0)
     points = given if isinstance(given, tuple) else range(0, 30, given)
@@ -84,7 +86,10 @@ def test_cycles_are_those_of_plain_loops(weight):
         for c, g in enumerate(a * (fine - coarse)):
             u[2 * c + 2] = u[2 * c] / (1 + DT[c]) + g
     options = MGRITOptions(
-        order=1, richardson=True, max_iterations=3, skip_first_down=False, relax_weight=weight
+        richardson=Richardson(1, extrapolate=True),
+        max_iterations=3,
+        skip_first_down=False,
+        relax_weight=weight,
     )
     result = MGRIT(Decay(1), t, options).solve(1.0, 0.3)
     np.testing.assert_allclose(result.residuals, residuals, rtol=1e-10)
@@ -95,7 +100,7 @@ def test_extrapolation_raises_the_order(order, raised):
     """By one; by two for the trapezoidal rule, whose errors have even powers of dt only."""
     errors = []
     for num_steps in (32, 64, 128, 256):
-        options = MGRITOptions(order=order, richardson=True, tolerance=1e-14)
+        options = MGRITOptions(richardson=Richardson(order, extrapolate=True), tolerance=1e-14)
         grid = TimeGrid.uniform(0, 1, num_steps)
         result = MGRIT(Decay(order), grid, options).solve(1.0)
         errors.append(abs(result.u[-1] - np.exp(-1)))
@@ -109,7 +114,7 @@ def test_estimates_are_the_errors_of_steps(richardson, driver):
     """Of backward Euler u (1 / (1 + dt) - exp(-dt)), also behind the last C-point."""
     times = np.cumsum(np.concatenate([[0.0], 1e-3 * (1.5 + np.sin(np.arange(41.0)))]))
     options = MGRITOptions(
-        coarsening=3, order=1, richardson=richardson, tolerance=1e-13, driver=driver
+        coarsening=3, richardson=Richardson(1, richardson), tolerance=1e-13, driver=driver
     )
     result = MGRIT(Dahlquist(), times, options).solve(1.0)
     dt = np.diff(times)
@@ -123,7 +128,7 @@ def test_estimates_are_in_the_norm_of_the_model():
         def norm(self, u):
             return 7 * abs(float(u))
 
-    options, times = MGRITOptions(order=2, tolerance=1e-13), uneven_times(20)
+    options, times = MGRITOptions(richardson=Richardson(2), tolerance=1e-13), uneven_times(20)
     plain = MGRIT(Decay(2), times, options).solve(1.0)
     scaled = MGRIT(Scaled(2), times, options).solve(1.0)
     np.testing.assert_allclose(scaled.error_estimates, 7 * plain.error_estimates, rtol=1e-12)
@@ -132,7 +137,7 @@ def test_estimates_are_in_the_norm_of_the_model():
 def test_estimating_changes_no_state():
     times = uneven_times(40)
     plain = MGRIT(Forced(), times, MGRITOptions(levels=3)).solve(1.0)
-    estimating = MGRIT(Forced(), times, MGRITOptions(levels=3, order=1)).solve(1.0)
+    estimating = MGRIT(Forced(), times, MGRITOptions(levels=3, richardson=Richardson(1))).solve(1.0)
     assert np.array_equal(plain.u, estimating.u)
     assert np.array_equal(plain.residuals, estimating.residuals, equal_nan=True)
     assert plain.error_estimates is None
@@ -140,10 +145,12 @@ def test_estimating_changes_no_state():
 
 def test_the_adjoint_is_one_of_plain_steps():
     grid = TimeGrid.uniform(0, 1, 8)
-    forward = MGRIT(Dahlquist(), grid, MGRITOptions(order=1, tolerance=1e-13))
+    forward = MGRIT(Dahlquist(), grid, MGRITOptions(richardson=Richardson(1), tolerance=1e-13))
     gradient = AdjointSolver(forward).solve(forward.solve(1.0), 1.0)
     assert gradient.initial_gradient == pytest.approx((8 / 9) ** 8, rel=1e-12)
-    extrapolating = MGRIT(Dahlquist(), grid, MGRITOptions(order=1, richardson=True))
+    extrapolating = MGRIT(
+        Dahlquist(), grid, MGRITOptions(richardson=Richardson(1, extrapolate=True))
+    )
     with pytest.raises(ValueError, match="set richardson=False"):
         AdjointSolver(extrapolating)
 
@@ -160,12 +167,14 @@ def test_the_adjoint_is_one_of_plain_steps():
 )
 def test_where_errors_cannot_be_estimated(model, num_steps, changes, message):
     with pytest.raises(ValueError, match=message):
-        MGRIT(model, np.arange(num_steps + 1.0), MGRITOptions(order=1, **changes))
+        MGRIT(model, np.arange(num_steps + 1.0), MGRITOptions(richardson=Richardson(1), **changes))
 
 
 def test_sources_are_no_errors_of_steps():
     with pytest.raises(ValueError, match="coarse steps know nothing of sources"):
-        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(order=1)).solve(1.0, sources=np.zeros(9))
+        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(richardson=Richardson(1))).solve(
+            1.0, sources=np.zeros(9)
+        )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +185,7 @@ def test_sources_are_no_errors_of_steps():
         ({"richardson": True}, "richardson needs the order of the integrator: set order"),
         ({"order": 1, "levels": 1}, "levels is 1: use 2 or more"),
         ({"order": 1, "coarsening": (1, 2)}, "coarsening of at least 2 on the finest level, got 1"),
-        ({"order": 1, "delta": 1}, "order and delta do not go together: leave one out"),
+        ({"order": 1, "delta": Delta(1)}, "order and delta do not go together: leave one out"),
         ({"order": 1, "local_tolerance": 1e-3}, "order and local_tolerance do not go together"),
     ],
 )

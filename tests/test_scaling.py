@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, TimeGrid
+from pint import MGRIT, MGRITOptions, Refinement, TimeGrid
 from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
 from pint.rnn.recurrence import Recurrence
@@ -97,7 +97,12 @@ def test_steps_side_by_side_take_the_time_of_one_rank():
     """With free messages, F-relaxation takes as long as the rank with the most C-points needs."""
     free = Machine(latency=1e-12, bandwidth=1e30)
     options = MGRITOptions(
-        levels=2, coarsening=8, relax=0, max_iterations=1, skip_first_down=False, residual="none"
+        levels=2,
+        coarsening=8,
+        relax=0,
+        max_iterations=1,
+        skip_first_down=False,
+        residual_points="none",
     )
     run = Run(num_steps=8 * 64, forward=options)
     costs = unit_costs(free, chain=0.0, residual=0.0, coarse_rhs=0.0)
@@ -194,7 +199,7 @@ def test_memory_of_wide_inputs_that_are_read_where_they_are():
 
 def test_refuses_what_is_not_known_beforehand():
     with pytest.raises(ValueError, match="leave refinements out"):
-        Run(num_steps=8, forward=MGRITOptions(refinements=1))
+        Run(num_steps=8, forward=MGRITOptions(refinement=Refinement(1)))
     with pytest.raises(ValueError, match="size must be at least 1"):
         Schedule.of(Run(num_steps=8, forward=MGRITOptions()), 0)
 

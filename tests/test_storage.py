@@ -6,7 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Objective, value_and_gradient
+from pint import (
+    MGRIT,
+    AdjointSolver,
+    Delta,
+    LocalGrids,
+    MGRITOptions,
+    Objective,
+    value_and_gradient,
+)
 from pint.models.dahlquist import Dahlquist
 from pint.models.heat import Heat
 from tests.engine_models import CompiledSwirl, Drift, Swirl, uneven_times
@@ -16,7 +24,7 @@ DRIVERS = ["loop", "stack", "compiled"]
 WAYS = [
     {"relax": 0, "skip_first_down": False},
     {"relax": 1, "cycle": "F"},
-    {"relax": 2, "coarsest": "truncated", "truncation": 3},
+    {"relax": 2, "coarsest": LocalGrids(3)},
     {"levels": 2, "relax_weight": 1.1, "skip_first_down": False},
     {"relax": (0, 1), "local_tolerance": 1e-9, "skip_first_down": False},
 ]
@@ -89,7 +97,7 @@ def test_adjoint(batched):
 
 
 def test_tangents_for_the_delta_correction():
-    options = {"levels": 2, "delta": "full", "skip_first_down": False, "relax": 0}
+    options = {"levels": 2, "delta": Delta("full"), "skip_first_down": False, "relax": 0}
     whole, lean = solve_both(Swirl(0.8), 48, options, "loop")
     np.testing.assert_allclose(lean.residuals, whole.residuals, rtol=1e-6, atol=1e-13)
     assert whole.residuals[-1] < 1e-3 * whole.residuals[0]
@@ -127,7 +135,7 @@ def test_counts_are_those_of_fine_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"residual": "all_points"}, "does not keep"),
+        ({"residual_points": "all_points"}, "does not keep"),
         ({"periodic": True}, "needs all points"),
         ({"storage": "some"}, "storage must be one of all, c_points"),
     ],

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
+from pint import MGRIT, AdjointSolver, LocalGrids, MGRITOptions, Status, TimeGrid
 from pint.models.dahlquist import Dahlquist
 from pint.theory import convergence_factors
 from tests.engine_models import CompiledSwirl, Drift, Swirl, stepped, uneven_times
@@ -57,11 +57,11 @@ def test_as_many_points_as_there_are_is_mgrit_to_the_last_bit(ways, driver):
     guess = None if options.skip_first_down else 0.2  # which whole solves would not read
     whole = MGRIT(model_for(driver), times, options).solve(START, guess)
     for length in (11, 12, 50):
-        local = replace(options, coarsest="truncated", truncation=length)
+        local = replace(options, coarsest=LocalGrids(length))
         result = MGRIT(model_for(driver), times, local).solve(START, guess)
         assert np.array_equal(result.u, whole.u)
         assert np.array_equal(result.residuals, whole.residuals, equal_nan=True)
-    shorter = replace(options, coarsest="truncated", truncation=5)
+    shorter = replace(options, coarsest=LocalGrids(5))
     result = MGRIT(model_for(driver), times, shorter).solve(START, guess)
     assert not np.array_equal(result.u[-1], whole.u[-1])
 
@@ -131,7 +131,7 @@ def test_adjoint_and_points_left_alone():
         ({"coarsest": "truncated"}, "go together"),
         ({"truncation": 4}, "go together"),
         ({"coarsest": "truncated", "truncation": 1}, "truncation must be at least 2"),
-        ({"coarsest": "truncated", "truncation": 4, "periodic": True}, "no truncated"),
+        ({"coarsest": LocalGrids(4), "periodic": True}, "no truncated"),
     ],
 )
 def test_bad_options(options, message):

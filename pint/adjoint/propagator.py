@@ -15,17 +15,7 @@ from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level, wait
 from pint.grid.slots import shifted
 from pint.mgrit.at_mgrit import bring
-from pint.options import MGRITOptions
 from pint.propagator import Linearization, Propagator, State, Step, changes_space
-
-_PLAIN: dict[str, Any] = {
-    name: getattr(MGRITOptions(), name)
-    for name in (
-        "delta", "delta_level", "delta_iteration", "order", "refinements", "error_tolerance",
-        "refinement_factor", "refine_below", "max_points",
-    )
-}  # fmt: skip
-"""Options of the forward solve that its adjoint does without, at their defaults."""
 
 
 class AdjointPropagator(Propagator):
@@ -201,7 +191,7 @@ class _LinearizedLevel:
 
 def _at_coarsest(hierarchy: Hierarchy, u: State) -> State:
     """Return the states at the points of `Hierarchy.coarsest`, given those at the own points."""
-    own, length = hierarchy.levels[-1], hierarchy.options.truncation
+    own, length = hierarchy.levels[-1], hierarchy.options.local_points
     if not hierarchy.gathers_coarsest:
         return u
     if length is None:

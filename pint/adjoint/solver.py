@@ -17,7 +17,7 @@ import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
-from pint.adjoint.propagator import _PLAIN, AdjointPropagator
+from pint.adjoint.propagator import AdjointPropagator
 from pint.arrays import in_library_of
 from pint.grid.level import Level, wait
 from pint.mgrit.result import Result
@@ -104,18 +104,21 @@ class AdjointSolver:
             raise ValueError("the adjoint needs a layout in which rank 0 owns point 0")
         if any(level.grid.fine is not None for level in forward.hierarchy.levels):
             raise ValueError("the adjoint needs coarsening factors, not indices of C-points")
-        if forward.options.richardson:
-            raise ValueError("the adjoint is that of plain steps: set richardson=False")
+        if forward.options.richardson is not None and forward.options.richardson.extrapolate:
+            raise ValueError("the adjoint is of plain steps: set extrapolate=False")
         self.forward = forward
         self.propagator = AdjointPropagator(forward.propagator, forward.grid.times)
         self.comm = forward.comm.reversed()
         if options is None:
             compiled = forward.options.driver == "compiled"
-            changes = _PLAIN | ({"driver": "auto"} if compiled else {})
-            if forward.options.delta == "diagonal":
-                changes = {name: v for name, v in changes.items() if not name.startswith("delta")}
-            options = replace(forward.options, **changes)
-        if options.delta == "diagonal":
+            options = replace(
+                forward.options,
+                driver="auto" if compiled else forward.options.driver,
+                delta=forward.options.delta if forward.options.uses_diagonals else None,
+                richardson=None,
+                refinement=None,
+            )
+        if options.uses_diagonals:
             check_diagonal(forward.propagator)
         self.solver = MGRIT(
             self.propagator,

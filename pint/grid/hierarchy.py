@@ -77,7 +77,7 @@ class Hierarchy:
             if options.periodic and index == len(factors):
                 given, relax = (0, grid.num_steps), max(relax, 1)
             m = np.array(given) if isinstance(given, tuple) else given
-            measured = options.residual if index == 0 else "none"
+            measured = options.residual_points if index == 0 else "none"
             levels.append(Level(index, grid, layout, comm, m, relax, weight, measured))
             if index < len(factors):
                 grid, layout = grid.coarsen(m), layout.coarsen(m)
@@ -118,7 +118,7 @@ class Hierarchy:
     @property
     def coarsest(self) -> Level:
         """The coarsest level with all points to which this rank takes steps there."""
-        level, length = self.levels[-1], self.options.truncation
+        level, length = self.levels[-1], self.options.local_points
         if self.gathered is None or length is None:
             return level if self.gathered is None else self.gathered
         return alone(level, truncated(level.block, length - 1))  # no step leads to a begin
@@ -207,8 +207,8 @@ def _finest_states(shape: tuple[int, ...], like: State, out: State | None) -> St
 def gathered_level(levels: list[Level], options: MGRITOptions) -> Level | None:
     """Return what this rank needs of the coarsest level in a place of its own, if anything."""
     coarsest = levels[-1]
-    if options.coarsest == "truncated":
-        return alone(coarsest, truncated(coarsest.block, options.truncation or 0))
+    if options.local_points is not None:
+        return alone(coarsest, truncated(coarsest.block, options.local_points))
     if options.coarsest == "gather" and coarsest.comm.size > 1:
         return whole(coarsest)
     return None

@@ -55,7 +55,7 @@ class Level:
         Squared norms of `r`; on the finest level only.
     f_norms : ndarray of float64, shape (number of F-points,)
         Those of the residual at `f_points`, where it is measured at all points.
-    richardson : Richardson or None
+    richardson : RichardsonEstimate or None
         Extrapolation and error estimates, set by the solver; on the finest level only.
     watch : Stopwatch
         Seconds by phase; one for all levels.

@@ -21,8 +21,8 @@ def solve_coarsest(hierarchy: Hierarchy, driver: Driver) -> None:
 
 
 def _solve(level: Level, hierarchy: Hierarchy, driver: Driver) -> None:
-    if hierarchy.gathered is not None and hierarchy.options.truncation is not None:
-        solve_truncated(level, hierarchy.gathered, hierarchy.options.truncation, driver)
+    if hierarchy.gathered is not None and hierarchy.options.local_points is not None:
+        solve_truncated(level, hierarchy.gathered, hierarchy.options.local_points, driver)
     elif hierarchy.gathered is not None:
         _gather_and_step(level, hierarchy.gathered, hierarchy, driver)
     elif hierarchy.relaxes_coarsest:

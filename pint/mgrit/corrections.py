@@ -8,7 +8,7 @@ import numpy as np
 
 from pint.drivers.choose import make_driver
 from pint.drivers.driver import Driver
-from pint.mgrit.delta import CorrectedPropagator, Delta
+from pint.mgrit.delta import CorrectedPropagator, DeltaCorrection
 from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
 from pint.options import MGRITOptions
 from pint.propagator import Propagator, check_diagonal, has_own_equation
@@ -24,7 +24,7 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
     """
     if options.delta is None:
         return make_driver(propagator, options)
-    name, is_diagonal = type(propagator).__name__, options.delta == "diagonal"
+    name, is_diagonal = type(propagator).__name__, options.delta.directions == "diagonal"
     if is_diagonal:
         check_diagonal(propagator)
     elif type(propagator).tangent_step is Propagator.tangent_step:
@@ -39,10 +39,10 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
     if np.issubdtype(propagator.dtype, np.complexfloating):
         raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
     wrapper, finder = (
-        (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, Delta)
+        (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, DeltaCorrection)
     )
     corrected = wrapper(propagator)
-    driver = make_driver(corrected, replace(options, delta=None, delta_level=1, delta_iteration=0))
+    driver = make_driver(corrected, replace(options, delta=None))
     driver.model = propagator
-    driver.correction = finder(corrected, options, driver)
+    driver.correction = finder(corrected, options.delta, driver)
     return driver

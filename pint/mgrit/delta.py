@@ -24,7 +24,7 @@ from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level, wait
 from pint.grid.slots import slots_of
 from pint.mgrit.lyapunov import Lyapunov, orthonormal, unit_vectors
-from pint.options import MGRITOptions
+from pint.options import Delta
 from pint.parallel.comm import Request
 from pint.propagator import Propagator, State, Step, changes_space
 
@@ -122,21 +122,21 @@ class CorrectedPropagator(Propagator):
 
 
 @dataclass(eq=False)
-class Delta:
+class DeltaCorrection:
     """Finds the corrections of all levels, cycle by cycle.
 
     Parameters
     ----------
     propagator : CorrectedPropagator
         Where the corrections are put.
-    options : MGRITOptions
-        Rank, and from which level and cycle on steps are corrected.
+    options : Delta
+        Directions, and the first level and cycle with corrected steps.
     driver : Driver
         Takes the corrected steps.
     """
 
     propagator: CorrectedPropagator
-    options: MGRITOptions
+    options: Delta
     driver: Driver
     bases: dict[int, State] = field(default_factory=dict)
     products: State = None
@@ -152,14 +152,14 @@ class Delta:
         self.hierarchy = hierarchy
         self.propagator.corrections.clear()
         self.products = None
-        rank = self.options.delta
+        rank = self.options.directions
         if not isinstance(rank, int):
             return
-        for level in hierarchy.levels[self.options.delta_level :]:
+        for level in hierarchy.levels[self.options.level :]:
             state = level.u[0, ...]
             if rank > math.prod(state.shape):
                 raise ValueError(
-                    f"delta must be at most {math.prod(state.shape)}, the number of entries of a "
+                    f"delta.directions must be at most {math.prod(state.shape)}, the number of entries of a "
                     f"state on level {level.index}, got {rank}: lower it, or use 'full'"
                 )
             vectors = unit_vectors(state, rank)
@@ -173,10 +173,10 @@ class Delta:
         C-points.
         """
         options = self.options
-        is_early = self.driver.iteration < options.delta_iteration
-        if is_early or coarse.index < options.delta_level:
+        is_early = self.driver.iteration < options.iteration
+        if is_early or coarse.index < options.level:
             return
-        is_low_rank, is_coarsest = options.delta != "full", coarse is self.hierarchy.levels[-1]
+        is_low_rank, is_coarsest = options.directions != "full", coarse is self.hierarchy.levels[-1]
         if is_low_rank and is_coarsest:
             self._step_basis(coarse)
         basis = self.bases[coarse.index] if is_low_rank else _every_unit_vector(coarse)
@@ -185,10 +185,10 @@ class Delta:
         W = self._fine_products(level, coarse, basis[coarse.owned])
         own = self._tangents(self.propagator.model, coarse, V, range(slots.start, slots.stop))
         self._set(coarse, W - own, V + 0 if is_low_rank else None)
-        if is_low_rank and coarse.index == options.delta_level:
+        if is_low_rank and coarse.index == options.level:
             self.products = W
         if is_low_rank and is_coarsest:
-            for finer in reversed(self.hierarchy.levels[options.delta_level : -1]):
+            for finer in reversed(self.hierarchy.levels[options.level : -1]):
                 self._bring_basis_up(finer)
 
     def _fine_products(self, level: Level, coarse: Level, basis: State) -> State:
@@ -269,7 +269,7 @@ class Delta:
         """Return the Lyapunov vectors of the last cycle; None without a basis. Collective."""
         if self.products is None:
             return None
-        level = self.hierarchy.levels[self.options.delta_level]
+        level = self.hierarchy.levels[self.options.level]
         vectors = self.bases.pop(level.index)  # which the next solve replaces
         own = [orthonormal(moved)[1] for moved in self.products]
         return Lyapunov(

@@ -23,7 +23,7 @@ import numpy as np
 
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level
-from pint.mgrit.delta import CorrectedPropagator, Correction, Delta, c_slots_of
+from pint.mgrit.delta import CorrectedPropagator, Correction, DeltaCorrection, c_slots_of
 from pint.propagator import State, Step
 
 
@@ -49,7 +49,7 @@ class Diagonal(Correction):
 
 
 @dataclass(eq=False)
-class Diagonals(Delta):
+class Diagonals(DeltaCorrection):
     """Finds D on all levels, cycle by cycle."""
 
     kind: ClassVar[type[Correction]] = Diagonal
@@ -73,7 +73,7 @@ class Diagonals(Delta):
 
     def linearize(self, level: Level, coarse: Level) -> None:
         """Set D of the coarse steps at the iterate; collective."""
-        if self.driver.iteration < self.options.delta_iteration:
+        if self.driver.iteration < self.options.iteration:
             return
         entries, first = self._of_steps(level), level.targets.start
         xp = array_api_compat.array_namespace(level.u)

@@ -13,7 +13,7 @@ from pint.drivers.driver import Driver
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.slots import slots_of
 from pint.mgrit.cycle import cycle, upward_cycle
-from pint.mgrit.refinement import Refinement
+from pint.mgrit.refinement import RefinementLoop
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.parallel.exact_sum import norm_of
@@ -44,7 +44,7 @@ class Iteration:
         self.driver = driver
         self.options = options
         self.on_iteration = on_iteration
-        self.refinement = Refinement(self.options)
+        self.refinement = RefinementLoop(self.options)
         self.residuals: list[float] = []
         self.grid_steps: list[int] = []
         self.detail = ""
@@ -104,9 +104,10 @@ class Iteration:
     def _refine(self) -> bool:
         """Go on with other levels, if a refinement is due and leaves cycles to do; collective."""
         options, residual = self.options, self.residuals[-1]
-        if not options.refinements or len(self.residuals) >= options.max_iterations:
+        if options.refinement is None or len(self.residuals) >= options.max_iterations:
             return False
-        if options.refine_below is not None and residual >= options.refine_below:
+        below = options.refinement.below_residual
+        if below is not None and residual >= below:
             return False
         estimates = self.error_estimates()
         refined = self.refinement.refined(self.hierarchy, self.driver, estimates)
@@ -128,7 +129,7 @@ class Iteration:
             return
         norms = np.concatenate([finest.norms[finest.c_rows], finest.f_norms])
         with hierarchy.watch.phase("messages", finest.index):
-            norm = norm_of(norms, self.options.norm, self.driver.digits, hierarchy.comm)
+            norm = norm_of(norms, self.options.time_norm, self.driver.digits, hierarchy.comm)
         self.residuals.append(norm)
         self._settle(finest.norms[finest.c_rows])
         self._tighten(norm)

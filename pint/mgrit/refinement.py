@@ -33,7 +33,7 @@ Parts: TypeAlias = int | Ends
 
 
 @dataclass(eq=False)
-class Refinement:
+class RefinementLoop:
     """Refines the levels of a solve as often as the options allow.
 
     Parameters
@@ -72,7 +72,8 @@ class Refinement:
         TypeError, ValueError
             If the model gives no valid refinement, on every rank.
         """
-        if self.num_done >= self.options.refinements:
+        given = self.options.refinement
+        if given is None or self.num_done >= given.max_refinements:
             return None
         level = hierarchy.levels[0]
         f_relax(level, driver)
@@ -81,7 +82,7 @@ class Refinement:
         num_new = int(places[-1]) - level.grid.num_steps
         if num_new == 0 and finer is None:
             return None
-        limit = self.options.max_points
+        limit = given.max_points
         if num_new and limit is not None and places[-1] >= limit:
             self.limit = f"{places[-1] + 1} points would be more than max_points"
             return None
@@ -120,22 +121,24 @@ class Refinement:
     def _factors(self, grid: TimeGrid, estimates: NDArray[np.float64] | None) -> NDArray[np.int64]:
         """Return into how many parts errors of order dt^(order + 1) want each step to be split."""
         factors = np.ones(grid.num_steps, dtype=np.int64)
-        tolerance, order = self.options.error_tolerance, self.options.order
-        if tolerance is not None and order is not None and estimates is not None:
+        given, richardson = self.options.refinement, self.options.richardson
+        tolerance = None if given is None else given.error_tolerance
+        if given and richardson and tolerance is not None and estimates is not None:
+            order = richardson.integrator_order
             large = estimates > tolerance
             wanted = np.ceil((estimates[large] / tolerance) ** (1 / (order + 1)))
-            factors[large] = np.clip(wanted, 2, self.options.refinement_factor)
+            factors[large] = np.clip(wanted, 2, given.factor)
         return factors
 
 
 def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
     """Raise ValueError unless someone says what to refine, and only one does."""
-    name, by_errors = type(propagator).__name__, options.error_tolerance is not None
-    if not options.refinements:
+    if options.refinement is None:
         return
+    name, by_errors = type(propagator).__name__, options.refinement.error_tolerance is not None
     if not (by_errors or refines_time(propagator) or refines_space(propagator)):
         raise ValueError(
-            f"refinements needs to know where: set order and error_tolerance, or give {name} a "
+            f"refinement needs to know where: set richardson and error_tolerance, or give {name} a "
             "method refine or refined_model"
         )
     if by_errors and refines_time(propagator):

@@ -110,18 +110,18 @@ class Result:
         Wall time that the solver's construction spent on compiling kernels, or on loading them;
         not part of `seconds`.
     lyapunov : Lyapunov or None
-        Lyapunov vectors and exponents, where `MGRITOptions.delta` is a number and a cycle used it.
+        Lyapunov vectors and exponents, with `Delta` in some directions, where a cycle used it.
     trajectory : Trajectory or None
         The states at all points on demand, with `MGRITOptions.storage` "c_points"; `u`, `first`,
         `times` and what is gathered or written are then those of the C-points.
     error_estimates : ndarray of float64, shape (N,), or None
-        Where `MGRITOptions.order` is given, the norm of the error that each step makes by itself
+        With `Richardson`, the norm of the error that each step makes by itself
         (without extrapolation), as the last cycle saw it; the same on every rank.
     grid_steps : ndarray of int64, shape (iterations,)
         Number of steps of the finest grid in each iteration; it grows by refinement. All else is
         that of the last grid, but for `num_steps`, which counts all of them.
     refinement_limit : str
-        What `MGRITOptions.max_points` has prevented; empty if nothing.
+        What `Refinement.max_points` has prevented; empty if nothing.
     propagator : Propagator
         The model, that in the finest space after refinement in space.
     options : MGRITOptions

@@ -22,7 +22,7 @@ from pint.propagator import Propagator, State, changes_space, has_own_equation
 
 
 @dataclass(eq=False)
-class Richardson:
+class RichardsonEstimate:
     """What the coarse right-hand side tells about the errors of steps, and how it removes them.
 
     On the way down it holds G = Phi(u_{C-1}) - Phi_c(u_{C-m}), the fine solution of an interval
@@ -147,16 +147,19 @@ def check_model(propagator: Propagator) -> None:
     if changes_space(propagator):
         raise ValueError(
             f"order compares states of the two finest levels, and those of {name} differ in space: "
-            "leave restrict and interpolate as they are, or leave order out"
+            "leave restrict and interpolate as they are, or leave richardson out"
         )
     if has_own_equation(propagator):
         raise ValueError(
-            f"order needs residuals u - Phi, and {name} has a residual of its own: leave order out"
+            f"richardson needs residuals u - Phi, and {name} has a residual of its own: leave it out"
         )
 
 
 def add_richardson(levels: list[Level], options: MGRITOptions) -> None:
     """Give the finest level its error estimates, where the options know the order."""
-    if options.order is not None and len(levels) > 1:
+    given = options.richardson
+    if given is not None and len(levels) > 1:
         level, coarse = levels[:2]
-        level.richardson = Richardson(level, coarse, options.order, options.richardson)
+        level.richardson = RichardsonEstimate(
+            level, coarse, given.integrator_order, given.extrapolate
+        )

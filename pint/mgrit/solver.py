@@ -138,7 +138,7 @@ class MGRIT:
 
     def _check_order(self) -> None:
         """Raise where errors cannot be estimated."""
-        if self.options.order is not None:
+        if self.options.richardson is not None:
             check_model(self.propagator)
             if len(self.hierarchy.levels) == 1:
                 raise ValueError(
@@ -426,10 +426,10 @@ class MGRIT:
                     f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
                     f"{expected}: one state for each own point"
                 )
-            if self.options.order is not None:
-                raise ValueError("coarse steps know nothing of sources: leave out order")
-            if self.options.refinements:
-                raise ValueError("sources are not known at new points: set refinements=0")
+            if self.options.richardson is not None:
+                raise ValueError("coarse steps have no sources: leave out richardson")
+            if self.options.refinement is not None:
+                raise ValueError("sources are not known at new points: leave out refinement")
             finest.g[finest.shown] = sources
         if self.options.periodic and guess is None:
             guess = first
@@ -441,7 +441,7 @@ class MGRIT:
     @property
     def _uses_guess(self) -> bool:
         """Tell whether the first cycle reads more of the iterate than the initial value."""
-        begins = self.options.coarsest != "truncated" and not self.hierarchy.relaxes_coarsest
+        begins = self.options.local_points is None and not self.hierarchy.relaxes_coarsest
         skips = self._history.options.skip_first_down and begins
         return len(self.hierarchy.levels) > 1 and not skips
 

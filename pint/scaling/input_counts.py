@@ -59,7 +59,7 @@ class InputCounts:
         bounds, num_steps = self.forward.layout.bounds, self.forward.grid.num_steps
         solves = (self.forward.options, self.adjoint.solver.options)
         spacing = lcm(*(_spacing(options, num_steps) for options in solves))
-        reach = spacing * (1 + max(options.truncation or 1 for options in solves))
+        reach = spacing * (1 + max(options.local_points or 1 for options in solves))
         begins, ends = bounds[:-1], bounds[1:]
         columns = (
             ends - begins,
@@ -106,4 +106,4 @@ def _spacing(options: MGRITOptions, num_steps: int) -> int:
 
 def _is_shared(hierarchy: Hierarchy) -> bool:
     """Tell whether all ranks take all steps of the coarsest level."""
-    return hierarchy.gathers_coarsest and hierarchy.options.truncation is None
+    return hierarchy.gathers_coarsest and hierarchy.options.local_points is None

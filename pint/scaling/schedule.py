@@ -30,8 +30,8 @@ from pint.scaling.input_counts import InputCounts
 
 _REFUSED = {
     "delta": "a Delta correction",
-    "order": "error estimates and extrapolation",
-    "refinements": "refinement",
+    "richardson": "error estimates and extrapolation",
+    "refinement": "refinement",
     "local_tolerance": "a local tolerance",
 }
 
@@ -271,8 +271,8 @@ def _columns(solver: MGRIT) -> Iterator[NDArray[np.int64]]:
     levels = solver.hierarchy.levels
     for level in levels:
         yield from _level_columns(level)
-    if solver.options.coarsest == "truncated":
-        yield _neighbourhoods(levels[-1], solver.options.truncation or 0)
+    if solver.options.local_points is not None:
+        yield _neighbourhoods(levels[-1], solver.options.local_points)
 
 
 def _level_columns(level: Level) -> Iterator[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ import numpy as np
 from pint.grid.timegrid import TimeGrid
 from pint.mgrit.solver import MGRIT
 from pint.models.heat import Heat
-from pint.options import MGRITOptions, at_least
+from pint.options import MGRITOptions, at_least, coarsest_of
 from pint.rnn.cells import CELLS, CellName
 from pint.rnn.coarse_step import CoarseStep
 from pint.rnn.inputs import is_read_in_place
@@ -72,8 +72,7 @@ class Workload(ABC):
             coarsening=self.coarsening,
             relax=self.relax,
             min_coarse=self.min_coarse,
-            coarsest=self.coarsest,  # type: ignore[arg-type]
-            truncation=self.truncation or None,
+            coarsest=coarsest_of(self.coarsest, self.truncation or None),
             max_iterations=self.forward_iterations,
         )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions
+from pint import MGRIT, AdjointSolver, LocalGrids, MGRITOptions
 from pint.parallel.comm import world
 from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
@@ -32,7 +32,7 @@ def test_bits(choice):
 @pytest.mark.parametrize("truncation", [2, 3, 6, 40])
 def test_truncated_grids_are_linearized_where_they_are(truncation, batched):
     options = MGRITOptions(
-        levels=2, coarsening=2, max_iterations=3, coarsest="truncated", truncation=truncation
+        levels=2, coarsening=2, max_iterations=3, coarsest=LocalGrids(truncation)
     )
     serial, parallel = (solve(options, comm, batched=batched) for comm in (None, COMM))
     assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
@@ -49,7 +49,7 @@ def test_a_rank_linearizes_the_points_of_its_own_grids(truncation):
             return super().linearize(u, step)
 
     options = MGRITOptions(
-        levels=2, coarsening=2, max_iterations=2, coarsest="truncated", truncation=truncation
+        levels=2, coarsening=2, max_iterations=2, coarsest=LocalGrids(truncation)
     )
     forward = MGRIT(Noting(0.9, batched=True), TIMES, options, COMM)
     adjoint = AdjointSolver(forward)

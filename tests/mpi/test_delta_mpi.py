@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, Propagator, TimeGrid
+from pint import MGRIT, Delta, MGRITOptions, Propagator, TimeGrid
 from pint.grid.layout import Layout
 from pint.models.lorenz import Lorenz
 from pint.parallel.comm import world
@@ -104,9 +104,9 @@ def test_lorenz(delta):
 
 def test_errors_on_every_rank():
     with pytest.raises(ValueError, match="delta must be at most 3"):
-        MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=4), COMM).solve(START)
+        MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=Delta(4)), COMM).solve(START)
     with pytest.raises(ValueError, match="no tangent_step"):
-        MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta="full"), COMM)
+        MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta=Delta("full")), COMM)
 
 
 class Plain(Swirl):

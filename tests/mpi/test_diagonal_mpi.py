@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, AdjointSolver, MGRITOptions
+from pint import MGRIT, AdjointSolver, Delta, MGRITOptions
 from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
@@ -30,7 +30,7 @@ def test_bits(shape, coarsest):
         levels=levels,
         coarsening=m,
         relax=num_steps % 2,
-        delta="diagonal",
+        delta=Delta("diagonal"),
         coarsest=coarsest,
         truncation=2 if coarsest == "truncated" else None,
         max_iterations=3,
@@ -59,7 +59,7 @@ def test_networks(cell, coarsest):
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((3, 43, 2)), rng.integers(0, 3, 3)
     options = MGRITOptions(
-        levels=3, coarsening=3, delta="diagonal", max_iterations=4, coarsest=coarsest
+        levels=3, coarsening=3, delta=Delta("diagonal"), max_iterations=4, coarsest=coarsest
     )
     got, expected = (
         NetworkSolver(network, 43, options, options, comm).loss_and_gradient(x, y, inputs=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions, Random, open_run, solve_in_windows
+from pint import MGRIT, LocalGrids, MGRITOptions, Random, Richardson, open_run, solve_in_windows
 from pint.models.dahlquist import Dahlquist
 from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
@@ -21,9 +21,9 @@ WAYS = [
     {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
     {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
     {"coarsening": (1, 2), "cycle": "F", "coarsest": "pipelined"},
-    {"norm": 1, "residual": "all_points", "coarsening": 3},
-    {"norm": np.inf, "residual": "all_points", "tolerance": 1e-3, "max_iterations": 9},
-    {"residual": "none"},
+    {"time_norm": 1, "residual_points": "all_points", "coarsening": 3},
+    {"time_norm": np.inf, "residual_points": "all_points", "tolerance": 1e-3, "max_iterations": 9},
+    {"residual_points": "none"},
     {"local_tolerance": 1e-6, "max_iterations": 12},
     {"local_tolerance": 1e-6, "max_iterations": 12, "coarsest": "pipelined", "cycle": "F"},
     {
@@ -31,19 +31,24 @@ WAYS = [
         "max_iterations": 12,
         "coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2),
         "coarsest": "relaxation",
-        "residual": "all_points",
+        "residual_points": "all_points",
     },
     {"relax_weight": 0.9, "coarsest": "relaxation", "skip_first_down": True},
-    {"order": 1, "richardson": True, "relax": 2, "coarsest": "pipelined"},
-    {"coarsest": "truncated", "truncation": 3},
-    {"coarsest": "truncated", "truncation": 7, "cycle": "F", "skip_first_down": True},
-    {"coarsest": "truncated", "truncation": 2, "local_tolerance": 1e-6, "max_iterations": 12},
+    {"richardson": Richardson(1, extrapolate=True), "relax": 2, "coarsest": "pipelined"},
+    {"coarsest": LocalGrids(3)},
+    {"coarsest": LocalGrids(7), "cycle": "F", "skip_first_down": True},
+    {"coarsest": LocalGrids(2), "local_tolerance": 1e-6, "max_iterations": 12},
 ]
 RINGS = [
     {"coarsening": 2, "levels": 9},
     {"coarsening": (3, 1), "coarsest": "pipelined", "cycle": "F"},
     {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26, 29), 2), "relax": 0},
-    {"coarsening": 4, "coarsest": "relaxation", "residual": "all_points", "relax_weight": 0.9},
+    {
+        "coarsening": 4,
+        "coarsest": "relaxation",
+        "residual_points": "all_points",
+        "relax_weight": 0.9,
+    },
     {"coarsening": 28, "min_coarse": 1, "skip_first_down": False},
 ]
 
@@ -144,7 +149,11 @@ def test_guesses_do_not_depend_on_the_number_of_ranks():
 def test_a_model_with_its_own_equation(batched):
     times, start = uneven_times(29), np.array([1.0, -2.0, 0.5])
     options = MGRITOptions(
-        levels=3, max_iterations=3, skip_first_down=False, residual="all_points", driver="loop"
+        levels=3,
+        max_iterations=3,
+        skip_first_down=False,
+        residual_points="all_points",
+        driver="loop",
     )
     parallel = MGRIT(Own(batched), times, options, COMM).solve(start, Random())
     serial = MGRIT(Own(batched), times, options).solve(start, Random())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions
+from pint import MGRIT, MGRITOptions, Refinement, Richardson
 from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
 from pint.parallel.comm import world
@@ -47,7 +47,7 @@ def test_grids_and_states_do_not_depend_on_the_number_of_ranks(ways, driver):
 
 
 def test_many_new_points_in_few_steps_are_spread_over_all_ranks():
-    options = MGRITOptions(levels=4, refinements=2, tolerance=1e-10)
+    options = MGRITOptions(levels=4, refinement=Refinement(2), tolerance=1e-10)
     model = Between(50, 0.9, 1.1, longest=1e-3)
     parallel = MGRIT(model, np.linspace(0, 2, 41), options, COMM).solve(1.0)
     same_bits(parallel, MGRIT(model, np.linspace(0, 2, 41), options).solve(1.0))
@@ -56,7 +56,7 @@ def test_many_new_points_in_few_steps_are_spread_over_all_ranks():
 
 
 def test_blocks_that_are_uneven_or_empty_at_first():
-    options = MGRITOptions(levels=3, refinements=2, tolerance=1e-10, driver="loop")
+    options = MGRITOptions(levels=3, refinement=Refinement(2), tolerance=1e-10, driver="loop")
     bounds = np.array([0] * COMM.size + [24])
     if COMM.size > 2:
         bounds[2:-1] = 17
@@ -69,10 +69,10 @@ def test_blocks_that_are_uneven_or_empty_at_first():
 def test_estimated_errors(driver):
     options = MGRITOptions(
         levels=3,
-        order=1,
+        richardson=Richardson(1),
         error_tolerance=1e-3,
         refinement_factor=5,
-        refinements=4,
+        refinement=Refinement(4),
         tolerance=1e-9,
         driver=driver,
     )
@@ -85,7 +85,7 @@ def test_estimated_errors(driver):
 
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
 def test_states_grow(driver):
-    options = MGRITOptions(levels=3, refinements=3, tolerance=1e-9, driver=driver)
+    options = MGRITOptions(levels=3, refinement=Refinement(3), tolerance=1e-9, driver=driver)
     start = np.sin(np.linspace(0, np.pi, 9))
     parallel = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options, COMM).solve(start)
     serial = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options).solve(start)
@@ -107,7 +107,7 @@ def test_states_grow(driver):
 )
 def test_a_wrong_answer_on_one_rank_is_raised_on_all(answer, kind, message):
     mine = answer if COMM.rank == COMM.size - 1 else 2
-    solver = MGRIT(Answering(mine), uneven_times(23), MGRITOptions(refinements=1), COMM)
+    solver = MGRIT(Answering(mine), uneven_times(23), MGRITOptions(refinement=Refinement(1)), COMM)
     with pytest.raises(kind, match=message):
         solver.solve(1.0)
     assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
@@ -119,6 +119,6 @@ def test_ranks_that_differ_in_their_space_are_told():
         def refined_model(self, refinement):
             return None if COMM.rank == 0 else super().refined_model(refinement)
 
-    solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinements=1), COMM)
+    solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinement=Refinement(1)), COMM)
     with pytest.raises(ValueError, match="None on some ranks only"):
         solver.solve(np.zeros(9))

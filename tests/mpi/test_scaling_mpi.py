@@ -98,9 +98,13 @@ def test_solves(comm, coarsest):
 
 def test_what_ends_at_the_last_point_or_goes_around(comm):
     check_solve(comm, 50, MGRITOptions(levels=2, coarsening=8, periodic=True, max_iterations=2))
-    check_solve(comm, 64, MGRITOptions(levels=3, coarsening=2, residual="none", max_iterations=2))
     check_solve(
-        comm, 60, MGRITOptions(levels=2, coarsening=4, residual="all_points", max_iterations=2)
+        comm, 64, MGRITOptions(levels=3, coarsening=2, residual_points="none", max_iterations=2)
+    )
+    check_solve(
+        comm,
+        60,
+        MGRITOptions(levels=2, coarsening=4, residual_points="all_points", max_iterations=2),
     )
 
 
