@@ -211,7 +211,7 @@ def options_of(args: argparse.Namespace) -> MGRITOptions:
 
 def _group_of(args: argparse.Namespace, kind: type, flags: dict[str, str]) -> Any:
     """Return a group of options; None without its first option."""
-    head, *others = flags
+    head = next(iter(flags))
     given = {flag: getattr(args, flag) for flag in flags if getattr(args, flag) is not None}
     if head in given:
         return kind(**{flags[flag]: value for flag, value in given.items()})

@@ -645,7 +645,7 @@ def instance_of(name: str, value: Any, kind: type) -> None:
         raise TypeError(f"{name} must be of {kind.__name__}, got {value!r:.80}")
 
 
-def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")

@@ -12,6 +12,7 @@ from pint.models.dahlquist import Dahlquist
 from pint.models.heat import Heat, HeatInSpace
 from pint.models.heat2d import Heat2D
 from pint.models.lorenz import Lorenz
+from pint.options import Delta, Refinement, Richardson
 from tests.engine_models import Driven, Forced, Plate
 
 PUBLISHED = json.loads((Path(__file__).parent / "data" / "mgrit_histories.json").read_text())
@@ -61,12 +62,11 @@ def options_of(case, driver):
         tolerance=tolerance_of(case),
         skip_first_down=given.get("skip_first_down", kind_of(case) in SKIP),
         coarsest="relaxation" if by_relaxation else "gather",
-        delta=given.get("delta_correction"),
+        delta=Delta(given["delta_correction"]) if given.get("delta_correction") else None,
         periodic=given.get("periodic", False),
         driver=driver,
-        order=1 if given.get("richardson") else None,
-        richardson=given.get("richardson", False),
-        refinements=7 if given.get("refine") else 0,
+        richardson=Richardson(1, extrapolate=True) if given.get("richardson") else None,
+        refinement=Refinement(7) if given.get("refine") else None,
     )
 
 

@@ -53,7 +53,11 @@ def test_levels_in_space(batched):
     options = MGRITOptions(delta=Delta("full"), relax=0, max_iterations=1, skip_first_down=False)
 
     def restricted_residual(delta):
-        u = MGRIT(model, times, replace(options, delta=delta)).solve(np.ones(7), 0.5).u
+        u = (
+            MGRIT(model, times, replace(options, delta=delta and Delta(delta)))
+            .solve(np.ones(7), 0.5)
+            .u
+        )
         new = [Drift(7).step(u[i - 1], TimeGrid(times).steps(i)) for i in range(2, 13, 2)]
         return np.abs(model.restrict(np.array(new) - u[2::2], 0)).max()
 
@@ -96,7 +100,7 @@ def test_the_adjoint_of_a_corrected_solve():
     options = MGRITOptions(tolerance=1e-11)
     gradients = []
     for delta in (None, "full"):
-        forward = MGRIT(model, grid, replace(options, delta=delta))
+        forward = MGRIT(model, grid, replace(options, delta=delta and Delta(delta)))
         result = forward.solve(START)
         gradients.append(AdjointSolver(forward).solve(result, START).initial_gradient)
     np.testing.assert_allclose(*gradients, rtol=1e-8)
@@ -115,7 +119,9 @@ def test_as_many_vectors_as_entries_are_full_rank(levels):
 
 def test_the_more_vectors_the_fewer_cycles():
     cycles = [
-        solve_lorenz(replace(HISTORY, delta=delta), units=1, num_steps=512).num_iterations
+        solve_lorenz(
+            replace(HISTORY, delta=delta and Delta(delta)), units=1, num_steps=512
+        ).num_iterations
         for delta in ("full", 2, 1, None)
     ]
     assert cycles == sorted(cycles)
@@ -125,7 +131,7 @@ def test_the_more_vectors_the_fewer_cycles():
 def test_deferred_to_a_later_cycle():
     """Before that the residuals equal the plain iteration's, to the last bit."""
     plain = solve_lorenz(replace(HISTORY, delta=None, driver="loop"))
-    late = solve_lorenz(replace(HISTORY, delta_iteration=2, driver="loop"))
+    late = solve_lorenz(replace(HISTORY, delta=Delta(iteration=2), driver="loop"))
     assert np.array_equal(late.residuals[:3], plain.residuals[:3])
     assert late.residuals[4] < 0.1 * plain.residuals[4]
 
@@ -218,33 +224,32 @@ def test_dependent_vectors_give_way():
 def test_no_vectors_without_a_basis():
     assert solve_lorenz(HISTORY).lyapunov is None
     assert solve_lorenz(replace(HISTORY, delta=None)).lyapunov is None
-    assert solve_lorenz(replace(HISTORY, delta=Delta(1), delta_iteration=99)).lyapunov is None
+    assert solve_lorenz(replace(HISTORY, delta=Delta(1, iteration=99))).lyapunov is None
 
 
 # --- Bad input ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("group", "message"),
     [
-        ({"delta": Delta(0)}, "delta must be at least 1, got 0"),
-        ({"delta": "all"}, "delta must be one of full, diagonal, got 'all'"),
-        ({"delta": Delta(1).5}, r"delta must be an integer, got 1\.5"),
-        ({"delta": Delta("full"), "delta_level": 0}, "delta_level must be at least 1, got 0"),
-        ({"delta": Delta("full"), "delta_level": 2}, "delta_level must be below levels"),
-        ({"delta": Delta("full"), "delta_iteration": -1}, "delta_iteration must be at least 0, got -1"),
-        ({"delta_iteration": 1}, "delta_level and delta_iteration need delta"),
-        ({"delta": Delta(1), "driver": "compiled"}, "driver 'compiled' has no Delta correction"),
+        ({"directions": 0}, "directions must be at least 1, got 0"),
+        ({"directions": "all"}, "directions must be one of full, diagonal, got 'all'"),
+        ({"directions": 1.5}, r"directions must be an integer, got 1\.5"),
+        ({"level": 0}, "level must be at least 1, got 0"),
+        ({"level": 2}, "no step would be corrected"),
+        ({"iteration": -1}, "iteration must be at least 0, got -1"),
+        ({"directions": "diagonal", "level": 2}, "leave level at 1, got 2"),
     ],
 )
-def test_bad_options_are_refused(options, message):
+def test_bad_options_are_refused(group, message):
     with pytest.raises(ValueError, match=message):
-        MGRITOptions(**options)
+        MGRITOptions(delta=Delta(**group))
 
 
 def test_more_vectors_than_entries_are_refused():
     solver = MGRIT(Lorenz(), TimeGrid.uniform(0, 1, 8), MGRITOptions(delta=Delta(4)))
-    with pytest.raises(ValueError, match="delta must be at most 3, the number of entries"):
+    with pytest.raises(ValueError, match="directions must be at most 3, the number of entries"):
         solver.solve(START)
 
 

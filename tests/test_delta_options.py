@@ -70,13 +70,15 @@ def test_norms_are_those_of_the_model(norm):
     """The first residual is measured before a correction, so that it equals the plain one."""
     first, model = {}, Weighing()
     for delta in (None, "full", 2):
-        options = options_of("F-cycles", norm=norm, delta=delta, max_iterations=2)
+        options = options_of(
+            "F-cycles", time_norm=norm, delta=delta and Delta(delta), max_iterations=2
+        )
         model.heard.clear()
         residuals = MGRIT(model, TIMES, options).solve(START).residuals
         first[delta] = residuals[0]
         assert model.heard == [math.inf, *residuals]
     assert first[None] == first["full"] == first[2]
-    plain = MGRIT(Swirl(), TIMES, options_of("F-cycles", norm=norm)).solve(START).residuals[0]
+    plain = MGRIT(Swirl(), TIMES, options_of("F-cycles", time_norm=norm)).solve(START).residuals[0]
     assert first[2] > 1.05 * plain
 
 
@@ -91,7 +93,7 @@ def test_models_with_an_equation_of_their_own_are_refused():
 
 def test_a_basis_is_not_cut_by_a_local_tolerance():
     with pytest.raises(
-        ValueError, match="local_tolerance leaves points alone along which delta=Delta(2)"
+        ValueError, match="delta in some directions and local_tolerance do not go together"
     ):
         options_of("local tolerance", delta=Delta(2))
 
@@ -101,7 +103,7 @@ def test_a_basis_is_not_cut_by_a_local_tolerance():
 def test_nonlinear_problems_are_solved_too(choice, rank):
     if choice == "local tolerance" and rank == 3:
         return  # refused
-    options = options_of(choice, delta=rank, max_iterations=30)
+    options = options_of(choice, delta=Delta(rank), max_iterations=30)
     result = MGRIT(Swirl(0.6), TIMES, options).solve(START)
     np.testing.assert_allclose(result.u, stepped(Swirl(0.6), TIMES, START), atol=1e-10)
 
@@ -111,14 +113,14 @@ def test_points_left_alone_do_not_defer_the_correction_again():
     steps = {}
     for iteration in (0, 1):
         options = options_of(
-            "local tolerance", delta_iteration=iteration, tolerance=1e-11, max_iterations=40
+            "local tolerance", delta=Delta(iteration=iteration), tolerance=1e-11, max_iterations=40
         )
         steps[iteration] = MGRIT(Swirl(0.9), TIMES, options).solve(START).num_iterations
     assert steps[1] <= steps[0] + 1
 
 
 def test_who_looks_on_does_not_defer_the_correction():
-    options = options_of("F-cycles", delta_iteration=1, max_iterations=3)
+    options = options_of("F-cycles", delta=Delta(iteration=1), max_iterations=3)
     plain = MGRIT(Swirl(), TIMES, options).solve(START)
     watched = MGRIT(Swirl(), TIMES, options).solve(START, on_visit=lambda visit: None)
     assert np.array_equal(watched.residuals, plain.residuals)
@@ -128,10 +130,11 @@ def test_who_looks_on_does_not_defer_the_correction():
 
 
 @pytest.mark.parametrize("delta", ["full", 2])
-@pytest.mark.parametrize("ways", [{}, {"skip_first_down": True}, {"delta_iteration": 2}], ids=str)
+@pytest.mark.parametrize("ways", [{}, {"skip_first_down": True}, {"iteration": 2}], ids=str)
 def test_a_second_solve_knows_nothing_of_the_first(ways, delta):
     """Neither of its corrections, nor of its bases, nor of its number of cycles."""
-    options = options_of("F-cycles", delta=delta, max_iterations=4, driver="loop", **ways)
+    group = Delta(delta, iteration=ways.pop("iteration", 0))
+    options = options_of("F-cycles", delta=group, max_iterations=4, driver="loop", **ways)
     solver = MGRIT(Swirl(0.9), TIMES, options)
     first = solver.solve(START)
     solver.solve(-3 * START)

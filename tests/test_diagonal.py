@@ -142,8 +142,6 @@ def test_what_cannot_be():
     forward = MGRIT(Swirl(), TIMES, MGRITOptions(levels=1))
     with pytest.raises(ValueError, match="Swirl has none: write diagonal"):
         AdjointSolver(forward, MGRITOptions(delta=Delta("diagonal")))
-    with pytest.raises(ValueError, match="leave delta_level at 1, got 2"):
-        MGRITOptions(levels=3, delta=Delta("diagonal"), delta_level=2)
 
     class Spread(Drift):
         def diagonal(self, u, step):

@@ -2,11 +2,13 @@
 
 from dataclasses import FrozenInstanceError, replace
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from pint import MGRITOptions
-from pint.options import per_level
+from pint.options import CONFLICTS, per_level
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,8 @@ from pint.options import per_level
         ({"relax_weight": (1.0, -1.0)}, "relax_weight must be a positive number, got -1.0"),
         (
             {"relax_weight": 1.5, "relax": 0},
-            "relax_weight 1.5 needs C-relaxation: set relax to 1 or more",
+            "relax_weight and relax 0 do not go together: it weights C-relaxation: set relax to 1 or "
+            "more",
         ),
         ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
         ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),
@@ -46,8 +49,8 @@ from pint.options import per_level
         ({"f_cycle_iterations": 0}, "f_cycle_iterations must be at least 1, got 0"),
         (
             {"v_cycles_per_level": 2},
-            "v_cycles_per_level and f_cycle_iterations belong to cycle 'F', got cycle 'V': leave them out or set "
-            "cycle='F'",
+            "v_cycles_per_level and cycle 'V' or 'W' do not go together: it counts cycles of an "
+            "F-cycle: set cycle='F'",
         ),
         ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
         ({"max_iterations": (9,)}, "max_iterations must be one integer, got (9,)"),
@@ -55,18 +58,22 @@ from pint.options import per_level
         ({"tolerance": float("nan")}, "tolerance must be a positive number, got nan"),
         ({"tolerance": float("inf")}, "tolerance must be a positive number, got inf"),
         ({"relative_tolerance": -1e-3}, "relative_tolerance must be a positive number, got -0.001"),
-        ({"time_norm": 3}, "norm must be one of 1, 2, inf, got 3"),
-        ({"time_norm": "2"}, "norm must be one of 1, 2, inf, got '2'"),
-        ({"residual": "full"}, "residual must be one of c_points, all_points, none, got 'full'"),
+        ({"time_norm": 3}, "time_norm must be one of 1, 2, inf, got 3"),
+        ({"time_norm": "2"}, "time_norm must be one of 1, 2, inf, got '2'"),
+        (
+            {"residual_points": "full"},
+            "residual_points must be one of c_points, all_points, none, got 'full'",
+        ),
         (
             {"residual_points": "none", "tolerance": 1e-6},
-            "a tolerance needs a residual, and residual is 'none': leave one out",
+            "tolerance, relative_tolerance or local_tolerance and residual_points 'none' do not go "
+            "together: a tolerance needs a residual: leave one out",
         ),
         ({"local_tolerance": -1.0}, "local_tolerance must be a positive number, got -1.0"),
         ({"divergence_factor": 0}, "divergence_factor must be a positive number, got 0"),
         (
             {"coarsest": "serial"},
-            "coarsest must be one of gather, pipelined, relaxation, truncated, got 'serial'",
+            "coarsest must be one of gather, pipelined, relaxation, got 'serial'",
         ),
         ({"driver": "fast"}, "driver must be one of auto, loop, stack, compiled, got 'fast'"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
@@ -80,6 +87,17 @@ def test_bad_values_are_refused_with_the_value_and_the_remedy(bad, message):
     assert str(caught.value) == message
     with pytest.raises(ValueError, match=next(iter(bad))):
         replace(MGRITOptions(), **bad)
+
+
+def test_groups_are_of_their_class():
+    with pytest.raises(TypeError, match="delta must be of Delta, got 'full'"):
+        MGRITOptions(delta="full")
+
+
+def test_the_manual_has_the_table_of_conflicts():
+    manual = (Path(__file__).parents[1] / "docs" / "engine.md").read_text(encoding="utf-8")
+    rows = [f"| {one} | {other} | {reason} |" for one, other, reason in CONFLICTS]
+    assert "\n".join(rows) in manual
 
 
 def test_options_are_frozen_and_named():

@@ -112,7 +112,7 @@ def test_result_as_a_file(tmp_path):
     ("options", "message"),
     [
         ({"local_tolerance": 1e-3}, "no left end"),
-        ({"delta": Delta(1)}, "no Delta correction"),
+        ({"delta": Delta(1)}, "leave delta out"),
         ({"levels": 1}, "cannot be stepped"),
         ({"periodic": 1}, "True or False"),
     ],

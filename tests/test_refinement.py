@@ -60,7 +60,7 @@ WAYS = [
     {"levels": 3, "coarsening": (1, 3), "relax": 0, "coarsest": "pipelined"},
     {"levels": 3, "residual_points": "all_points", "coarsest": "relaxation", "relax": 2},
     {"levels": 1},
-    {"levels": 3, "refine_below": 1e-3},
+    {"levels": 3, "refinement": Refinement(3, below_residual=1e-3)},
 ]
 
 
@@ -71,7 +71,9 @@ def test_solution_is_that_of_the_last_grid(ways, driver):
         model, start = SplittingDahlquist(-1.0), 1.0
     else:
         model, start = SplittingSwirl(0.5, batched=driver == "stack"), START
-    options = MGRITOptions(**{"refinements": 3, "tolerance": 1e-13, "driver": driver} | ways)
+    options = MGRITOptions(
+        **{"refinement": Refinement(3), "tolerance": 1e-13, "driver": driver} | ways
+    )
     result = MGRIT(model, TIMES, options).solve(start)
     assert result.status is (Status.STEPPED if options.levels == 1 else Status.CONVERGED)
     assert np.unique(result.grid_steps).size == 4
@@ -133,43 +135,44 @@ def test_the_time_stepping_of_a_short_grid_is_enough_without_refinement():
 
 
 @pytest.mark.parametrize(
-    ("limits", "steps"),
+    ("limits", "cycles", "steps"),
     [
-        ({"refinements": 1}, [20, 20, 40]),
-        ({"refinements": 9, "max_points": 81}, [20, 20, 40, 80]),
-        ({"refinements": 9, "max_points": 80}, [20, 20, 40]),
-        ({"refinements": 9, "max_points": 20}, [20, 20]),
-        ({"refinements": 9, "max_iterations": 3}, [20, 20, 40]),
+        (Refinement(1), 40, [20, 20, 40]),
+        (Refinement(9, max_points=81), 40, [20, 20, 40, 80]),
+        (Refinement(9, max_points=80), 40, [20, 20, 40]),
+        (Refinement(9, max_points=20), 40, [20, 20]),
+        (Refinement(9), 3, [20, 20, 40]),
     ],
     ids=str,
 )
-def test_limits(limits, steps):
-    options = MGRITOptions(**{"tolerance": 1e-9, "max_iterations": 40} | limits)
+def test_limits(limits, cycles, steps):
+    options = MGRITOptions(tolerance=1e-9, max_iterations=cycles, refinement=limits)
     result = MGRIT(Between(2), TimeGrid.uniform(0, 1, 20), options).solve(1.0)
     assert result.grid_steps[: len(steps)].tolist() == steps
     assert result.grid_steps[-1] == steps[-1]
-    max_points = limits.get("max_points")
-    expected = f"{2 * steps[-1] + 1} points would be more than max_points" if max_points else ""
+    expected = (
+        f"{2 * steps[-1] + 1} points would be more than max_points" if limits.max_points else ""
+    )
     assert result.refinement_limit == expected
 
 
 def test_a_limit_holds_before_the_points_are_made():
     """All of them would take 8 TB."""
-    options = MGRITOptions(refinement=Refinement(1), max_points=1000, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(1, max_points=1000), tolerance=1e-9)
     result = MGRIT(Between(10**12, 0.5, 0.55), TIMES, options).solve(1.0)
     assert result.refinement_limit.startswith("1000000000023 points")
     assert result.status is Status.CONVERGED
 
 
 def test_a_limit_of_points_is_none_of_space():
-    options = MGRITOptions(refinement=Refinement(1), max_points=24, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(1, max_points=24), tolerance=1e-9)
     result = MGRIT(Growing(5), TIMES, options).solve(np.zeros(5))
     assert result.u.shape == (24, 9)
     assert result.refinement_limit == ""
 
 
 def test_refinement_waits_for_a_small_residual():
-    options = MGRITOptions(refinement=Refinement(2), refine_below=1e-5, tolerance=1e-9)
+    options = MGRITOptions(refinement=Refinement(2, below_residual=1e-5), tolerance=1e-9)
     result = MGRIT(Between(2), TimeGrid.uniform(0, 1, 20), options).solve(1.0)
     grows = np.flatnonzero(np.diff(result.grid_steps))
     assert grows.size == 2
@@ -184,10 +187,7 @@ def test_estimated_errors_choose_the_points():
     options = MGRITOptions(
         levels=4,
         richardson=Richardson(1),
-        error_tolerance=tolerance,
-        refinement_factor=8,
-        refinement=Refinement(12),
-        refine_below=1e-4,
+        refinement=Refinement(12, error_tolerance=tolerance, factor=8, below_residual=1e-4),
         tolerance=1e-9,
     )
     model = Dahlquist(-30.0)
@@ -225,11 +225,9 @@ def test_a_solve_after_one_that_failed(driver):
 
     options = MGRITOptions(
         levels=3,
-        refinement=Refinement(3),
-        refine_below=1e-3,
+        refinement=Refinement(3, below_residual=1e-3, max_points=100),
         tolerance=1e-9,
         driver=driver,
-        max_points=100,
     )
     model = Failing()
     solver = MGRIT(model, TIMES, options)
@@ -267,6 +265,7 @@ def test_the_file_has_the_last_grid(tmp_path):
     run = open_run(tmp_path / "a.h5")
     assert np.array_equal(run.times, result.times)
     assert np.array_equal(np.asarray(run.solution), result.u)
+    assert run.options["solver"]["refinement.max_refinements"] == 2
 
 
 # --- Space ---------------------------------------------------------------------------------------
@@ -400,11 +399,25 @@ def test_wrong_spaces(methods, kind, message):
 
 
 def test_someone_must_say_where():
-    with pytest.raises(ValueError, match="set order and error_tolerance, or give Dahlquist a"):
+    with pytest.raises(ValueError, match="set richardson and error_tolerance, or give Dahlquist a"):
         MGRIT(Dahlquist(), TIMES, MGRITOptions(refinement=Refinement(1)))
-    options = MGRITOptions(refinement=Refinement(1), richardson=Richardson(1), error_tolerance=1e-3)
+    options = MGRITOptions(refinement=Refinement(1, error_tolerance=1e-3), richardson=Richardson(1))
     with pytest.raises(ValueError, match="Between refines by its own method"):
         MGRIT(Between(), TIMES, options)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((-1,), "max_refinements must be at least 1, got -1"),
+        ((1, None, 2, None, 1), "max_points must be at least 2, got 1"),
+        ((1, None, 4), "factor needs error_tolerance"),
+        ((1, 1e-3, 1), "factor must be at least 2, got 1"),
+    ],
+)
+def test_bad_groups(values, message):
+    with pytest.raises(ValueError, match=message):
+        Refinement(*values)
 
 
 def test_sources_are_not_known_at_new_points():
@@ -417,18 +430,18 @@ def test_sources_are_not_known_at_new_points():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"refinements": -1}, "refinements must be at least 0, got -1"),
-        ({"max_points": 9}, "need refinements: set it, or leave them out"),
-        ({"refine_below": 1.0}, "need refinements"),
-        ({"refinements": 1, "max_points": 1}, "max_points must be at least 2, got 1"),
-        ({"refinements": 1, "error_tolerance": 1e-3}, "set order"),
-        ({"refinements": 1, "refinement_factor": 4}, "refinement_factor needs error_tolerance"),
-        ({"refinements": 1, "order": 1, "refinement_factor": 1}, "must be at least 2, got 1"),
-        ({"refinements": 1, "refine_below": 1e-9, "tolerance": 1e-8}, "at least the tolerance"),
-        ({"refinements": 1, "refine_below": 1e-9, "residual_points": "none"}, "needs a residual"),
-        ({"refinements": 1, "coarsening": (2, (0, 3))}, "need coarsening factors"),
-        ({"refinements": 1, "delta": Delta(1)}, "refinements and delta do not go together"),
-        ({"refinements": 1, "local_tolerance": 1e-3}, "refinements and local_tolerance"),
+        ({"refinement": Refinement(1, error_tolerance=1e-3)}, "set richardson"),
+        (
+            {"refinement": Refinement(1, below_residual=1e-9), "tolerance": 1e-8},
+            "would end before it refines",
+        ),
+        (
+            {"refinement": Refinement(1, below_residual=1e-9), "residual_points": "none"},
+            "refinement.below_residual and residual_points 'none'",
+        ),
+        ({"refinement": Refinement(1), "coarsening": (2, (0, 3))}, "need coarsening factors"),
+        ({"refinement": Refinement(1), "delta": Delta(1)}, "refinement do not|delta do not"),
+        ({"refinement": Refinement(1), "local_tolerance": 1e-3}, "refinement and local_tolerance"),
     ],
 )
 def test_bad_options(bad, message):

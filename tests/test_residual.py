@@ -31,7 +31,7 @@ def naive_residuals(**changes):
 @pytest.mark.parametrize("norm", [1, 2, math.inf])
 def test_norms_over_the_points(norm, driver, residual):
     model = CompiledSwirl(coarsening=(2, 2))
-    result = solve(model, norm=norm, driver=driver, residual=residual)
+    result = solve(model, time_norm=norm, driver=driver, residual_points=residual)
     each = [np.linalg.norm(r, axis=1) for r in naive_residuals()]
     expected = [np.linalg.norm(sizes, norm) for sizes in each]
     np.testing.assert_allclose(result.residuals, expected, rtol=1e-12)
@@ -71,7 +71,14 @@ class Inexact(Propagator):
 def test_f_points_count_where_steps_are_inexact():
     settings = {"coarsening": 8, "levels": 2, "max_iterations": 8}
     some, all_points = (
-        solve(Inexact(), np.arange(42.0), 1.0, residual=residual, norm=math.inf, **settings)
+        solve(
+            Inexact(),
+            np.arange(42.0),
+            1.0,
+            residual_points=residual,
+            time_norm=math.inf,
+            **settings,
+        )
         for residual in ("c_points", "all_points")
     )
     assert some.residuals[-1] < 1e-5
@@ -85,17 +92,19 @@ def test_f_points_count_where_steps_are_inexact():
 @pytest.mark.parametrize("driver", ["loop", "compiled"])
 def test_no_residual(driver):
     model = CompiledSwirl(coarsening=(2, 2))
-    plain, bare = (solve(model, driver=driver, residual=kind) for kind in ("c_points", "none"))
+    plain, bare = (
+        solve(model, driver=driver, residual_points=kind) for kind in ("c_points", "none")
+    )
     assert np.isnan(bare.residuals).all()
     assert np.array_equal(bare.u, plain.u)
     assert bare.status is Status.COMPLETED
 
 
 def test_relative_tolerance_in_another_norm():
-    result = solve(Dahlquist(), np.arange(65.0), 1.0, norm=1, relative_tolerance=1e-8)
+    result = solve(Dahlquist(), np.arange(65.0), 1.0, time_norm=1, relative_tolerance=1e-8)
     assert result.status is not Status.DIVERGED
     fine = solve(
-        Dahlquist(), np.arange(65.0), 1.0, norm=1, relative_tolerance=1e-8, max_iterations=50
+        Dahlquist(), np.arange(65.0), 1.0, time_norm=1, relative_tolerance=1e-8, max_iterations=50
     )
     assert fine.status is Status.CONVERGED
     assert fine.residuals[-1] < 1e-8 * fine.residuals[0] < fine.residuals[-2]

@@ -9,6 +9,7 @@ import pytest
 from pint import MGRIT, MGRITOptions, Status, TimeGrid, open_run
 from pint.mgrit.result import PHASES
 from pint.models.dahlquist import Dahlquist
+from pint.options import Refinement
 from pint.results import write_iteration, write_result, write_visit
 from pint.stopwatch import Stopwatch, timed
 from tests.engine_models import CompiledSwirl, Driven, Swirl, uneven_times
@@ -171,7 +172,7 @@ def test_a_file_says_how_the_solve_ended_and_with_which_options(tmp_path):
 def test_files_from_callbacks_have_the_points_of_their_time(kind, tmp_path):
     """Grids that grow, rings whose point 0 is the last one, and C-points alone."""
     ways = {
-        "refined": {"refinements": 2, "tolerance": 1e-8, "max_iterations": 12},
+        "refined": {"refinement": Refinement(2), "tolerance": 1e-8, "max_iterations": 12},
         "ring": {"periodic": True, "max_iterations": 2},
         "c_points": {"storage": "c_points", "max_iterations": 2},
     }[kind]

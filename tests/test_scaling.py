@@ -10,6 +10,7 @@ import pytest
 from pint import MGRIT, MGRITOptions, Refinement, TimeGrid
 from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
+from pint.options import LocalGrids
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.costs import Costs, Machine, Table
@@ -46,8 +47,7 @@ def any_costs(machine=NETWORK):
 def test_counts_the_steps_of_a_real_run(cycle, coarsest):
     for num_steps, levels, relax in itertools.product((97, 3), (1, 2, 4), (0, 1)):
         options = MGRITOptions(
-            levels=levels, coarsening=(4, 2), cycle=cycle, relax=relax, coarsest=coarsest,
-            truncation=3 if coarsest == "truncated" else None, max_iterations=3,
+            levels=levels, coarsening=(4, 2), cycle=cycle, relax=relax, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest, max_iterations=3,
         )  # fmt: skip
         solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options)
         solver.solve(1.0)

@@ -34,7 +34,8 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
         )
     if has_own_equation(propagator):
         raise ValueError(
-            f"the Delta correction adds to steps, and {name} has a residual of its own: leave one out"
+            f"the Delta correction adds to steps, and {name} has a residual of its own: "
+            "leave one out"
         )
     if np.issubdtype(propagator.dtype, np.complexfloating):
         raise ValueError(f"the Delta correction needs real states, those of {name} are complex")

@@ -159,8 +159,8 @@ class DeltaCorrection:
             state = level.u[0, ...]
             if rank > math.prod(state.shape):
                 raise ValueError(
-                    f"delta.directions must be at most {math.prod(state.shape)}, the number of entries of a "
-                    f"state on level {level.index}, got {rank}: lower it, or use 'full'"
+                    f"delta.directions must be at most {math.prod(state.shape)}, the number of "
+                    f"entries of a state on level {level.index}, got {rank}: lower it, or use 'full'"
                 )
             vectors = unit_vectors(state, rank)
             xp = array_api_compat.array_namespace(vectors)

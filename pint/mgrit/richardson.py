@@ -151,7 +151,8 @@ def check_model(propagator: Propagator) -> None:
         )
     if has_own_equation(propagator):
         raise ValueError(
-            f"richardson needs residuals u - Phi, and {name} has a residual of its own: leave it out"
+            f"richardson needs residuals u - Phi, and {name} has a residual of its own: "
+            "leave one out"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -154,8 +154,15 @@ def _command() -> str:
 
 
 def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
-    """Return options for a run file; long lists of C-points are described in words."""
-    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    """Return options as a run file holds them, those of groups by names such as "delta.level".
+
+    Long lists of C-points are described in words.
+    """
+    given: dict[str, OptionValue] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        parts = vars(value) if is_dataclass(value) else None
+        given |= {f"{field.name}.{k}": v for k, v in parts.items()} if parts else {field.name: value}
     if isinstance(options.coarsening, tuple) and not all(
         isinstance(entry, int) for entry in options.coarsening
     ):

@@ -112,4 +112,4 @@ def stale_steps(solver: MGRIT) -> Step:
     level = solver.hierarchy.levels[0]
     if len(solver.hierarchy.levels) > 1:
         return level.steps(level.c_steps)
-    return level.steps(slice(1, 1) if solver.options.truncation is None else level.targets)
+    return level.steps(slice(1, 1) if solver.options.local_points is None else level.targets)

@@ -47,7 +47,7 @@ def test_bits(shape, coarsest, delta):
         levels=levels,
         coarsening=m,
         relax=levels % 2,
-        delta=delta,
+        delta=Delta(delta),
         coarsest=coarsest,
         max_iterations=3,
         skip_first_down=num_steps % 2 == 0,
@@ -59,7 +59,9 @@ def test_bits(shape, coarsest, delta):
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 5])
 @pytest.mark.parametrize("delta", ["full", 1])
 def test_few_steps(num_steps, delta):
-    options = MGRITOptions(levels=3, min_coarse=1, delta=delta, max_iterations=2, driver="loop")
+    options = MGRITOptions(
+        levels=3, min_coarse=1, delta=Delta(delta), max_iterations=2, driver="loop"
+    )
     same_bits(Swirl(0.9), uneven_times(num_steps), options, np.ones(3))
 
 
@@ -71,7 +73,7 @@ def test_blocks_of_any_length(seed):
     options = MGRITOptions(
         levels=2 + seed % 2,
         coarsening=6 - seed,
-        delta=(2, "full")[seed // 2],
+        delta=Delta((2, "full")[seed // 2]),
         max_iterations=4,
         skip_first_down=False,
         driver="loop",
@@ -82,7 +84,7 @@ def test_blocks_of_any_length(seed):
 
 @pytest.mark.parametrize("delta", ["full", 2])
 def test_levels_in_space(delta):
-    options = MGRITOptions(levels=3, delta=delta, max_iterations=3, driver="loop")
+    options = MGRITOptions(levels=3, delta=Delta(delta), max_iterations=3, driver="loop")
     times = np.linspace(0, 0.2, 11)
     serial = MGRIT(Drift(15), times, options).solve(np.ones(15))
     parallel = MGRIT(Drift(15), times, options, COMM).solve(np.ones(15))
@@ -92,7 +94,12 @@ def test_levels_in_space(delta):
 @pytest.mark.parametrize("delta", ["full", 2])
 def test_lorenz(delta):
     options = MGRITOptions(
-        levels=3, relax=0, skip_first_down=False, max_iterations=4, delta=delta, driver="loop"
+        levels=3,
+        relax=0,
+        skip_first_down=False,
+        max_iterations=4,
+        delta=Delta(delta),
+        driver="loop",
     )
     times = TimeGrid.uniform(0.0, 0.5, 64)
     same_bits(Lorenz(method="euler"), times, options, START)
@@ -103,7 +110,7 @@ def test_lorenz(delta):
 
 
 def test_errors_on_every_rank():
-    with pytest.raises(ValueError, match="delta must be at most 3"):
+    with pytest.raises(ValueError, match="directions must be at most 3"):
         MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=Delta(4)), COMM).solve(START)
     with pytest.raises(ValueError, match="no tangent_step"):
         MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta=Delta("full")), COMM)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pint import MGRIT, MGRITOptions
+from pint import MGRIT, Delta, MGRITOptions
 from pint.grid.layout import Layout
 from pint.parallel.comm import world
 from tests.engine_models import Swirl, uneven_times
@@ -20,7 +20,7 @@ def test_bits(choice, delta):
     if choice == "local tolerance" and delta == 2:
         return  # refused
     plain = {"levels": 3, "max_iterations": 4, "skip_first_down": False, "driver": "loop"}
-    options, times = MGRITOptions(delta=delta, **plain | EVERY[choice]), uneven_times(41)
+    options, times = MGRITOptions(delta=Delta(delta), **plain | EVERY[choice]), uneven_times(41)
     serial = MGRIT(Swirl(0.9), times, options).solve(START)
     parallel = MGRIT(Swirl(0.9), times, options, COMM).solve(START)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
@@ -33,7 +33,9 @@ def test_vectors_that_arrive_in_the_middle_of_an_interval_are_moved_on(delta):
     num_points = 7 * COMM.size + 4
     bounds = [0, *(7 * rank + 3 for rank in range(1, COMM.size)), num_points]
     times = uneven_times(num_points - 1)
-    options = MGRITOptions(coarsening=7, min_coarse=1, delta=delta, max_iterations=3, driver="loop")
+    options = MGRITOptions(
+        coarsening=7, min_coarse=1, delta=Delta(delta), max_iterations=3, driver="loop"
+    )
     serial = MGRIT(Swirl(0.9), times, options).solve(START)
     parallel = MGRIT(Swirl(0.9), times, options, COMM, Layout(np.array(bounds))).solve(START)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)

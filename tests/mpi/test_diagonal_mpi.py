@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pint import MGRIT, AdjointSolver, Delta, MGRITOptions
+from pint.options import LocalGrids
 from pint.parallel.comm import SerialCommunicator, world
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
@@ -31,8 +32,7 @@ def test_bits(shape, coarsest):
         coarsening=m,
         relax=num_steps % 2,
         delta=Delta("diagonal"),
-        coarsest=coarsest,
-        truncation=2 if coarsest == "truncated" else None,
+        coarsest=LocalGrids(2) if coarsest == "truncated" else coarsest,
         max_iterations=3,
         skip_first_down=num_steps % 2 == 0,
         driver="loop",

@@ -13,6 +13,7 @@ import pytest
 from pint import MGRIT, AdjointSolver, MGRITOptions, Propagator, Status, TimeGrid
 from pint.grid.layout import Layout
 from pint.models.dahlquist import Dahlquist
+from pint.options import LocalGrids
 from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Swirl, backpropagated, stepped, uneven_times
 from tests.rank_choices import FEW, crossed
@@ -189,8 +190,7 @@ def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
             return super().step(u, step)
 
     options = MGRITOptions(
-        levels=3, coarsening=(3, 2), max_iterations=2, coarsest=coarsest,
-        truncation=3 if coarsest == "truncated" else None,
+        levels=3, coarsening=(3, 2), max_iterations=2, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
     )  # fmt: skip
     solver = MGRIT(Noting(), uneven_times(num_steps), options, COMM)
     solver.solve(START)

@@ -36,7 +36,9 @@ def same_bits(parallel, serial):
 def test_grids_and_states_do_not_depend_on_the_number_of_ranks(ways, driver):
     loop = driver == "loop"
     model, start = (SplittingSwirl(0.5), START) if loop else (SplittingDahlquist(), 1.0)
-    options = MGRITOptions(**{"refinements": 3, "tolerance": 1e-10, "driver": driver} | ways)
+    options = MGRITOptions(
+        **{"refinement": Refinement(3), "tolerance": 1e-10, "driver": driver} | ways
+    )
     for num_steps in (1, 5, 23):
         times = uneven_times(num_steps)
         parallel = MGRIT(model, times, options, COMM).solve(start)
@@ -70,9 +72,7 @@ def test_estimated_errors(driver):
     options = MGRITOptions(
         levels=3,
         richardson=Richardson(1),
-        error_tolerance=1e-3,
-        refinement_factor=5,
-        refinement=Refinement(4),
+        refinement=Refinement(4, error_tolerance=1e-3, factor=5),
         tolerance=1e-9,
         driver=driver,
     )

@@ -9,6 +9,7 @@ from mpi4py import MPI
 from pint import MGRIT, MGRITOptions, TimeGrid
 from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
+from pint.options import LocalGrids
 from pint.parallel.comm import MPICommunicator
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
@@ -89,8 +90,7 @@ def test_solves(comm, coarsest):
     for number, (num_steps, levels, m, cycle, relax, skips) in enumerate(cases):
         if number % 5 == WORLD.size % 5:  # other ones on each number of ranks
             options = MGRITOptions(
-                levels=levels, coarsening=m, cycle=cycle, relax=relax, coarsest=coarsest,
-                truncation=3 if coarsest == "truncated" else None, max_iterations=3,
+                levels=levels, coarsening=m, cycle=cycle, relax=relax, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest, max_iterations=3,
                 skip_first_down=skips,
             )  # fmt: skip
             check_solve(comm, num_steps, options)
