@@ -481,7 +481,9 @@ _TRAITS: dict[str, Callable[[MGRITOptions], bool]] = {
     "richardson": lambda o: o.richardson is not None,
     "no richardson": lambda o: o.richardson is None,
     "coarsening 1 on the finest level": lambda o: o.coarsening_of(0) == 1,
-    "coarsening by indices": lambda o: any(map(_has_entries, _entries("", o.coarsening))),
+    "coarsening by indices": lambda o: (
+        isinstance(o.coarsening, tuple) and any(map(_has_entries, o.coarsening))
+    ),
     "refinement": lambda o: o.refinement is not None,
     "refinement.error_tolerance": lambda o: _part(o.refinement, "error_tolerance") is not None,
     "refinement.below_residual": lambda o: _part(o.refinement, "below_residual") is not None,

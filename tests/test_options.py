@@ -1,7 +1,6 @@
 """Options: what is refused, with which words, and what the levels get."""
 
 from dataclasses import FrozenInstanceError, replace
-
 from pathlib import Path
 
 import numpy as np

@@ -162,7 +162,9 @@ def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
     for field in fields(options):
         value = getattr(options, field.name)
         parts = vars(value) if is_dataclass(value) else None
-        given |= {f"{field.name}.{k}": v for k, v in parts.items()} if parts else {field.name: value}
+        given |= (
+            {f"{field.name}.{k}": v for k, v in parts.items()} if parts else {field.name: value}
+        )
     if isinstance(options.coarsening, tuple) and not all(
         isinstance(entry, int) for entry in options.coarsening
     ):

@@ -190,7 +190,8 @@ def test_own_steps_are_all_that_a_rank_takes(num_steps, coarsest):
             return super().step(u, step)
 
     options = MGRITOptions(
-        levels=3, coarsening=(3, 2), max_iterations=2, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
+        levels=3, coarsening=(3, 2), max_iterations=2,
+        coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
     )  # fmt: skip
     solver = MGRIT(Noting(), uneven_times(num_steps), options, COMM)
     solver.solve(START)

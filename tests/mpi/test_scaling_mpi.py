@@ -90,7 +90,8 @@ def test_solves(comm, coarsest):
     for number, (num_steps, levels, m, cycle, relax, skips) in enumerate(cases):
         if number % 5 == WORLD.size % 5:  # other ones on each number of ranks
             options = MGRITOptions(
-                levels=levels, coarsening=m, cycle=cycle, relax=relax, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest, max_iterations=3,
+                levels=levels, coarsening=m, cycle=cycle, relax=relax, max_iterations=3,
+                coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
                 skip_first_down=skips,
             )  # fmt: skip
             check_solve(comm, num_steps, options)
@@ -146,8 +147,8 @@ def test_training(comm, groups, num_steps, levels, coarsest, coarse_step, subste
     )
     network = Network(layers, 3)
     options = MGRITOptions(
-        levels=levels, coarsening=4, coarsest=coarsest, max_iterations=2,
-        truncation=3 if coarsest == "truncated" else None,
+        levels=levels, coarsening=4, max_iterations=2,
+        coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
     )  # fmt: skip
     solver = NetworkSolver(
         network, num_steps, options, options, comm, time_ranks=WORLD.size // groups
