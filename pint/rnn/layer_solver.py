@@ -136,7 +136,7 @@ class LayerSolver:
         options = self.forward.options
         self.model.discard()
         # Each cycle of a diagonal Delta correction needs derivatives itself.
-        self.model.recording = record or options.delta == "diagonal"
+        self.model.recording = record or options.uses_diagonals
         try:
             result = self.forward.solve(
                 start,
