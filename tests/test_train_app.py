@@ -181,8 +181,7 @@ def test_help_gives_every_option_with_its_default(capsys):
         "backward-iterations relax coarse-step serial"
     )
     for name in names.split():
-        option = f"--{name} "
-        assert option in text
+        assert re.search(rf"--{name}[ ,]", text)
     assert "default: averaged" in text
 
 
@@ -211,7 +210,7 @@ def test_help_gives_every_option_with_its_default(capsys):
         ),
         (["--class-weights", "1,2"], "must be 10 numbers, one for each class of digits, got 2"),
         (["--class-weights", ",".join("0" * 10)], "class_weights must be finite, at least 0 and"),
-        (["--data", "adding", "--class-weights", "1"], "are for labels; adding has numbers"),
+        (["--data", "adding", "--class-weights", "1,2"], "are for labels; adding has numbers"),
         (["--data", "lorenz", "--pooling", "mean"], "--pooling is for one target of a sequence"),
         (["--period", "9"], "--period is for --schedule step, got cosine"),
         (["--decay", "0.1"], "--decay is for --schedule step, got cosine"),
@@ -222,9 +221,9 @@ def test_help_gives_every_option_with_its_default(capsys):
 def test_bad_input_is_one_line_and_status_2(arguments, message, capsys, tmp_path):
     output = [] if "--output" in arguments else ["--output", str(tmp_path / "run.h5")]
     assert main([*SMALL, *output, *arguments]) == 2
-    error = capsys.readouterr().err
+    lines = capsys.readouterr().err.strip().splitlines()
+    (error,) = [line for line in lines if "compiling kernels" not in line]
     assert message in error
-    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 from pint._version import DISTRIBUTION, __version__
 from pint.parallel.launcher import mpiexec_path
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Finding:
+class _Finding(NamedTuple):
     """One line of the doctor's report; `problem` says what is wrong and what helps."""
 
     name: str
@@ -38,14 +37,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _packages() -> Iterator[_Finding]:
-    yield _Finding(name="pint", value=f"{__version__} in {Path(__file__).parents[1]}")
-    yield _Finding(name="python", value=f"{sys.version.split()[0]} at {sys.executable}")
+    yield _Finding("pint", f"{__version__} in {Path(__file__).parents[1]}")
+    yield _Finding("python", f"{sys.version.split()[0]} at {sys.executable}")
     for package in ("numpy", "scipy", "numba", "h5py"):
         version = _version(package)
         remedy = f"{package} is not installed: pip install {package}"
-        yield _Finding(
-            name=package, value=version or "not installed", problem="" if version else remedy
-        )
+        yield _Finding(package, version or "not installed", "" if version else remedy)
 
 
 def _version(distribution: str) -> str:
@@ -59,14 +56,14 @@ def _version(distribution: str) -> str:
 def _mpi() -> Iterator[_Finding]:
     version = _version("mpi4py")
     if not version:
-        yield _Finding(name="mpi4py", value="not installed: runs on one process")
+        yield _Finding("mpi4py", "not installed: runs on one process")
         return
-    yield _Finding(name="mpi4py", value=version)
+    yield _Finding("mpi4py", version)
     library = _mpi_library()
     yield _Finding(
-        name="MPI library",
-        value=library or "not found",
-        problem="" if library else "mpi4py finds no MPI library: pip install mpich",
+        "MPI library",
+        library or "not found",
+        "" if library else "mpi4py finds no MPI library: pip install mpich",
     )
     yield _mpiexec(library)
 
@@ -98,14 +95,14 @@ def _first_line(*command: str) -> str:
 def _mpiexec(library: str) -> _Finding:
     path = mpiexec_path()
     if not path:
-        return _Finding(name="mpiexec", value="not found: start with your scheduler, e.g. srun")
+        return _Finding("mpiexec", "not found: start with your scheduler, e.g. srun")
     ours, theirs = _mpi_family(library), _mpi_family(_first_line(path, "--version"))
     fits = not ours or not theirs or ours == theirs
     problem = f"{path} belongs to {theirs}, mpi4py uses {ours}: every process would be rank 0"
     return _Finding(
-        name="mpiexec",
-        value=path,
-        problem="" if fits else f"{problem}; use the mpiexec of {ours}",
+        "mpiexec",
+        path,
+        "" if fits else f"{problem}; use the mpiexec of {ours}",
     )
 
 
@@ -119,11 +116,11 @@ def _mpi_family(text: str) -> str:
 
 
 def _machine() -> Iterator[_Finding]:
-    yield _Finding(name="cores", value=f"{_usable_cores()} usable of {os.cpu_count()}")
+    yield _Finding("cores", f"{_usable_cores()} usable of {os.cpu_count()}")
     for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
         default = "not set: every rank uses all cores for threaded work"
-        yield _Finding(name=variable, value=os.environ.get(variable, default))
-    yield _Finding(name="BLAS", value=_blas())
+        yield _Finding(variable, os.environ.get(variable, default))
+    yield _Finding("BLAS", _blas())
 
 
 def _usable_cores() -> int:
@@ -152,9 +149,9 @@ def _import_name() -> Iterator[_Finding]:
         name = distribution.metadata["Name"]
         if name and name.lower() == "pint":
             yield _Finding(
-                name="import name",
-                value=f"shared with {name} {distribution.version}",
-                problem=f"the units library {name} has the same import name and overwrites "
+                "import name",
+                f"shared with {name} {distribution.version}",
+                f"the units library {name} has the same import name and overwrites "
                 f"files of {DISTRIBUTION}: pip uninstall {name} {DISTRIBUTION}, then "
                 f"pip install {DISTRIBUTION} in an environment without {name}",
             )

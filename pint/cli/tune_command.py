@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
@@ -162,10 +162,11 @@ def write_options(
     given = {name.replace("_", "-"): getattr(arguments, name) for name in names}
     options = {name: value for name, value in given.items() if value is not None}
     options = {**options, **best.options(arguments.ranks), "seed": SEED}
-    lines = [
+    options = {
+        name: str(value) if isinstance(value, Path) else value for name, value in options.items()
+    }
+    comment = (
         f"# For {arguments.ranks} ranks: {1e3 * best.seconds:.3g} ms a step by the model, gradient "
-        f"error {best.error:.2%} as measured."
-    ]
-    for name, value in options.items():
-        lines.append(f"{name} = {json.dumps(str(value) if isinstance(value, Path) else value)}")
-    Path(path).write_text("\n".join(lines) + "\n")
+        f"error {best.error:.2%} as measured.\n"
+    )
+    Path(path).write_text(comment + tomli_w.dumps(options))

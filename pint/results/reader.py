@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pint._version import __version__
+from pint.optional import import_extra
 from pint.options import Coarsening
 from pint.results.record import Options, OptionValue
 from pint.results.schema import ARRAY_GROUPS, FORMAT_VERSION, axis_names
@@ -124,7 +125,7 @@ class Run:
         ImportError
             If xarray is not installed.
         """
-        xarray = _import_xarray()
+        xarray = import_extra("xarray", "report")
         datasets = {}
         if self.solution is not None:
             datasets["solution"] = xarray.Dataset(_solution_variables(self.solution, self.times))
@@ -164,7 +165,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
             path=path,
             attributes=_read_attributes(file),
             options=_read_options(file),
-            times=_read_times(file),
+            times=np.asarray(file["grid/times"]) if "grid/times" in file else None,
             coarsening=_read_coarsening(file),
             solution_shape=shape,
             solution_dtype=dtype,
@@ -226,10 +227,6 @@ def _read_options(file: h5py.File) -> Options:
     return options
 
 
-def _read_times(file: h5py.File) -> NDArray[np.float64] | None:
-    return np.asarray(file["grid/times"]) if "grid/times" in file else None
-
-
 def _read_coarsening(file: h5py.File) -> tuple[Coarsening, ...]:
     if "grid" not in file:
         return ()
@@ -265,16 +262,6 @@ def _check_parts(files: tuple[Path, ...], states: h5py.Dataset) -> None:
         with _opened(path) as part:
             if part.attrs.get("join") != states.attrs["join"]:
                 raise ValueError(f"{str(path)!r} belongs to another run: solution incomplete")
-
-
-def _import_xarray() -> Any:
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError(
-            'to_xarray needs xarray: pip install "pint-mgrit[report]"', name="xarray"
-        ) from error
-    return xarray
 
 
 Variables = dict[str, tuple[tuple[str, ...], NDArray[Any]]]

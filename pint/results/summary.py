@@ -10,7 +10,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pint.options import Coarsening
 from pint.results.reader import Run
 from pint.results.record import OptionValue
 
@@ -18,6 +17,7 @@ __all__ = ["glance", "summarize"]
 
 _MOST_ROWS = 12
 _FEW_ROWS = 5  # of a page
+_RANGE = ("min", "median", "max")
 _MOST_COLUMNS = 6  # of numbers beside the first column, to stay within 80 characters
 
 
@@ -35,15 +35,14 @@ def glance(run: Run) -> Group:
         Header, grid, the last epochs, a line for each history, timings, and the numbers of options
         and parameters, in 80 columns.
     """
-    sections = [
+    return _page(
         _header(run),
-        *_grid(run),
+        _grid(run),
         *_training(run.training, _FEW_ROWS),
-        *_histories(run.history),
-        *_timings(run.timings),
-        *_rest(run),
-    ]
-    return Group(*(part for section in sections for part in (section, Text())))
+        _histories(run.history),
+        _timings(run.timings),
+        _rest(run),
+    )
 
 
 def summarize(run: Run) -> Group:
@@ -65,45 +64,39 @@ def summarize(run: Run) -> Group:
     >>> from pint.results import open_run, summarize
     >>> Console().print(summarize(open_run("run.h5")))  # doctest: +SKIP
     """
-    sections = [
+    return _page(
         _header(run),
-        *_options(run),
-        *_grid(run),
-        *_training(run.training),
+        _table("Options", list(_flat(run.options))),
+        _grid(run),
+        *_training(run.training, _MOST_ROWS),
         *(_history(name, values) for name, values in run.history.items()),
-        *_timings(run.timings),
-        *_work(run.work),
-        *_model(run.model),
-    ]
-    return Group(*(part for section in sections for part in (section, Text())))
+        _timings(run.timings),
+        _work(run.work),
+        _model(run.model),
+    )
+
+
+def _page(*sections: RenderableType | None) -> Group:
+    return Group(*(part for section in sections if section for part in (section, Text())))
 
 
 # --- sections -----------------------------------------------------------------------------------
 
 
-def _header(run: Run) -> RenderableType:
+def _header(run: Run) -> RenderableType | None:
     about = run.attributes
+    state = "finished" if run.finished else "interrupted, or still running"
+    status = about.get("status")
     facts = {
         "command": about.get("command"),
         "written": about["created"],
-        "state": _state(run),
+        "state": f"{state}: {status}" if status else state,
         "ranks": f"{about.get('ranks')} on {about.get('hosts')} host(s)",
         "versions": f"pint {about['pint_version']}, python {about.get('python_version')}, "
         f"numpy {about.get('numpy_version')}",
         "commit": about.get("git_commit") or "unknown",
     }
-    return _pairs(str(run.path), facts.items())
-
-
-def _state(run: Run) -> str:
-    state = "finished" if run.finished else "interrupted, or still running"
-    status = str(run.attributes.get("status") or "")
-    return f"{state}: {status}" if status else state
-
-
-def _options(run: Run) -> Iterable[RenderableType]:
-    if run.options:
-        yield _pairs("Options", _flat(run.options))
+    return _table(str(run.path), list(facts.items()))
 
 
 def _flat(options: Mapping[str, Any]) -> Iterable[tuple[str, OptionValue]]:
@@ -114,39 +107,30 @@ def _flat(options: Mapping[str, Any]) -> Iterable[tuple[str, OptionValue]]:
             yield name, value
 
 
-def _grid(run: Run) -> Iterable[RenderableType]:
+def _grid(run: Run) -> RenderableType | None:
     facts = {}
     if run.times is not None:
         facts["time"] = f"{_number(run.times[0])} to {_number(run.times[-1])}"
-        steps = _level_steps(len(run.times) - 1, run.coarsening)
-        facts["steps"] = ", ".join(str(n) for n in steps) + " (finest level first)"
+        steps = [len(run.times) - 1]
+        for m in run.coarsening:
+            steps.append(steps[-1] // m if isinstance(m, int) else len(m) - 1)
+        facts["steps"] = f"{', '.join(map(str, steps))} (finest level first)"
     if run.times is not None or run.coarsening:
         facts["levels"] = str(len(run.coarsening) + 1)
-        factors = (
-            str(m) if isinstance(m, int) else f"{len(m)} chosen points" for m in run.coarsening
-        )
-        facts["coarsening"] = ", ".join(factors) or "none"
+        factors = (m if isinstance(m, int) else f"{len(m)} chosen points" for m in run.coarsening)
+        facts["coarsening"] = ", ".join(map(str, factors)) or "none"
     if run.solution_shape is not None:
         facts["solution"] = f"{_shape(run.solution_shape)} {run.solution_dtype}"
     if run.solution_files:
         missing = sum(not path.exists() for path in run.solution_files)
         absent = f", {missing} of them missing" if missing else ""
         facts["solution files"] = f"{len(run.solution_files)}{absent}"
-    if facts:
-        yield _pairs("Grid", facts.items())
-
-
-def _level_steps(steps: int, coarsening: tuple[Coarsening, ...]) -> Iterable[int]:
-    """Return the number of steps of each level: N // m of the level above, or between C-points."""
-    yield steps
-    for m in coarsening:
-        steps = steps // m if isinstance(m, int) else len(m) - 1
-        yield steps
+    return _table("Grid", list(facts.items()))
 
 
 def _training(
-    columns: Mapping[str, NDArray[Any]], most_rows: int = _MOST_ROWS
-) -> Iterable[RenderableType]:
+    columns: Mapping[str, NDArray[Any]], most_rows: int
+) -> Iterable[RenderableType | None]:
     """Return the columns in tables of at most 80 characters, each with the epoch."""
     if not columns:
         return
@@ -156,66 +140,65 @@ def _training(
     epochs = columns.get("epoch", np.arange(1, max(map(len, columns.values())) + 1))
     for part in range(parts):
         shown = names[part * width : (part + 1) * width]
-        rows = zip(epochs, *(columns[name] for name in shown), strict=True)
-        yield _series("Training", ["epoch", *shown], list(rows), most_rows)
+        rows = list(zip(epochs, *(columns[name] for name in shown), strict=True))
+        yield _series("Training", rows, ["epoch", *shown], most_rows)
 
 
-def _history(name: str, values: NDArray[Any]) -> RenderableType:
-    """Return the values of each iteration, or their spread where there are several."""
-    title, columns = f"History of {name}", ["iteration", name]
+def _history(name: str, values: NDArray[Any]) -> RenderableType | None:
+    """Return the values of each iteration, or their range where there are several."""
+    title = f"History of {name}"
     if values.ndim == 0:
-        return _pairs(f"{title}, scalar", [("value", values.item())])
+        return _table(f"{title}, scalar", [("value", values.item())])
     if values.ndim == 1:
-        given = [values]
+        given = {name: values}
         if "residual" in name:
             with np.errstate(all="ignore"):
-                given.append(np.append(np.nan, values[1:] / values[:-1])[: len(values)])
-            columns.append("factor")
-        return _series(title, columns, list(zip(range(1, len(values) + 1), *given, strict=True)))
+                given["factor"] = np.append(np.nan, values[1:] / values[:-1])[: len(values)]
+        rows = list(zip(range(1, len(values) + 1), *given.values(), strict=True))
+        return _series(title, rows, ["iteration", *given])
     by_iteration = np.moveaxis(values, -1, 0).reshape(values.shape[-1], prod(values.shape[:-1]))
     rows = [(index, *_spread(column)) for index, column in enumerate(by_iteration, start=1)]
-    return _series(f"{title}, {_shape(values.shape)}", ["iteration", "min", "median", "max"], rows)
+    return _series(f"{title}, {_shape(values.shape)}", rows, ["iteration", *_RANGE])
 
 
-def _histories(history: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
-    """Return one row for each history: its range, and its last values."""
+def _histories(history: Mapping[str, NDArray[Any]]) -> RenderableType | None:
+    """Return one row for each history: its range, and its last value."""
     rows = []
     for name, values in history.items():
         real = values if values.dtype.kind != "c" else np.abs(values)
         last = real.ravel()[-1] if real.size else np.nan
         rows.append((name, _shape(values.shape), *_spread(real), last))
-    yield from _table("Histories", ["name", "shape", "min", "median", "max", "last"], rows)
+    return _table("Histories", rows, ["name", "shape", *_RANGE, "last"])
 
 
-def _rest(run: Run) -> Iterable[RenderableType]:
-    """Describe the further contents of the file, and the command for them."""
+def _rest(run: Run) -> RenderableType | None:
+    """Return what else the file has, and the command that shows it."""
     parameters = sum(array.size for array in run.model.values())
     counts = {"options": len(list(_flat(run.options))), "model parameters": parameters}
     held = [f"{count} {name}" for name, count in counts.items() if count]
     if run.work:
         held.append("work of the ranks")
-    if held:
-        yield _cell(f"Also {', '.join(held)}: pint inspect --all")
+    return _cell(f"Also {', '.join(held)}: pint inspect --all") if held else None
 
 
-def _timings(timings: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+def _timings(timings: Mapping[str, NDArray[Any]]) -> RenderableType | None:
     rows = [(phase, *_spread(seconds)) for phase, seconds in timings.items()]
-    yield from _table("Timings in seconds, over ranks", ["phase", "min", "median", "max"], rows)
+    return _table("Timings in seconds, over ranks", rows, ["phase", *_RANGE])
 
 
-def _work(work: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+def _work(work: Mapping[str, NDArray[Any]]) -> RenderableType | None:
     rows: list[tuple[Any, ...]] = []
     for name, counts in work.items():
         for level, column in enumerate(counts.reshape(len(counts), -1).T):
             label = f"{name}, level {level}" if counts.ndim == 2 else name
             rows.append((label, *_spread(column), column.sum()))
-    yield from _table("Work of the ranks", ["count", "min", "median", "max", "total"], rows)
+    return _table("Work of the ranks", rows, ["count", *_RANGE, "total"])
 
 
-def _model(model: Mapping[str, NDArray[Any]]) -> Iterable[RenderableType]:
+def _model(model: Mapping[str, NDArray[Any]]) -> RenderableType | None:
     size = sum(array.size for array in model.values())
     rows = [(name, _shape(x.shape), str(x.dtype), _norm(x)) for name, x in model.items()]
-    yield from _table(f"Model, {size} parameters", ["name", "shape", "dtype", "norm"], rows)
+    return _table(f"Model, {size} parameters", rows, ["name", "shape", "dtype", "norm"])
 
 
 # --- numbers and tables -------------------------------------------------------------------------
@@ -256,51 +239,40 @@ def _cell(value: Any) -> Text:
     return Text(text if text.isprintable() else repr(text), overflow="fold")
 
 
-def _pairs(title: str, facts: Iterable[tuple[str, Any]]) -> RenderableType:
-    table = _empty(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        table.add_row(_cell(name), _cell(value))
-    return _titled(title, table)
-
-
 def _series(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], most_rows: int = _MOST_ROWS
+    title: str, rows: Sequence[Sequence[Any]], columns: Sequence[str], most_rows: int = _MOST_ROWS
 ) -> RenderableType:
-    """Return a table of rows over time, at most the last ones."""
+    """Return a table of rows over time, at most the last ones; its heading alone without rows."""
     if len(rows) > most_rows:
         title = f"{title} (last {most_rows} of {len(rows)} rows)"
-    return _numbers(title, columns, rows[-most_rows:])
+    return _table(title, rows[-most_rows:], columns) or _titled(title, Table())
 
 
 def _table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
-) -> Iterable[RenderableType]:
-    """Give a table, none without rows."""
-    if rows:
-        yield _numbers(title, columns, rows)
+    title: str, rows: Sequence[Sequence[Any]], columns: Sequence[str] = ()
+) -> RenderableType | None:
+    """Return a table with its text left-aligned and its numbers right-aligned; None without rows.
 
-
-def _numbers(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
-    """Return a table with its first column left-aligned and all numbers right-aligned."""
-    table = _empty(show_header=True)
-    for index, column in enumerate(columns):
-        text = index == 0 or all(isinstance(row[index], str) for row in rows)
-        heading = _cell(column.replace("_", " "))
-        table.add_column(heading, justify="left" if text else "right", overflow="fold")
+    Without columns there is no header, and all is text.
+    """
+    if not rows:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(columns))
+    for index, column in enumerate(columns or ("name", "value")):
+        is_text = not (columns and index) or all(isinstance(row[index], str) for row in rows)
+        table.add_column(
+            _cell(column.replace("_", " ")),
+            justify="left" if is_text else "right",
+            overflow="fold",
+            no_wrap=not columns and index == 0,
+        )
     for row in rows:
         table.add_row(*map(_cell, row))
     return _titled(title, table)
 
 
-def _empty(*, show_header: bool) -> Table:
-    """Return an empty table without rules around or between its cells."""
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
-
-
 def _titled(title: str, table: Table) -> Group:
-    """Add a title above a table; the table's own title would wrap at the table's width."""
+    """Put a title above a table; the table's own title would wrap at the table's width."""
     heading = _cell(title)
     heading.stylize("bold")
     return Group(heading, table)
