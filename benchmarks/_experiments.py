@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -239,13 +239,12 @@ def _solving(name: str) -> Solving:
 
 def training(
     name: str, num_steps: int, batch: int, hidden: int, *,
-    coarse_step: Any = "averaged", substep: int = 4, layers: int = 1, iterations: tuple[int, int],
-    memory: int | None = None, **options: Any,
+    iterations: tuple[int, int], memory: int | None = None, **options: Any,
 ) -> Training:  # fmt: skip
-    """Return steps of training on nine features."""
-    cell = RecurrenceOptions(
-        num_features=9, hidden=hidden, layers=layers, coarse_step=coarse_step, substep=substep
-    )
+    """Return steps of training on nine features; `options` are of the cell and of the solver."""
+    own = {field.name for field in fields(RecurrenceOptions)}
+    of_cell = {name: options.pop(name) for name in own & options.keys()}
+    cell = RecurrenceOptions(num_features=9, hidden=hidden, **of_cell)
     forward, backward = (MGRITOptions(max_iterations=n, **options) for n in iterations)
     return Training(
         name=name, num_steps=num_steps, batch=batch, cell=cell,

@@ -103,9 +103,13 @@ def windows_of(solver, adjoint_solver):
     return np.concatenate([np.zeros((0, 2), dtype=np.int64), *read])
 
 
-def backpropagate(model, x, u, w, forward=None, backward=None, mask=None, *, recording=False):
-    """Solve for J = <w, u_N>: both results; gradients of parameters, u_0 and inputs by name."""
-    solver, adjoint_solver = solvers(model, x.shape[1], forward, backward)
+def backpropagate(model, x, u, w, options=None, mask=None, *, recording=False):
+    """Solve for J = <w, u_N>: both results; gradients of parameters, u_0 and inputs by name.
+
+    `options` are for the forward solve, or a pair for both.
+    """
+    both = options if isinstance(options, tuple) else (options, None)
+    solver, adjoint_solver = solvers(model, x.shape[1], *both)
     model.set_inputs(x, windows_of(solver, adjoint_solver), mask)
     model.recording = recording
     result = solver.solve(u)

@@ -214,5 +214,5 @@ def test_gradients_of_recurrent_layers(cell, masked):
     options = MGRITOptions(
         levels=3, coarsening=4, relax=0, max_iterations=9, delta=Delta("diagonal")
     )
-    _, _, got = backpropagate(model, x, u, w, options, options, mask)
+    _, _, got = backpropagate(model, x, u, w, (options, options), mask)
     assert_same_gradients(got, expected, 1e-10)

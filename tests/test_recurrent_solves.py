@@ -127,7 +127,7 @@ class TestFewIterations:
         u, w = states(model, 2)
         expected = backpropagate(model, x, u, w)[2]
         forward, backward = (parallel(3, 4, max_iterations=count) for count in (3, 2))
-        _, adjoint, computed = backpropagate(model, x, u, w, forward, backward)
+        _, adjoint, computed = backpropagate(model, x, u, w, (forward, backward))
         assert adjoint.status is Status.COMPLETED
         return max(
             np.abs(computed[name] - tensor).max() / np.abs(tensor).max()
@@ -173,10 +173,10 @@ def test_few_intervals_are_chained_and_their_derivatives_recorded(monkeypatch):
     options = MGRITOptions(levels=2, coarsening=16, relax=0, min_coarse=1, max_iterations=3)
     model, exact = make(layers=2), make(layers=2)
     x, u, w = normal(BATCH, 32, FEATURES), *states(model, 2)
-    actual = backpropagate(model, x, u, w, options, options, recording=True)[2]
+    actual = backpropagate(model, x, u, w, (options, options), recording=True)[2]
     # In each of three forward cycles two chains; the adjoint's are of a tape.
     assert calls["chain"] == 6
     # A trial step, the residuals of two cycles, and the steps to C-points, which no chain takes.
     assert calls["stack"] <= 1 + 2 * 2 + 2
     one_level = MGRITOptions(levels=1)
-    assert_same_gradients(actual, backpropagate(exact, x, u, w, one_level, one_level)[2], 1e-10)
+    assert_same_gradients(actual, backpropagate(exact, x, u, w, (one_level, one_level))[2], 1e-10)

@@ -88,16 +88,9 @@ def fill(level: Level, first: State, guess: Any) -> None:
     if isinstance(guess, str):
         if guess != "sequential":
             raise ValueError(f"guess must be 'sequential' if it is a string, got {guess!r}")
-    elif isinstance(guess, Random):
-        dtype = np.asarray(level.u[:0]).dtype
+    elif isinstance(guess, Random) or callable(guess):
         for slot, point in enumerate(level.block, start=1):
-            state = guess.state(point, tuple(first.shape), dtype)
-            level.u[slot, ...] = in_library_of(level.u, state)
-    elif callable(guess):
-        for slot, point in enumerate(level.block, start=1):
-            state = guess(float(level.grid.times[point]))
-            _check_kind(level, state)
-            level.u[slot, ...] = state
+            level.u[slot, ...] = _state_at(level, point, first, guess)
     elif guess is not None:
         shape = tuple(np.shape(guess))
         one, every = tuple(first.shape), tuple(level.u[level.shown].shape)
@@ -105,6 +98,16 @@ def fill(level: Level, first: State, guess: Any) -> None:
             raise ValueError(f"guess has shape {shape}, expected (), {one} or {every}")
         _check_kind(level, guess)
         level.u[level.shown] = guess
+
+
+def _state_at(level: Level, point: int, first: State, guess: Any) -> State:
+    """Return the state of a guess that is a function, or random numbers, at a point."""
+    if isinstance(guess, Random):
+        state = guess.state(point, tuple(first.shape), np.asarray(level.u[:0]).dtype)
+        return in_library_of(level.u, state)
+    state = guess(float(level.grid.times[point]))
+    _check_kind(level, state)
+    return state
 
 
 def _check_kind(level: Level, state: Any) -> None:

@@ -103,36 +103,41 @@ def fingerprint(function: Callable[..., Any]) -> str:
 
 
 def _parts(value: Any, seen: set[int]) -> Iterator[str]:
-    """Yield what makes up a value that a kernel refers to, functions with what they refer to."""
+    """Yield the parts of a value that a kernel refers to, functions with their references."""
     if isinstance(value, CPUDispatcher):
         yield repr(sorted(map(repr, value.targetoptions.items())))
         value = value.py_func
     if isinstance(value, FunctionType):
-        if id(value) in seen:  # recursion
-            return
-        seen.add(id(value))
-        yield f"{value.__module__}.{value.__qualname__}"  # machine code refers to its module
-        yield from _parts_of_code(value.__code__)
-        yield repr(value.__defaults__)
-        for cell in value.__closure__ or ():
-            yield from _parts(cell.cell_contents, seen)
-        for name in sorted(_names(value.__code__)):
-            yield from _parts(value.__globals__.get(name), seen)
+        yield from _parts_of_function(value, seen)
     elif isinstance(value, np.ndarray):
         yield f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    elif isinstance(value, tuple):
-        for entry in value:
-            yield from _parts(entry, seen)
     elif isinstance(value, _Intrinsic):
         yield from _parts(value._defn, seen)
-    elif isinstance(value, type) and value.__module__.startswith("pint."):
-        yield value.__qualname__
-        for entry in vars(value).values():
+    elif isinstance(value, tuple) or _is_own_class(value):
+        if isinstance(value, type):
+            yield value.__qualname__
+        for entry in value if isinstance(value, tuple) else vars(value).values():
             yield from _parts(entry, seen)
-    elif isinstance(value, ModuleType | type):
-        yield value.__name__
     else:
-        yield _without_address(value)
+        is_named = isinstance(value, ModuleType | type)
+        yield value.__name__ if is_named else _without_address(value)
+
+
+def _is_own_class(value: Any) -> bool:
+    return isinstance(value, type) and value.__module__.startswith("pint.")
+
+
+def _parts_of_function(function: FunctionType, seen: set[int]) -> Iterator[str]:
+    if id(function) in seen:  # recursion
+        return
+    seen.add(id(function))
+    yield f"{function.__module__}.{function.__qualname__}"  # machine code refers to its module
+    yield from _parts_of_code(function.__code__)
+    yield repr(function.__defaults__)
+    for cell in function.__closure__ or ():
+        yield from _parts(cell.cell_contents, seen)
+    for name in sorted(_names(function.__code__)):
+        yield from _parts(function.__globals__.get(name), seen)
 
 
 def _parts_of_code(code: CodeType) -> Iterator[str]:

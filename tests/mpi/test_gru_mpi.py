@@ -66,8 +66,9 @@ def own_windows(solver, adjoint_solver):
     return np.unique(np.concatenate([np.zeros((0, 2), dtype=np.int64), *read]), axis=0)
 
 
-def solve(model, num_steps, forward, backward=None, comm=COMM, batch=2, mask=None, record=False):
-    """Forward and adjoint result; each rank binds the inputs that it reads, and no others."""
+def solve(model, num_steps, options, comm=COMM, batch=2, mask=None, record=False):
+    """Forward and adjoint result; `options` may be a pair for both. Each rank binds its inputs."""
+    forward, backward = options if isinstance(options, tuple) else (options, None)
     x, u, w = problem(model, num_steps, batch)
     solver = MGRIT(model, TimeGrid.uniform(0, num_steps, num_steps), forward, comm)
     adjoint_solver = AdjointSolver(solver, backward)
@@ -159,8 +160,8 @@ def test_few_iterations_equal_those_of_one_process(cell_and_kind, shape, coarses
     mask = holes(num_steps) if masked else None
     forward = in_parallel(levels, coarsening, coarsest, max_iterations=3)
     backward = in_parallel(levels, coarsening, coarsest, max_iterations=2)
-    expected = solve(model, num_steps, forward, backward, comm=None, mask=mask)
-    actual = solve(model, num_steps, forward, backward, mask=mask)
+    expected = solve(model, num_steps, (forward, backward), comm=None, mask=mask)
+    actual = solve(model, num_steps, (forward, backward), mask=mask)
     assert_same_solution(actual, expected, 1e-12)
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_allclose(one.residuals, other.residuals, rtol=1e-9)

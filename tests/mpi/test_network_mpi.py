@@ -83,10 +83,9 @@ def assert_on_all_ranks(array):
     assert (rows.view(np.uint8) == rows[:1].view(np.uint8)).all()
 
 
-def evaluate(network, comm, options, x, y, mask=None, loss=None, time_ranks=None):
+def evaluate(network, comm, options, x, y, mask=None, **choices):
     """Scores, and loss and gradients."""
-    num_steps = x.shape[1]
-    solver = NetworkSolver(network, num_steps, options, options, comm, loss, time_ranks)
+    solver = NetworkSolver(network, x.shape[1], options, options, comm, **choices)
     scores, _ = solver.predict(x, mask)
     return scores, solver.loss_and_gradient(x, y, mask, inputs=True)
 
@@ -105,8 +104,8 @@ def test_equals_one_process(pooling, bidirectional, masked, num_steps):
     x, y = problem(network, num_steps, kind=kind)
     mask = holes(4, num_steps) if masked else None
     options = (STEPPING, FEW)[(index // 2) % 2]
-    scores, expected = evaluate(network, SERIAL, options, x, y, mask, loss)
-    ours, actual = evaluate(network, COMM, options, x, y, mask, loss)
+    scores, expected = evaluate(network, SERIAL, options, x, y, mask, loss=loss)
+    ours, actual = evaluate(network, COMM, options, x, y, mask, loss=loss)
     assert_near(ours, scores, 1e-12, "scores")
     assert_same(actual, expected)
 
