@@ -333,6 +333,7 @@ def _forward(evaluate: Any) -> Any:
         )
         like = wide_or_single(u, is_narrow)
         (num_points, num_evaluations), batch, hidden = rows.shape, out.shape[2], weight.shape[0]
+        first_point, behind = first // batch, (last + batch - 1) // batch
         u = u[first:last]
         gh = np.empty((u.shape[0], gi.shape[2]), dtype=u.dtype)
         between = np.empty((num_evaluations - 1, u.shape[0], u.shape[1]), dtype=u.dtype)
@@ -343,7 +344,7 @@ def _forward(evaluate: Any) -> Any:
                 ends = p + 1 == num_evaluations
                 ahead = coefficients[slots[begin, p], first:last] if is_noted else none
                 multiply_inside(multiply_at, gate_input[:, :hidden], weight, gh, ahead)
-                for i in range(first // batch, (last + batch - 1) // batch):
+                for i in range(first_point, behind):
                     k, (low, high, row) = begin + i, _own_rows(i, batch, first, last)
                     new = out[k, layer, low:high] if ends else between[p, row : row + high - low]
                     c = coefficients[slots[k, p], low:high] if is_noted else none
@@ -409,6 +410,7 @@ def _backward(transpose: Any) -> Any:
         like = wide_or_single(w, is_narrow)
         (num_points, num_evaluations), batch, num_gates = slots.shape, out.shape[2], weight.shape[0]
         together, hidden, count = 1 if is_chain else num_points, d_gates.shape[2] // 4, last - first
+        first_point, behind = first // batch, (last + batch - 1) // batch
         w = w[first:last]
         width = w.shape[1]
         d_seen = np.empty((count, hidden), dtype=w.dtype)
@@ -424,7 +426,7 @@ def _backward(transpose: Any) -> Any:
                     _add(v, d_above[p, place : place + count], above)
                     v = above
                 gates = d_gates[p, place : place + count]
-                for i in range(first // batch, (last + batch - 1) // batch):
+                for i in range(first_point, behind):
                     k, (low, high, row) = begin + i, _own_rows(i, batch, first, last)
                     c = coefficients[slots[k, p], low:high]
                     transpose(like, v, c, steps[k, p, low:high], gates, d_u, row)
@@ -450,7 +452,7 @@ def _backward(transpose: Any) -> Any:
             if out.shape[0] > 0:
                 if g.shape[0] > 0:
                     _add(v, g[begin, first:last], v)
-                for i in range(first // batch, (last + batch - 1) // batch):
+                for i in range(first_point, behind):
                     low, high, row = _own_rows(i, batch, first, last)
                     for b in range(high - low):
                         for j in range(width):
