@@ -67,24 +67,28 @@ class Iteration:
                 return Status.STEPPED
         self._tighten(math.inf)
         while len(self.residuals) < options.max_iterations:
-            num_done = len(self.residuals)
-            if num_done == 0 and options.skip_first_down:
-                self._go_through("upward_cycle", upward_cycle)
-                self.residuals.append(math.nan)
-            else:
-                self._go_through("cycle", cycle)
-                self._observe()
-            if self.on_iteration is not None:
-                self.on_iteration(num_done, self.residuals[-1])
+            is_upward = not self.residuals and options.skip_first_down
+            self._cycle_once(is_upward)
             if self.detail:
                 return Status.DIVERGED
-            if not (num_done == 0 and options.skip_first_down) and self._refine():
+            if not is_upward and self._refine():
                 continue
             if self._converged():
                 return Status.CONVERGED
             if self._first_unsettled > 0:
                 self._leave_alone()
         return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
+
+    def _cycle_once(self, is_upward: bool) -> None:
+        num_done = len(self.residuals)
+        if is_upward:
+            self._go_through("upward_cycle", upward_cycle)
+            self.residuals.append(math.nan)
+        else:
+            self._go_through("cycle", cycle)
+            self._observe()
+        if self.on_iteration is not None:
+            self.on_iteration(num_done, self.residuals[-1])
 
     def _go_through(self, name: str, cycle: Callable[[Hierarchy, Driver, str], None]) -> None:
         watch = self.hierarchy.watch

@@ -416,27 +416,29 @@ class MGRIT:
 
     def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
         finest = self.hierarchy.levels[0]
-        if sources is not None and not self.keeps_all:
-            raise ValueError("sources need all points: leave storage 'c_points' out")
         if sources is not None:
-            sources = self._as_array(sources, "sources")
-            expected = tuple(finest.u[finest.shown].shape)
-            if tuple(sources.shape) != expected:
-                raise ValueError(
-                    f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
-                    f"{expected}: one state for each own point"
-                )
-            if self.options.richardson is not None:
-                raise ValueError("coarse steps have no sources: leave out richardson")
-            if self.options.refinement is not None:
-                raise ValueError("sources are not known at new points: leave out refinement")
-            finest.g[finest.shown] = sources
+            self._set_sources(finest, self._as_array(sources, "sources"))
         if self.options.periodic and guess is None:
             guess = first
         if self._uses_guess:
             fill(finest, first, guess)
         if 0 in finest.block:
             finest.u[1, ...] = first
+
+    def _set_sources(self, finest: Level, sources: State) -> None:
+        if not self.keeps_all:
+            raise ValueError("sources need all points: leave storage 'c_points' out")
+        expected = tuple(finest.u[finest.shown].shape)
+        if tuple(sources.shape) != expected:
+            raise ValueError(
+                f"sources have shape {tuple(sources.shape)} on rank {self.comm.rank}, expected "
+                f"{expected}: one state for each own point"
+            )
+        if self.options.richardson is not None:
+            raise ValueError("coarse steps have no sources: leave out richardson")
+        if self.options.refinement is not None:
+            raise ValueError("sources are not known at new points: leave out refinement")
+        finest.g[finest.shown] = sources
 
     @property
     def _uses_guess(self) -> bool:

@@ -180,21 +180,14 @@ class AccuracyControl:
         used = self.iterations
         got = None
         if not used.are_exact:
-            if self.is_adaptive:
-                self.solver.iterate(*used)
-            try:
-                with self._timed(used, self.solver, len(x)):
-                    got = self.solver.loss_and_gradient(
-                        x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids, error=error
-                    )
-            except FloatingPointError:
-                if not self.is_adaptive:
-                    raise
-            else:
-                self._note(used, got, self._estimate(used, got))
-                if not self._is_due(used, got):
-                    self._choose(used)
-                    return got
+            got = self._iterate(
+                used, x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids, error=error
+            )
+        if got is not None:
+            self._note(used, got, self._estimate(used, got))
+            if not self._is_due(used, got):
+                self._choose(used)
+                return got
         with self._timed(EXACT, self.exact, len(x)):
             exact = self.exact.loss_and_gradient(x, y, mask, start, inputs=inputs, error=error)
         if used.are_exact:
@@ -207,6 +200,20 @@ class AccuracyControl:
             exact = self._check(used, got, exact)
         self._choose(used)
         return exact
+
+    def _iterate(
+        self, used: Iterations, x: Array, *args: Any, **options: Any
+    ) -> LossAndGradient | None:
+        """Return loss and gradient by cycles; None if an adaptive solve diverged."""
+        if self.is_adaptive:
+            self.solver.iterate(*used)
+        try:
+            with self._timed(used, self.solver, len(x)):
+                return self.solver.loss_and_gradient(x, *args, **options)
+        except FloatingPointError:
+            if not self.is_adaptive:
+                raise
+            return None
 
     @contextmanager
     def _timed(self, used: Iterations, solver: NetworkSolver, count: int) -> Iterator[None]:
