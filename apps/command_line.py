@@ -22,6 +22,7 @@ from pint.results import check_target, record_of, write_solution
 from pint.timeline import Timeline
 
 from .arguments import quiet_unless
+from .compiling import announce
 from .figures import Draw, draw_figure
 from .option_parser import Group, OptionParser, add_option, descriptions, field_types
 from .tracing import add_argument, check_trace, recorded, save_trace
@@ -52,6 +53,7 @@ def run_app(app: App, argv: Sequence[str] | None = None, work: Work | None = Non
     arguments = list(sys.argv[1:] if argv is None else argv)
     with quiet_unless(comm.rank == 0):
         args = parser_of(app).parse_args(arguments)
+    announce(f"apps.{app.name}", comm)
     return run(lambda: _run(app, args, arguments, work or solve, comm), comm)
 
 

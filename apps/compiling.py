@@ -1,38 +1,22 @@
-"""Says that kernels are being compiled, which the first run on a machine does without a word."""
+"""Print the announcement that kernels are compiled as a line of the program."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import sys
-from collections.abc import Iterator
-from typing import Any
-
-from numba.core import event
 
 from pint.parallel.comm import Communicator
 
 
-class _Announcer(event.Listener):
-    """Prints one line when the first function begins to be compiled; not for those on the disk."""
+class _Printer(logging.Handler):
+    """Print to the stderr of the moment, which tests replace."""
 
-    def __init__(self, program: str) -> None:
-        self.program, self.is_silent = program, True
-
-    def on_start(self, event: Any) -> None:
-        if self.is_silent:
-            self.is_silent = False
-            text = "compiling kernels; they are kept for the next time (it can take a minute)"
-            print(f"{self.program}: {text}", file=sys.stderr, flush=True)
-
-    def on_end(self, event: Any) -> None:
-        pass
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def announced(program: str, comm: Communicator) -> Iterator[None]:
-    """While entered, rank 0 says once on stderr that it compiles, if it does."""
-    if comm.rank > 0:
-        yield
-        return
-    with event.install_listener("numba:compile", _Announcer(program)):
-        yield
+def announce(program: str, comm: Communicator) -> None:
+    """Print what pint logs on stderr, after the program's name; on rank 0."""
+    handler = _Printer() if comm.rank == 0 else logging.NullHandler()
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    logging.getLogger("pint").handlers[:] = [handler]

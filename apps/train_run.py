@@ -26,7 +26,7 @@ from pint.train.progress import ConsoleProgress
 from pint.train.trainer import Trainer, TrainingOptions
 
 from .arguments import refuse
-from .compiling import announced
+from .compiling import announce
 from .tracing import save_trace
 from .train_data import kind_of, prepare
 from .train_options import PROGRAM, settle
@@ -35,8 +35,8 @@ from .train_results import Recorder, report
 
 def train(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:
     """Train as the command line says; return the exit status; collective."""
-    with announced(PROGRAM, comm):
-        return run(lambda: _interruptible(args, arguments, comm), comm)
+    announce(PROGRAM, comm)
+    return run(lambda: _interruptible(args, arguments, comm), comm)
 
 
 def _interruptible(args: argparse.Namespace, arguments: Sequence[str], comm: Communicator) -> int:

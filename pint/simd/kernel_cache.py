@@ -23,9 +23,13 @@ from numba.core.caching import FunctionCache
 from numba.core.extending import _Intrinsic
 from numba.core.registry import CPUDispatcher
 
+from pint.simd.announcement import announce_compilation
+
 # No fused products, reassociation or assumption about NaN beside those that are written out: where
 # compilers choose between vector code and a plain loop, both round alike, and NaN is passed on.
 FASTMATH = {"nsz"}
+
+announce_compilation()
 
 
 class _KernelCache(FunctionCache):
