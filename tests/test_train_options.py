@@ -1,6 +1,8 @@
 """Options of apps.train from a TOML file: names, values, and that the command line wins."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from jsonargparse import ActionYesNo
 from apps.train import main
 from apps.train_options import build_parser, read, settle
 from pint import open_run
+from tests.launcher import environment
 
 
 @pytest.fixture
@@ -139,3 +142,11 @@ def test_options_are_written_in_full(capsys):
         main(["--conf", "options.toml"])
     said = capsys.readouterr().err
     assert said == "apps.train: unknown option '--conf' (did you mean '--config'?)\n"
+
+
+def test_help_imports_no_compiler():
+    script = "import sys\nfrom apps.train import main\ntry:\n    main(['--help'])\nfinally:\n    "
+    script += "print(sorted({'numba', 'scipy.signal', 'torch'} & set(sys.modules)))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
