@@ -47,8 +47,13 @@ def any_costs(machine=NETWORK):
 def test_counts_the_steps_of_a_real_run(cycle, coarsest):
     for num_steps, levels, relax in itertools.product((97, 3), (1, 2, 4), (0, 1)):
         options = MGRITOptions(
-            levels=levels, coarsening=(4, 2), cycle=cycle, relax=relax, coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest, max_iterations=3,
-        )  # fmt: skip
+            levels=levels,
+            coarsening=(4, 2),
+            cycle=cycle,
+            relax=relax,
+            coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
+            max_iterations=3,
+        )
         solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options)
         solver.solve(1.0)
         result = solver.solve(1.0)
@@ -69,7 +74,7 @@ def test_counts_the_steps_of_an_adjoint_solve():
 
 @pytest.mark.parametrize("size", [40, 97, 100])
 def test_ranks_that_do_the_same_share_a_program(size):
-    """Programs of all ranks, walked one by one, are those of their kinds."""
+    """Programs of all ranks, walked one by one, equal the programs of their kinds."""
     options = MGRITOptions(levels=3, coarsening=10, max_iterations=2)
     schedule = Schedule.of(Run(num_steps=2_000, forward=options), size)
     assert len(schedule.programs) < size

@@ -36,7 +36,7 @@ def predicted(path, capsys, *arguments):
 
 
 def test_other_options_than_measured_count(costs_file, capsys):
-    """A microsecond for each evaluation: their numbers, by level, times those of a step."""
+    """A microsecond for each evaluation: their numbers by level."""
     changes = [
         ([], SMALL),
         (["--levels", "2"], SMALL.changed(levels=2)),
@@ -157,7 +157,7 @@ WORK = "[[work]]\nsolve = ''\nname = 'x'\nlevel = 0\n"
         ("baselines = 3\n" + HERE, "baselines must be a section"),
         (HERE + WORK + "sizes = []\nseconds = []", "sizes must increase"),
         (HERE + WORK + "sizes = [2, 1]\nseconds = [1.0, 1.0]", "sizes must increase"),
-        (HERE + WORK + "sizes = [1, 2]\nseconds = [1.0]", "with as many seconds"),
+        (HERE + WORK + "sizes = [1, 2]\nseconds = [1.0]", "one for each entry of seconds"),
         (HERE + WORK + "sizes = [1]\nseconds = ['x']", "seconds must be a number"),
         (HERE + WORK + "sizes = [1]", "seconds must be a list"),
         (HERE + WORK.replace("= 0", "= 'x'"), "level must be a int"),
@@ -210,7 +210,7 @@ def test_medians_of_what_several_lengths_have():
 
 
 class Twins(SerialCommunicator):
-    """Two ranks, of which the other one has measured three times as much."""
+    """Two ranks, of which the other one has measured three times the seconds."""
 
     size = 2
 

@@ -58,7 +58,7 @@ def test_candidates_come_in_order_and_exact_stepping_is_the_last():
     assert seconds == sorted(seconds)
     assert [one.workload.levels == 1 for one in found[-2:]] == [False, True]
     assert len({one.workload.coarse_step for one in found}) == 3
-    for one in found[:: len(found) // 5]:  # the times are those of the whole prediction
+    for one in found[:: len(found) // 5]:  # times of the whole prediction
         way = one.workload
         again = predict(run_of(way, costs), fitted(costs, way), 4)
         assert one.seconds == pytest.approx(again.seconds, rel=0.05)
@@ -74,7 +74,7 @@ def test_hierarchies_of_long_sequences():
 
 
 def test_more_ranks_are_never_worse():
-    """Beyond as many groups as sequences, some ranks have no work, and none has more."""
+    """With more groups than sequences, some ranks have no work, and none has more."""
     costs = made_up(SMALL)
     found = [candidates(SMALL, costs, ranks) for ranks in (1, 2, 3, 4, 5, 8)]
     for fewer, more in itertools.pairwise(found):

@@ -66,13 +66,13 @@ class SolveCalibration:
     options: MGRITOptions
 
     def measure(self, lengths: Sequence[int], repeats: int = 3) -> Costs:
-        """Return the costs, without those of messages; not collective, on one process."""
+        """Return the costs without messages; not collective, on one process."""
         samples, overheads = Samples(), []
         for length in lengths:
             grid = TimeGrid(self.grid.times[: length + 1])
             solver = MGRIT(self.propagator, grid, fixed(self.options))
             samples.watch_driver(solver.driver, "forward")
-            for watched in (True, False):  # who looks on is told each operation
+            for watched in (True, False):  # with and without a timer around each operation
                 for repeat in range(repeats + 1):
                     samples.is_kept = repeat > 0
                     samples.begin()
@@ -87,7 +87,7 @@ class SolveCalibration:
 
 
 def _look(visit: Any) -> None:
-    """Do nothing; cycles are not replayed while somebody looks on."""
+    """Do nothing; a callback prevents the replay of cycles."""
 
 
 @dataclass(eq=False)
@@ -113,7 +113,7 @@ class TrainingCalibration:
     update: Callable[[NDArray[Any]], object] = lambda gradient: None
 
     def measure(self, lengths: Sequence[int], repeats: int = 3) -> Costs:
-        """Return the costs, without those of messages; not collective, on one process."""
+        """Return the costs without messages; not collective, on one process."""
         samples, overheads = Samples(), []
         for length in lengths:
             step = _Step(self, length, samples)

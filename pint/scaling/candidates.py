@@ -1,4 +1,4 @@
-"""Ways to train on so many ranks, with the times that the model predicts for them."""
+"""Candidate options for training on a number of ranks, with their predicted times."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Candidate:
         )
 
     def options(self, ranks: int) -> dict[str, Any]:
-        """Return the options of ``apps.train`` for so many ranks."""
+        """Return the options of ``apps.train`` for a number of ranks."""
         w, has_parts = self.workload, self.workload.coarse_step in ("averaged", "midpoint")
         return {
             "hidden": w.hidden,
@@ -89,9 +89,12 @@ class Candidate:
 
 
 def candidates(
-    workload: GRUWorkload, costs: Costs, ranks: int, tell: Callable[[float], None] = lambda _: None
+    workload: GRUWorkload,
+    costs: Costs,
+    ranks: int,
+    note: Callable[[float], None] = lambda _: None,
 ) -> list[Candidate]:
-    """Return ways to train on so many ranks with their predicted times, the fastest first.
+    """Return candidates for a number of ranks with their predicted times, the fastest first.
 
     Exact stepping has no error, so that the last one is its fastest split of the ranks, and ways
     that are slower are left out. Coarse steps and cycles are varied for the `KEPT` fastest
@@ -105,7 +108,7 @@ def candidates(
         Of such a network, measured with at least two levels.
     ranks : int
         All ranks.
-    tell : callable, optional
+    note : callable, optional
         Called with the part that is done.
 
     Raises
@@ -125,13 +128,13 @@ def candidates(
     times = []
     for index, (way, groups) in enumerate(plans):
         times.append(_predicted(_cycled(way, CYCLES[0]), costs, ranks, groups))
-        tell((index + 1) / (len(plans) + KEPT))
+        note((index + 1) / (len(plans) + KEPT))
     order = [index for index in np.argsort(times)[:KEPT].tolist() if times[index] < last.seconds]
     faster: list[Candidate] = []
     for count, index in enumerate(order):
         way, groups = plans[index]
         faster += _faster(way, costs, ranks, groups, last.seconds)
-        tell((len(plans) + count + 1) / (len(plans) + KEPT))
+        note((len(plans) + count + 1) / (len(plans) + KEPT))
     return [*sorted(faster, key=lambda one: one.seconds), last]
 
 
@@ -141,7 +144,7 @@ def _exact(workload: GRUWorkload, costs: Costs, ranks: int, groups: int) -> Cand
 
 
 def hierarchies(workload: GRUWorkload, size: int) -> Iterator[GRUWorkload]:
-    """Yield levels, factors, relaxation and the coarsest solve for so many ranks along time.
+    """Yield levels, factors, relaxation and the coarsest solve for ranks along time.
 
     Their coarse steps are averaged ones of parts of 4 finest steps.
     """

@@ -22,7 +22,7 @@ Key = tuple[str, str, int]
 
 
 def amount(one: Operation) -> int:
-    """Return by what the seconds of some work are told apart."""
+    """Return the key of the seconds of some work."""
     if one.name == "update":  # of all parameters, whatever the steps
         return 1
     return one.length if one.name.startswith("chain") else one.size
@@ -64,8 +64,8 @@ class Costs:
     machine : Machine
         Where it runs.
     tables : dict of (str, str, int) to Table
-        By solve, name and level: seconds of one step of so many intervals at once ("sweep"), of so
-        many steps one after another ("chain"), else of so many points.
+        By solve, name and level: seconds of one step of n intervals ("sweep"), of n consecutive
+        steps ("chain"), else of n points.
     call : float
         Seconds that the solver takes around each piece of work.
     baselines : dict of str to float
@@ -77,8 +77,8 @@ class Costs:
     alone : float, default 0.0
         Part of the time of a chain that is left where the batch has next to no sequences.
     share : float, default 1.0
-        Part of the batch that a rank works on: so many states cost as much as that part of them,
-        but for chains, see `alone`.
+        Part of the batch of a rank: the costs are the costs of this part of the states, except for
+        chains, see `alone`.
     """
 
     machine: Machine
@@ -91,7 +91,7 @@ class Costs:
     share: float = 1.0
 
     def stepping(self) -> Costs:
-        """Return those of exact stepping.
+        """Return the costs of exact stepping.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class Costs:
             )
         return replace(self, tables=self.exact)
 
-    def of(self, one: Operation, size: int, everybody: int) -> tuple[float, float]:
+    def of(self, one: Operation, size: int, all_ranks: int) -> tuple[float, float]:
         """Return what an operation takes the rank, and how long a message is under way.
 
         Parameters
@@ -113,15 +113,15 @@ class Costs:
             The operation.
         size : int
             Ranks that share time.
-        everybody : int
+        all_ranks : int
             Ranks of all groups.
         """
         if one.kind == "work":
             return self.work(one), 0.0
         if one.kind == "collective":
-            ranks = everybody if one.name.startswith("all ") else size
+            ranks = all_ranks if one.name.startswith("all ") else size
             return self.machine.collective(one.name, one.size, ranks), 0.0
-        under_way = self.machine.message(one.size, everybody) if one.kind == "send" else 0.0
+        under_way = self.machine.message(one.size, all_ranks) if one.kind == "send" else 0.0
         return self.machine.overhead, under_way
 
     def work(self, one: Operation) -> float:
@@ -268,7 +268,9 @@ def _table(where: str, row: dict[str, Any]) -> Table:
         for value in row[name]:
             check_number(f"{where}: {name}", value)
     if not sizes or len(sizes) != len(seconds) or sorted(set(sizes)) != sizes:
-        raise ValueError(f"{where}: sizes must increase, with as many seconds, got {sizes}")
+        raise ValueError(
+            f"{where}: sizes must increase, one for each entry of seconds, got {sizes}"
+        )
     return Table(np.array(sizes, dtype=np.int64), np.array(seconds, dtype=float))
 
 

@@ -141,7 +141,7 @@ class DryRunCommunicator(Communicator):
     size : int
         Number of ranks.
     channel : int, default 0
-        Tells communicators of the same ranks apart.
+        Distinguishes communicators of equal ranks.
     is_mirrored : bool, default False
         Ranks are numbered from the other end.
     """
@@ -244,7 +244,7 @@ def num_bytes(array: Any) -> int:
 
 
 class ShapeOnlyModel(Propagator):
-    """A model whose states hold nothing; those of level l stand for so many bytes.
+    """A model with empty states; a state of level l counts as `state_bytes[l]` bytes.
 
     A state has shape (0, b): it has no entries, and b is what a real one takes.
 

@@ -1,4 +1,4 @@
-"""Costs of a hierarchy that was not measured, from those of one that was."""
+"""Costs of a new hierarchy, from the costs of a measured one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fitted(costs: Costs, way: Workload) -> Costs:
     Parameters
     ----------
     costs : Costs
-        Measured with some levels, which their `problem` tells.
+        Measured costs; their `problem` has the levels.
     way : Workload
         With the levels that are wanted.
 
@@ -74,7 +74,7 @@ def _by_level(costs: Costs, solve: str, name: str, num_levels: int) -> dict[int,
 
 
 def _table_of(samples: Sequence[tuple[int, Table]], evaluations: int) -> Table:
-    """Return the seconds of steps with so many evaluations, from those with other numbers."""
+    """Return the seconds of steps with `evaluations` evaluations, from steps with other numbers."""
     counts = np.array([count for count, _ in samples], dtype=float)
     sizes = np.unique(np.concatenate([table.sizes for _, table in samples]))
     columns = [counts] if np.unique(counts).size == 1 else [np.ones(counts.size), counts]
@@ -87,7 +87,7 @@ def _table_of(samples: Sequence[tuple[int, Table]], evaluations: int) -> Table:
 
 
 def run_of(way: Workload, costs: Costs, groups: int = 1) -> Run:
-    """Return what is walked, each group with as many sequences as the largest one has.
+    """Return the run of the dry run, each group with the sequences of the largest one.
 
     Cycles that are replayed are timed as a whole: the costs have them of the measured levels only.
 
@@ -111,6 +111,6 @@ def run_of(way: Workload, costs: Costs, groups: int = 1) -> Run:
 
 
 def share_of(way: Workload, groups: int) -> float:
-    """Return the part of the batch that the largest of so many groups works on."""
+    """Return the part of the batch of the largest group."""
     batch = way.batch if isinstance(way, GRUWorkload) else 1
     return -(-batch // groups) / batch

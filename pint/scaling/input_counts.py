@@ -105,5 +105,5 @@ def _spacing(options: MGRITOptions, num_steps: int) -> int:
 
 
 def _is_shared(hierarchy: Hierarchy) -> bool:
-    """Tell whether all ranks take all steps of the coarsest level."""
+    """Return whether all ranks take all steps of the coarsest level."""
     return hierarchy.gathers_coarsest and hierarchy.options.local_points is None

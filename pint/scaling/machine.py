@@ -27,10 +27,10 @@ class Machine:
     overhead : float, default 0.0
         Seconds that sending takes the sender, and receiving the receiver.
     collective_latency, collective_bandwidth : float, optional
-        The same for one round of a collective call, of which there are log2 of the number of ranks;
-        those of a message if left out.
+        Latency and bandwidth of one round of a collective call, which has log2 P rounds; by default
+        as for a message.
     node_latency, node_bandwidth : float, optional
-        Those of a message on a machine whose ranks are all on one node; the others' if left out.
+        Latency and bandwidth of a message inside one node; by default as between nodes.
     ranks_per_node : int, default 1
         Ranks of a node.
     speed : float, default 1.0
@@ -74,7 +74,7 @@ class Machine:
         return latency + num_bytes / bandwidth
 
     def collective(self, name: str, num_bytes: int, size: int) -> float:
-        """Return how long a collective call of `size` ranks takes, each with so many bytes."""
+        """Return the seconds of a collective call of `size` ranks, each with `num_bytes` bytes."""
         if size == 1:
             return 0.0
         latency = self.latency if self.collective_latency is None else self.collective_latency

@@ -46,7 +46,7 @@ def measured(
 
 
 def exactly(workload: Workload) -> Any:
-    """Return the same, stepped exactly."""
+    """Return the workload with exact stepping."""
     changes = {"levels": 1, "coarsest": "gather", "truncation": 0, "forward_iterations": 1}
     if isinstance(workload, GRUWorkload):
         changes["backward_iterations"] = 1
@@ -85,12 +85,12 @@ def joined(parts: Sequence[Costs]) -> Costs:
 
 
 def mean_costs(costs: Costs, comm: Any) -> Costs:
-    """Return the mean of what the ranks measured, so that all predict the same; collective.
+    """Return the mean of the measurements of all ranks, equal on every rank; collective.
 
     Parameters
     ----------
     costs : Costs
-        Those of this rank, with the same tables on every rank.
+        The costs of this rank, with tables of equal keys on every rank.
     comm : mpi4py communicator or Communicator
         The ranks.
     """

@@ -52,7 +52,7 @@ class Prediction:
 
 
 def predict(run: Run, costs: Costs, ranks: int, share: float | None = None) -> Prediction:
-    """Return what a run takes on so many ranks.
+    """Return the predicted cost of a run on a number of ranks.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def predict(run: Run, costs: Costs, ranks: int, share: float | None = None) -> P
         What is run; its groups share the ranks.
     costs : Costs
         How long work and messages take; work on a part of a batch is taken to cost as much as that
-        on as many rows of the whole.
+        on equally many rows of the whole.
     ranks : int
         All ranks, a multiple of the groups.
     share : float, optional

@@ -18,7 +18,7 @@ def draw(path: str | os.PathLike[str], by_groups: dict[int, list[Prediction]], t
     Parameters
     ----------
     path : path-like
-        File to write, PNG or what else matplotlib knows.
+        File to write, PNG or another format of matplotlib.
     by_groups : dict of int to list of Prediction
         Predictions over ranks, by the number of groups that share the batch.
     title : str

@@ -50,8 +50,8 @@ class Samples:
     def tables(self) -> dict[Key, Table]:
         """Return the medians, over all runs, of the mean in a run.
 
-        Sums of means are what a run takes; those of medians are less, since a piece of work is now
-        and then late, but never early.
+        Sums of means equal the time of a run; sums of medians are less, since a piece of work is
+        sometimes late, but never early.
         """
         tables = {}
         for key, by_size in self._seconds.items():
@@ -61,7 +61,7 @@ class Samples:
             tables[key] = Table(np.array(sizes, dtype=np.int64), np.array(medians))
         return tables
 
-    def watch(self, owner: Any, method: str, told: Callable[..., tuple[Key, int, int]]) -> None:
+    def watch(self, owner: Any, method: str, describe: Callable[..., tuple[Key, int, int]]) -> None:
         """Time a method of an object from now on.
 
         Parameters
@@ -70,7 +70,7 @@ class Samples:
             Whose method it is; that object alone is changed.
         method : str
             Its name.
-        told : callable
+        describe : callable
             Returns, for the method's arguments, the key, the size, and what to divide by.
         """
         original = getattr(owner, method)
@@ -85,7 +85,7 @@ class Samples:
             finally:
                 seconds = time.perf_counter() - begin
                 self._is_inside = False
-                key, size, times = told(*arguments, **more)
+                key, size, times = describe(*arguments, **more)
                 self.total += seconds
                 self.count += 1
                 self.spent[key[:2]] = self.spent.get(key[:2], 0.0) + seconds
@@ -94,7 +94,7 @@ class Samples:
         setattr(owner, method, timed)
 
     def watch_driver(self, driver: Driver, solve: str, recording: int | None = None) -> None:
-        """Time all that a driver does; names and sizes are those of `DryRunDriver`."""
+        """Time all operations of a driver, with the names and sizes of `DryRunDriver`."""
 
         def key(name: str, level: Level) -> Key:
             is_recorded = level.index == 0 and driver.iteration == recording

@@ -1,4 +1,4 @@
-"""What all ranks of a run do: programs, one for all ranks that do the same."""
+"""Schedules: the programs of all ranks of a run, one for each kind of rank."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Run:
     parameter_bytes : int, default 4
         Of a number among them, and in the scores.
     layers : RecurrenceOptions, optional
-        Recurrent layers that are trained: they tell which inputs a rank binds.
+        Recurrent layers of a training: they determine the inputs of a rank.
     input_bytes : int, default 0
         Of what is kept for each of these inputs.
     tape_bytes : tuple of int
@@ -100,7 +100,7 @@ class Run:
 
 
 def fixed(options: MGRITOptions) -> MGRITOptions:
-    """Return the options with as many cycles as they allow, and no tolerance."""
+    """Return the options with `max_iterations` cycles, and no tolerance."""
     return replace(options, tolerance=None, relative_tolerance=None)
 
 
@@ -129,9 +129,9 @@ class Schedule:
     def of(cls, run: Run, size: int) -> Schedule:
         """Walk a run on `size` ranks.
 
-        Ranks do the same if all of their levels have as many points, beginning at the same place
-        of an interval, with neighbours as far away, and the ends of the time axis alike. One of
-        each kind is walked.
+        Ranks have equal programs if their levels agree in the number of points, the place of the
+        first point in its interval, the distance of the neighbours and the ends of the time axis.
+        One rank of each kind is walked.
         """
         at_least("size", size, 1)
         walk = _Walk(run, size)
@@ -171,7 +171,7 @@ class _Walk:
                 self.num_inputs = counts.of_all_ranks()
 
     def signatures(self) -> NDArray[np.int64]:
-        """Return a row of numbers for each rank; those with equal rows do the same."""
+        """Return a row of numbers for each rank; ranks with equal rows have one program."""
         columns = [self.num_inputs, *_columns(self.forward)]
         if self.adjoint is not None:
             columns += [column[::-1] for column in _columns(self.adjoint.solver)]

@@ -62,8 +62,8 @@ class Timing:
 def simulate(schedule: Schedule, costs: Costs, *, events: bool = False) -> Timing:
     """Let all ranks go through their programs.
 
-    A message is under way for a latency and its bytes over the bandwidth; who waits for it goes on
-    when it is there. A collective call begins when the last rank has come to it.
+    A message takes a latency and its bytes over the bandwidth; a waiting rank goes on at its
+    arrival. A collective call begins when the last rank has come to it.
 
     Parameters
     ----------
@@ -258,4 +258,4 @@ def _find(
             and table[row, 4] == which
         ):
             return int(sends[row])
-    raise RuntimeError("nobody sends a message that a rank waits for")
+    raise RuntimeError("no rank sends a message that a rank waits for")

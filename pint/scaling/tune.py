@@ -103,7 +103,7 @@ def tune(
     error_of : callable
         Measures one.
     most : int
-        Measure no more than so many; that of exact stepping need not be.
+        Greatest number of measurements; exact stepping needs none.
 
     Returns
     -------

@@ -91,7 +91,7 @@ class Workload(ABC):
 
     @abstractmethod
     def baselines(self, steps: int) -> dict[str, float]:
-        """Return seconds for each step of other ways to do the same, timed over so many steps."""
+        """Return seconds for each step of the baselines, timed over `steps` steps."""
 
     def described(self) -> dict[str, Any]:
         """Return names and values of which `workload_of` makes the same again."""
@@ -325,7 +325,7 @@ WORKLOADS: dict[str, type[Workload]] = {one.kind: one for one in (GRUWorkload, H
 
 
 def workload_of(described: dict[str, Any]) -> Workload:
-    """Return what `Workload.described` told of.
+    """Return the workload of a description by `Workload.described`.
 
     Raises
     ------
