@@ -54,6 +54,7 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pint
+	$(BIN)/lint-imports --no-cache
 
 # Parts of lint: layers and circles of imports, sizes of functions, names of the house, English.
 lint-imports: $(VENV)/lint.stamp

@@ -19,7 +19,7 @@ from pint.parallel.comm import SerialCommunicator, as_communicator
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.scaling import Costs, Run, Schedule, Timing, simulate
+from pint.scaling import Costs, PredictedRun, Schedule, Timing, simulate
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.measurement import mean_costs
 from pint.scaling.message_costs import measure_network
@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
     ----------
     action : callable
         A solve, or a step of training; collective.
-    run : Run
+    run : PredictedRun
         Its schedule.
     calibration : Calibration
         Of its work.
@@ -61,7 +61,7 @@ class Prepared(NamedTuple):
     """
 
     action: Callable[[], object]
-    run: Run
+    run: PredictedRun
     calibration: Calibration
     interval: int
     iterations: int
@@ -111,7 +111,7 @@ class Solving:
         result = solver.solve(case.initial_value)
         options = replace(solver.options, max_iterations=result.num_iterations)
         stepper = solver.driver
-        run = Run(
+        run = PredictedRun(
             num_steps=self.num_steps,
             forward=options,
             state_bytes=(np.asarray(case.initial_value).nbytes,),

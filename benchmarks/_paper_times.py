@@ -29,7 +29,7 @@ from pint.options import LocalGrids
 from pint.parallel.comm import as_communicator
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
-from pint.scaling import Costs, Run, Schedule, Timing, simulate
+from pint.scaling import Costs, PredictedRun, Schedule, Timing, simulate
 from pint.scaling.calibrate import lengths
 from pint.scaling.measurement import mean_costs
 from pint.scaling.message_costs import measure_network
@@ -308,7 +308,7 @@ def _predicted(
     return rows
 
 
-def _calibrated(one: Training, comm: MPI.Comm, repeats: int) -> tuple[Run, Costs]:
+def _calibrated(one: Training, comm: MPI.Comm, repeats: int) -> tuple[PredictedRun, Costs]:
     """Return the schedule, and what work costs on all ranks at the same time; collective."""
     prepared = one.prepare(MPI.COMM_SELF, "auto")
     m = one.forward.factors(one.num_steps)[0]

@@ -199,10 +199,10 @@ def cycle_matrix(
     num_steps : int
         Number N of steps of the finest level.
     iteration : int, default 0
-        Number of the cycle, which matters where `MGRITOptions.f_cycle_iterations` changes them on the way.
+        Number of the cycle, which matters if `MGRITOptions.f_cycle_iterations` changes the cycle.
     quantity : {"error", "residual"}, default "error"
-        Errors after the cycle from those before it; or residuals as `Result.residuals` measures
-        them (on the way down, behind the relaxation) from those of the iteration before.
+        Errors after the cycle from errors before it; or residuals from residuals of the previous
+        iteration, as `Result.residuals` measures them (on the way down, after the relaxation).
 
     Returns
     -------
@@ -408,7 +408,7 @@ def _levels(factors: Sequence[ArrayLike], options: MGRITOptions, num_steps: int)
         phi = _constant_or_varying(given, num_steps, index)
         if levels and len(phi) != len(levels[0].phi):
             raise ValueError(
-                f"factors of level {index} are for {len(phi)} eigenvectors, those of level 0 for "
+                f"factors of level {index} are for {len(phi)} eigenvectors, factors of level 0 for "
                 f"{len(levels[0].phi)}"
             )
         m = _even(options.coarsening_of(index))

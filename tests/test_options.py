@@ -33,8 +33,8 @@ from pint.options import CONFLICTS, per_level
         ({"relax_weight": (1.0, -1.0)}, "relax_weight must be a positive number, got -1.0"),
         (
             {"relax_weight": 1.5, "relax": 0},
-            "relax_weight and relax 0 do not go together: it weights C-relaxation: set relax to 1 or "
-            "more",
+            "relax_weight and relax 0 do not go together: it weights C-relaxation: set relax to 1 "
+            "or more",
         ),
         ({"coarsening": (4, 2.5)}, "coarsening must be an integer, got 2.5"),
         ({"coarsening": ()}, "coarsening must have at least one entry, got ()"),

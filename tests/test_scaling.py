@@ -14,7 +14,7 @@ from pint.options import LocalGrids
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.costs import Costs, Machine, Table
-from pint.scaling.schedule import Run, Schedule, _Walk
+from pint.scaling.schedule import PredictedRun, Schedule, _Walk
 from pint.scaling.simulate import simulate
 from pint.scaling.workload import GRUWorkload
 
@@ -57,7 +57,7 @@ def test_counts_the_steps_of_a_real_run(cycle, coarsest):
         solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options)
         solver.solve(1.0)
         result = solver.solve(1.0)
-        schedule = Schedule.of(Run(num_steps=num_steps, forward=options), 1)
+        schedule = Schedule.of(PredictedRun(num_steps=num_steps, forward=options), 1)
         expected = {("forward", level): count for level, count in result.num_steps.items()}
         assert schedule.steps() == [expected]
 
@@ -68,7 +68,7 @@ def test_counts_the_steps_of_an_adjoint_solve():
     adjoint = AdjointSolver(forward, options)
     adjoint.solve(forward.solve(1.0), 1.0)
     counted = adjoint.solver.driver.num_steps
-    steps = Schedule.of(Run(num_steps=64, forward=options, backward=options), 1).steps()[0]
+    steps = Schedule.of(PredictedRun(num_steps=64, forward=options, backward=options), 1).steps()[0]
     assert {level: n for (solve, level), n in steps.items() if solve == "adjoint"} == counted
 
 
@@ -76,7 +76,7 @@ def test_counts_the_steps_of_an_adjoint_solve():
 def test_ranks_that_do_the_same_share_a_program(size):
     """Programs of all ranks, walked one by one, equal the programs of their kinds."""
     options = MGRITOptions(levels=3, coarsening=10, max_iterations=2)
-    schedule = Schedule.of(Run(num_steps=2_000, forward=options), size)
+    schedule = Schedule.of(PredictedRun(num_steps=2_000, forward=options), size)
     assert len(schedule.programs) < size
     walk = _Walk(schedule.run, size)
     for rank in range(size):
@@ -84,7 +84,7 @@ def test_ranks_that_do_the_same_share_a_program(size):
 
 
 def test_stepping_in_turn_takes_all_steps_and_a_message_between_ranks():
-    run = Run(num_steps=12, forward=MGRITOptions(levels=1), state_bytes=(25,))
+    run = PredictedRun(num_steps=12, forward=MGRITOptions(levels=1), state_bytes=(25,))
     schedule = Schedule.of(run, 3)
     timing = simulate(schedule, unit_costs(), events=True)
     assert sum(one.count("send") for one in schedule.programs) == 2
@@ -109,7 +109,7 @@ def test_steps_side_by_side_take_the_time_of_one_rank():
         skip_first_down=False,
         residual_points="none",
     )
-    run = Run(num_steps=8 * 64, forward=options)
+    run = PredictedRun(num_steps=8 * 64, forward=options)
     costs = unit_costs(free, chain=0.0, residual=0.0, coarse_rhs=0.0)
     for size in (1, 2, 4, 8):  # the table's only size is 1: work in proportion to its size
         seconds = simulate(Schedule.of(run, size), costs).seconds
@@ -118,7 +118,7 @@ def test_steps_side_by_side_take_the_time_of_one_rank():
 
 def test_nobody_waits_less_than_a_message_takes():
     options = MGRITOptions(levels=3, coarsening=4, max_iterations=3)
-    schedule = Schedule.of(Run(num_steps=128, forward=options), 7)
+    schedule = Schedule.of(PredictedRun(num_steps=128, forward=options), 7)
     timing = simulate(schedule, unit_costs(), events=True)
     sends, waits = {}, {}
     for event in timing.events:
@@ -204,9 +204,9 @@ def test_memory_of_wide_inputs_that_are_read_where_they_are():
 
 def test_refuses_what_is_not_known_beforehand():
     with pytest.raises(ValueError, match="leave refinements out"):
-        Run(num_steps=8, forward=MGRITOptions(refinement=Refinement(1)))
+        PredictedRun(num_steps=8, forward=MGRITOptions(refinement=Refinement(1)))
     with pytest.raises(ValueError, match="size must be at least 1"):
-        Schedule.of(Run(num_steps=8, forward=MGRITOptions()), 0)
+        Schedule.of(PredictedRun(num_steps=8, forward=MGRITOptions()), 0)
 
 
 def test_costs_that_were_saved_are_the_same(tmp_path):

@@ -19,7 +19,7 @@ from pint.propagator import Propagator, State
 from pint.rnn.network import Network
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.costs import Costs, Machine
-from pint.scaling.samples import Samples
+from pint.scaling.samples import WorkSamples
 from pint.scaling.schedule import fixed
 
 _NOBODY = Machine(latency=1e-6, bandwidth=1e10, name="one process")
@@ -67,7 +67,7 @@ class SolveCalibration:
 
     def measure(self, lengths: Sequence[int], repeats: int = 3) -> Costs:
         """Return the costs without messages; not collective, on one process."""
-        samples, overheads = Samples(), []
+        samples, overheads = WorkSamples(), []
         for length in lengths:
             grid = TimeGrid(self.grid.times[: length + 1])
             solver = MGRIT(self.propagator, grid, fixed(self.options))
@@ -114,7 +114,7 @@ class TrainingCalibration:
 
     def measure(self, lengths: Sequence[int], repeats: int = 3) -> Costs:
         """Return the costs without messages; not collective, on one process."""
-        samples, overheads = Samples(), []
+        samples, overheads = WorkSamples(), []
         for length in lengths:
             step = _Step(self, length, samples)
             for repeat in range(repeats + 1):
@@ -128,7 +128,7 @@ class TrainingCalibration:
 class _Step:
     """A step of training whose parts are timed."""
 
-    def __init__(self, calibration: TrainingCalibration, length: int, samples: Samples) -> None:
+    def __init__(self, calibration: TrainingCalibration, length: int, samples: WorkSamples) -> None:
         network, self.samples, self.length = calibration.network, samples, length
         forward, backward = fixed(calibration.forward), fixed(calibration.backward)
         self.update = calibration.update

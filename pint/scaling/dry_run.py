@@ -163,7 +163,7 @@ class DryRunCommunicator(Communicator):
 
     def isend(self, array: Any, dest: int) -> Request:  # noqa: D102
         self._meet("send", array, dest)
-        return _Sent()
+        return _SentMessage()
 
     def irecv(self, array: Any, source: int) -> Request:  # noqa: D102
         return _Awaited(self, array, source)
@@ -218,7 +218,7 @@ class DryRunCommunicator(Communicator):
         raise SystemExit(1)
 
 
-class _Sent:
+class _SentMessage:
     """A message that was sent: its buffer is free at once."""
 
     def wait(self) -> None:

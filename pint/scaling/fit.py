@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from pint.scaling.costs import Costs, Key, Table
-from pint.scaling.schedule import Run
+from pint.scaling.schedule import PredictedRun
 from pint.scaling.workload import GRUWorkload, Workload, workload_of
 
 _STEPS = ("sweep", "chain", "residual", "coarse_rhs", "linearize")
@@ -86,7 +86,7 @@ def _table_of(samples: Sequence[tuple[int, Table]], evaluations: int) -> Table:
     return Table(sizes, np.array(seconds))
 
 
-def run_of(way: Workload, costs: Costs, groups: int = 1) -> Run:
+def run_of(way: Workload, costs: Costs, groups: int = 1) -> PredictedRun:
     """Return the run of the dry run, each group with the sequences of the largest one.
 
     Cycles that are replayed are timed as a whole: the costs have them of the measured levels only.

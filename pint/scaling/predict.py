@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pint.scaling.costs import Costs
-from pint.scaling.schedule import Run, Schedule
+from pint.scaling.schedule import PredictedRun, Schedule
 from pint.scaling.simulate import simulate
 
 
@@ -51,12 +51,12 @@ class Prediction:
     beyond: float = 1.0
 
 
-def predict(run: Run, costs: Costs, ranks: int, share: float | None = None) -> Prediction:
+def predict(run: PredictedRun, costs: Costs, ranks: int, share: float | None = None) -> Prediction:
     """Return the predicted cost of a run on a number of ranks.
 
     Parameters
     ----------
-    run : Run
+    run : PredictedRun
         What is run; its groups share the ranks.
     costs : Costs
         How long work and messages take; work on a part of a batch is taken to cost as much as that

@@ -16,7 +16,7 @@ from pint.scaling.costs import Key, Table
 from pint.scaling.dry_run import RECORDED
 
 
-class Samples:
+class WorkSamples:
     """Seconds of pieces of work, by solve, name, level and size.
 
     Attributes

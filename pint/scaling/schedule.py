@@ -37,7 +37,7 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class PredictedRun:
     """What is run: a solve, or a step of training.
 
     Parameters
@@ -110,7 +110,7 @@ class Schedule:
 
     Attributes
     ----------
-    run : Run
+    run : PredictedRun
         What is run.
     size : int
         Number of ranks that share time.
@@ -120,13 +120,13 @@ class Schedule:
         Which program each rank has.
     """
 
-    run: Run
+    run: PredictedRun
     size: int
     programs: list[Program] = field(default_factory=list)
     kinds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @classmethod
-    def of(cls, run: Run, size: int) -> Schedule:
+    def of(cls, run: PredictedRun, size: int) -> Schedule:
         """Walk a run on `size` ranks.
 
         Ranks have equal programs if their levels agree in the number of points, the place of the
@@ -156,7 +156,7 @@ class Schedule:
 class _Walk:
     """The solvers of a run, made once, and walked from the place of any rank."""
 
-    def __init__(self, run: Run, size: int) -> None:
+    def __init__(self, run: PredictedRun, size: int) -> None:
         self.run, self.size, self.notes = run, size, Notes()
         self.comm = DryRunCommunicator(self.notes, size)
         self.model = ShapeOnlyModel(self.notes, run.state_bytes, run.tape_bytes)

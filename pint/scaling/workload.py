@@ -22,7 +22,7 @@ from pint.rnn.solver import NetworkSolver
 from pint.scaling.calibrate import SolveCalibration, TrainingCalibration
 from pint.scaling.costs import Costs
 from pint.scaling.samples import median_seconds
-from pint.scaling.schedule import Run
+from pint.scaling.schedule import PredictedRun
 from pint.train.optimizers import Adam
 
 EXACT = MGRITOptions(levels=1)
@@ -82,7 +82,7 @@ class Workload(ABC):
         return self.coarsening if isinstance(self.coarsening, int) else self.coarsening[0]
 
     @abstractmethod
-    def run(self, groups: int = 1) -> Run:
+    def run(self, groups: int = 1) -> PredictedRun:
         """Return what is walked."""
 
     @abstractmethod
@@ -122,11 +122,13 @@ class HeatWorkload(Workload):
     def _grid(self) -> TimeGrid:
         return TimeGrid.uniform(0.0, 1e-3 * self.steps, self.steps)
 
-    def run(self, groups: int = 1) -> Run:  # noqa: D102
+    def run(self, groups: int = 1) -> PredictedRun:  # noqa: D102
         if groups != 1:
             raise ValueError("the heat equation has no batch to split: groups must be 1")
         size = int(np.prod(self._model().state_shape)) * 8
-        return Run(num_steps=self.steps, forward=self.options, state_bytes=(size,), replays=True)
+        return PredictedRun(
+            num_steps=self.steps, forward=self.options, state_bytes=(size,), replays=True
+        )
 
     def measure(self, lengths: Sequence[int], repeats: int = 5) -> Costs:  # noqa: D102
         model = self._model()
@@ -191,7 +193,7 @@ class GRUWorkload(Workload):
         """Options of the adjoint solve."""
         return replace(self.options, max_iterations=self.backward_iterations)
 
-    def run(self, groups: int = 1) -> Run:  # noqa: D102
+    def run(self, groups: int = 1) -> PredictedRun:  # noqa: D102
         return training_run(
             self.network(), self.steps, self.batch, self.options, self.backward, groups
         )
@@ -265,7 +267,7 @@ def training_run(
     forward: MGRITOptions,
     backward: MGRITOptions,
     groups: int = 1,
-) -> Run:
+) -> PredictedRun:
     """Return a step of training as it is walked.
 
     Parameters
@@ -297,7 +299,7 @@ def training_run(
     numbers = (CELLS[a.cell].num_coefficients + 1) * a.hidden  # and the new h
     noted = a.num_states * own * numbers * item
     tapes = [noted * count for count in _evaluations(network.options, forward, steps)]
-    return Run(
+    return PredictedRun(
         num_steps=steps,
         forward=forward,
         backward=backward,

@@ -14,7 +14,7 @@ from pint.parallel.comm import MPICommunicator
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
-from pint.scaling.schedule import Run, Schedule
+from pint.scaling.schedule import PredictedRun, Schedule
 from pint.scaling.workload import training_run
 
 WORLD = MPI.COMM_WORLD
@@ -78,7 +78,7 @@ def check_solve(comm, num_steps, options, backward=None):
     if adjoint is not None:
         counted = adjoint.solver.driver.num_steps
         expected.update({("adjoint", level): n for level, n in counted.items()})
-    run = Run(num_steps=num_steps, forward=options, backward=backward)
+    run = PredictedRun(num_steps=num_steps, forward=options, backward=backward)
     schedule = Schedule.of(run, WORLD.size)
     assert schedule.steps()[WORLD.rank] == expected
     assert schedule.messages()[WORLD.rank] == comm.counts
