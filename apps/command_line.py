@@ -41,7 +41,7 @@ class App:
 
 
 Work = Callable[[App, argparse.Namespace, Communicator], tuple[Problem, Result]]
-"""Solves what the command line asks for, and prints what is to be said beside the report."""
+"""Solves the problem of a command line, and prints lines beside the report."""
 
 
 def run_app(app: App, argv: Sequence[str] | None = None, work: Work | None = None) -> int:
@@ -120,7 +120,7 @@ def _report(problem: Problem, result: Result, comm: Communicator) -> None:
 
 
 def _compiling(result: Result) -> str:
-    """Say what compiling took, where anybody noticed."""
+    """Print the time for compiling, if it was noticeable."""
     if result.compile_seconds < 0.5:
         return ""
     return f", after {result.compile_seconds:.0f} s of compiling, which is kept for the next time"

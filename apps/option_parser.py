@@ -155,7 +155,7 @@ def form_of(hint: Any) -> str:
 
 
 def add_option(group: Group, name: str, hint: Any, **how: Any) -> None:
-    """Add an option of a type; those of `bool` are switches, ``--name`` and ``--no-name``."""
+    """Add an option of a type; a `bool` is a switch, ``--name`` and ``--no-name``."""
     flag = f"--{name.replace('_', '-')}"
     if hint is bool:
         group.add_argument(flag, action=SWITCH, **how)

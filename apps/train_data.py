@@ -33,7 +33,7 @@ def prepare(args: argparse.Namespace, comm: Communicator) -> SequenceData:
 
 
 def kind_of(data: SequenceData) -> str:
-    """Say in words what is to be told of the sequences."""
+    """Describe the targets of the sequences."""
     what = f"{data.num_classes} classes" if data.is_classification else "numbers to be predicted"
     return what + (" at every step" if data.is_per_step else "")
 

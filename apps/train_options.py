@@ -143,7 +143,7 @@ def _add_solver(group: Group) -> None:
         "--coarse-step",
         choices=("averaged", "midpoint", "matched", "implicit"),
         default="averaged",
-        help="what a coarse step does; implicit is that of Moon & Cyr",
+        help="formula of a coarse step; implicit is Moon & Cyr's",
     )
     parts = "finest steps per part of an averaged or midpoint step; 4 if left out"
     add("--substep", type=PerLevel, help=parts)
@@ -169,7 +169,7 @@ def _add_accuracy(group: Group) -> None:
         help="the given iterations, or as many as keep the gradient's error below --bound",
     )
     add("--bound", type=float, help="relative error of gradients, if adaptive; 0.05 if left out")
-    every = "compare every so many gradients with the exact one; 0 is never, or 25 if adaptive"
+    every = "compare one gradient of this number with the exact one; 0 is never, or 25 if adaptive"
     add("--check-every", type=int, default=0, help=every)
     add(
         "--serial",
@@ -183,6 +183,6 @@ def _add_results(group: Group) -> None:
     add = group.add_argument
     add("--output", type=Path, default=Path("run.h5"), help="HDF5 file of the results")
     add_argument(group)
-    add("--trace-batches", type=count, help="so many first batches, if --trace; 3 if left out")
+    add("--trace-batches", type=count, help="number of first batches for --trace; 3 by default")
     line = "print one JSON object as the last line"
     add("--json", action=SWITCH, default=False, help=line)

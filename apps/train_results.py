@@ -51,7 +51,7 @@ class Recorder:
         self.describes = {ARCHITECTURE: dataclasses.asdict(solver.network.architecture)}
 
     def write(self, log: TrainingLog) -> None:
-        """Replace the file; a failure does not end the training, and is told once; collective."""
+        """Replace the file; a failure does not end the training, and is reported once; collective."""
         timings = self.comm.gather_blocks(np.array([list(log.timings.values())]))
         try:
             with self.comm.collective():
@@ -129,7 +129,7 @@ def report(
     args: argparse.Namespace, data: SequenceData, log: TrainingLog, comm: Communicator,
     console: Console,
 ) -> dict[str, Any]:  # fmt: skip
-    """Print the closing table, and return what the JSON line tells."""
+    """Print the closing table, and return the contents of the JSON line."""
     baseline = baseline_of(args.data, data) if comm.rank == 0 else None
     summary = _summary(args, log, baseline, comm)
     table = Table(title=None if log.finished else "interrupted", show_header=False)

@@ -29,7 +29,7 @@ NUM_SHOWN = 10
 
 
 class CompileTimes(event.Listener):
-    """CPU seconds by function, without those of the functions that it calls."""
+    """CPU seconds by function, without the functions that it calls."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)

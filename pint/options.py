@@ -218,8 +218,8 @@ class MGRITOptions:
         relaxation steps around once and sets it, at least once, and then steps around once more.
         "gather" does so on every rank, "pipelined" and "relaxation" rank after rank.
     storage : {"all", "c_points"}, default "all"
-        States of the finest level in memory: all, or those at C-points. F-points are then computed
-        again where they are needed, in as many steps as before; the result has all other points on
+        States of the finest level in memory: all, or the C-points. F-points are then computed
+        again where they are needed, without additional steps in the cycles; the result has all other points on
         demand (`Result.trajectory`). Iterates and residuals are equal, to the last bit for the
         drivers "loop" and "stack" and for F-relaxation (the driver "compiled" rounds C-relaxation
         otherwise). Sources and objectives need all points.
@@ -341,7 +341,7 @@ class MGRITOptions:
     ) -> MGRITOptions:
         """Return the options of AT-MGRIT, with local coarse grids of `points` points.
 
-        Its cycles are those of MGRIT on the same levels, but for the coarsest one. Use
+        Its cycles equal MGRIT's cycles on these levels, except on the coarsest one. Use
         `dataclasses.replace` for a tolerance and other options.
 
         Parameters
@@ -375,7 +375,7 @@ class MGRITOptions:
 
     @property
     def uses_diagonals(self) -> bool:
-        """Tell whether diagonals of derivatives take the place of coarse steps."""
+        """Whether diagonals of derivatives replace coarse steps."""
         return self.delta is not None and self.delta.directions == "diagonal"
 
     def coarsening_of(self, level: int) -> Coarsening:
@@ -399,7 +399,7 @@ class MGRITOptions:
 
     @property
     def has_tolerance(self) -> bool:
-        """Tell whether a residual may end a solve."""
+        """Whether a residual may end a solve."""
         given = (self.tolerance, self.relative_tolerance, self.local_tolerance)
         return given != (None, None, None)
 

@@ -1,4 +1,4 @@
-"""Where the time of a solve goes, and when, if somebody records it."""
+"""Seconds of a solve by phase, and marks of phases for a timeline."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Mark = tuple[str, int, int, float] | float
 """A phase begins: its name, level, iteration, and time; or the innermost one ends: the time."""
 
 RECORDING: ContextVar[list[Mark] | None] = ContextVar("recording", default=None)
-"""Takes the marks of all stopwatches of this thread; None: nobody wants them."""
+"""List for the marks of all stopwatches of this thread; None: no recording."""
 
 
 class Stopwatch:
-    """Adds up seconds by phase; those of a phase inside another one count for the inner one only.
+    """Adds up seconds by phase; the time of an inner phase counts for the inner phase only.
 
     Where `RECORDING` is a list when the outermost phase begins, the begins and ends of that phase
     and of those inside it are put down there, too: one tuple and one float are the cheapest.

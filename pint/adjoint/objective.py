@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What is to be made small: terms of the states, of the last state, and of the parameters.
+    """An objective: terms of the states, of the last state, and of the parameters.
 
     Each function returns a value and its derivative; those that are left out are zero.
 
@@ -94,7 +94,7 @@ def value_and_gradient(
 ) -> Evaluation:
     """Return J and its gradient with respect to the parameters and the initial value; collective.
 
-    Parameters are those of the solver's propagator: set them in place, call its `refresh`, then
+    The parameters belong to the solver's propagator: set them in place, call its `refresh`, then
     evaluate. States are NumPy arrays.
 
     Parameters

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     add_tune(commands.add_parser("tune"))
     actions = {"calibrate": calibrate, "predict": run_predict, "tune": run_tune}
     with ExitStack() as stack:
-        if argv[0] == "calibrate" and world().rank > 0:  # one rank tells what is wrong
+        if argv[0] == "calibrate" and world().rank > 0:  # one rank prints errors
             silence = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stderr(silence))
         arguments = parser.parse_args(argv)
@@ -105,7 +105,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _asked(arguments: argparse.Namespace) -> tuple[Workload, list[int]]:
-    """Return what is to be measured, and at which lengths."""
+    """Return the workload to measure, and its lengths."""
     for name in ("repeats", "longest"):
         at_least(name, getattr(arguments, name), 1)
     chosen: Any = WORKLOADS[arguments.kind]

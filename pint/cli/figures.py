@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def check_figure(path: Path, flag: str = "--plot", also: Sequence[str] = ()) -> None:
-    """Raise unless a figure can be drawn and saved under this name, that of an argument.
+    """Raise unless a figure can be drawn and saved under the name in an argument.
 
-    Other endings that the argument may have are named beside those of figures.
+    The message names other allowed endings of the argument too.
 
     Raises
     ------

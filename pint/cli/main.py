@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments after the program's name; those of this process by default.
+        Arguments after the program's name; this process's arguments by default.
 
     Returns
     -------

@@ -24,7 +24,7 @@ from pint.scaling.workload import Workload, workload_of
 
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384, 100_000)
 FAR = 10.0
-"""Work that is so many times larger than what was measured is warned of."""
+"""Ratio to the largest measured work above which a warning is printed."""
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:

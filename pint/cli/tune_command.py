@@ -33,7 +33,7 @@ SEED = 0
 def add_tune(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``pint tune``."""
     parser.description = (
-        "Find how to train a network on so many ranks in the least time for a wanted gradient "
+        "Find the fastest options to train a network on a number of ranks at a given gradient "
         "error, and write the options to a file for apps.train --config."
     )
     parser.add_argument("costs", metavar="COSTS", help="file of pint calibrate gru")
@@ -130,7 +130,7 @@ def _errors(
 
 
 def _with_progress(progress: Progress, what: str, action: Callable[..., Any], *given: Any) -> Any:
-    """Call an action whose last argument hears of the part that is done."""
+    """Call an action whose last argument is called with the finished part."""
     task = progress.add_task(what, total=1.0)
     done = action(*given, lambda part: progress.update(task, completed=part))
     progress.update(task, completed=1.0)

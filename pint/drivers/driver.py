@@ -1,6 +1,6 @@
 """How a propagator is driven: one point at a time, a stack of points, or compiled sweeps.
 
-A driver does the arithmetic of a level, for all points of this rank at once; it knows nothing of
+A driver does the arithmetic of a level, for all points of this rank. It is independent of
 cycles and messages. Points are given as slots of `Level.u`.
 """
 

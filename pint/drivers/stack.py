@@ -10,7 +10,7 @@ from pint.grid.slots import Slots, shifted, slots_of
 from pint.propagator import State, Step
 
 FEW_INTERVALS = 16
-"""Up to so many intervals, fast chains one after another are sooner done than stacks."""
+"""Greatest number of intervals for which consecutive fast chains take less time than stacks."""
 
 
 class StackDriver(Driver):

@@ -106,13 +106,13 @@ class Hierarchy:
 
     @property
     def relaxes_coarsest(self) -> bool:
-        """Tell whether the coarsest level is relaxed, and not stepped through."""
+        """Whether the coarsest level is relaxed, and not stepped through."""
         options = self.options
         return len(self.levels) > 1 and (options.coarsest == "relaxation" or options.periodic)
 
     @property
     def gathers_coarsest(self) -> bool:
-        """Tell whether ranks take steps of the coarsest level that end at points of others."""
+        """Whether ranks take steps of the coarsest level that end at points of other ranks."""
         return self.gathered is not None
 
     @property
@@ -215,5 +215,5 @@ def gathered_level(levels: list[Level], options: MGRITOptions) -> Level | None:
 
 
 def truncated(block: range, length: int) -> range:
-    """Return the points of all local coarse grids of so many points that end in a block."""
+    """Return the points of all local coarse grids of `length` points that end in a block."""
     return range(max(block.start - length + 1, 0), block.stop) if block else block

@@ -54,7 +54,7 @@ class Level:
     norms : ndarray of float64, shape (number of slots of the next level,)
         Squared norms of `r`; on the finest level only.
     f_norms : ndarray of float64, shape (number of F-points,)
-        Those of the residual at `f_points`, where it is measured at all points.
+        Norms of the residual at `f_points`, where it is measured at all points.
     richardson : RichardsonEstimate or None
         Extrapolation and error estimates, set by the solver; on the finest level only.
     watch : Stopwatch
@@ -120,7 +120,7 @@ class Level:
         return slice(-self.block.start % self.m + 1 + skipped * self.m, self.num_slots, self.m)
 
     def _intervals(self) -> list[tuple[Slots, int]]:
-        """Return C-points that have as many F-points behind them, cut at the block's end."""
+        """Return runs of C-points with equal numbers of F-points behind them in the block."""
         if isinstance(self.c_points, slice):
             return [(self.c_points, self.c_points.step - 1)]
         lengths = np.diff(self.c_points, append=self.num_slots) - 1
@@ -135,7 +135,7 @@ class Level:
 
     @property
     def ends_with_c(self) -> bool:
-        """Tell whether the last own point is a C-point."""
+        """Whether the last own point is a C-point."""
         slots = slots_of(self.c_points, self.num_slots)
         return bool(len(slots)) and slots[-1] == self.num_slots - 1
 
@@ -153,7 +153,7 @@ class Level:
 
     @property
     def relaxes_by_residual(self) -> bool:
-        """Tell whether C-relaxation is more than a step onto points that no other one reads."""
+        """Whether C-relaxation is more than a step onto points that no other step reads."""
         neighbours = self.m == 1 if isinstance(self.m, int) else bool((np.diff(self.m) == 1).any())
         return self.relax > 0 and (neighbours or self.relax_weight != 1)
 

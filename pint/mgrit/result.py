@@ -1,4 +1,4 @@
-"""What a solve returns, and what it tells on its way."""
+"""Results of a solve, and arguments of its callbacks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Profile:
 
 
 class Visit(NamedTuple):
-    """What `MGRIT.solve` tells at the end of a visit to a level.
+    """Argument of the callback at the end of a visit to a level.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class Result:
         Seconds of it by phase: "relaxation", "residual", "restriction", "correction", "coarsest
         level", "messages" (waiting for them), "start" (checks and arrays), "rest" (a cycle that the
         compiled driver replays is one call, and all of it is here, unless a timeline records it:
-        then a short one is a "cycle", and longer ones are told by their phases).
+        then a short one is a "cycle", and longer ones are split into their phases).
     num_bytes : int
         Bytes of the arrays of all levels on this rank.
     compile_seconds : float
@@ -113,13 +113,13 @@ class Result:
         Lyapunov vectors and exponents, with `Delta` in some directions, where a cycle used it.
     trajectory : Trajectory or None
         The states at all points on demand, with `MGRITOptions.storage` "c_points"; `u`, `first`,
-        `times` and what is gathered or written are then those of the C-points.
+        `times` and all gathered or written states are then at the C-points only.
     error_estimates : ndarray of float64, shape (N,), or None
         With `Richardson`, the norm of the error that each step makes by itself
         (without extrapolation), as the last cycle saw it; the same on every rank.
     grid_steps : ndarray of int64, shape (iterations,)
-        Number of steps of the finest grid in each iteration; it grows by refinement. All else is
-        that of the last grid, but for `num_steps`, which counts all of them.
+        Number of steps of the finest grid in each iteration; it grows by refinement. All other
+        fields belong to the last grid, except `num_steps`, which counts all grids.
     refinement_limit : str
         What `Refinement.max_points` has prevented; empty if nothing.
     propagator : Propagator

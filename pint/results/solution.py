@@ -154,7 +154,7 @@ def _command() -> str:
 
 
 def as_mapping(options: MGRITOptions) -> dict[str, OptionValue]:
-    """Return options as a run file holds them, those of groups by names such as "delta.level".
+    """Return options for a run file, with names such as "delta.level" for fields of groups.
 
     Long lists of C-points are described in words.
     """

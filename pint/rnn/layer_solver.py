@@ -155,7 +155,7 @@ class LayerSolver:
         return result
 
     def _buffer(self, name: str, num_points: int) -> Array | None:
-        """Return memory for states at the own points and the ghost, for every solve the same."""
+        """Return memory for states at the own points and the ghost point, reused by every solve."""
         shape = (num_points + 1, *self.model.state_shape)
         if name not in self._buffers or self._buffers[name].shape != shape:
             self._buffers[name] = empty(shape, self.model.dtype)
@@ -188,7 +188,7 @@ class LayerSolver:
     ) -> AdjointResult:
         """Solve the adjoint problem; collective.
 
-        Gradients and status are those of this rank's steps, see `AdjointSolver.solve` for
+        Gradients and status belong to this rank's steps, see `AdjointSolver.solve` for
         ``total=False``. The adjoint states are valid until the next solve.
 
         Parameters

@@ -121,7 +121,7 @@ class Stage:
         results : list of Result
             Result of each direction.
         error : Exception or None
-            Divergence on this rank; the caller tells the other ranks.
+            Divergence on this rank; the caller raises it on all ranks.
         """
         results = []
         for stack, solver in zip(self.stacks, self.solvers, strict=True):
@@ -230,7 +230,7 @@ class Stage:
         gradients : list of StackGradient
             Gradients of each direction.
         error : Exception or None
-            Divergence on this rank; the caller tells the other ranks.
+            Divergence on this rank; the caller raises it on all ranks.
         """
         gradients = []
         for stack, solver, result, (d_final, d_outputs) in zip(
@@ -255,7 +255,7 @@ class ForwardPass:
     features : Features
         Features of the top stage.
     error : Exception or None
-        Divergence on this rank; the caller tells the other ranks.
+        Divergence on this rank; the caller raises it on all ranks.
     """
 
     results: list[Results]
