@@ -51,7 +51,7 @@ class Recorder:
         self.describes = {ARCHITECTURE: dataclasses.asdict(solver.network.architecture)}
 
     def write(self, log: TrainingLog) -> None:
-        """Replace the file; a failure does not end the training, and is reported once; collective."""
+        """Replace the file; a failure is reported once, and training goes on; collective."""
         timings = self.comm.gather_blocks(np.array([list(log.timings.values())]))
         try:
             with self.comm.collective():

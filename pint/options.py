@@ -219,7 +219,7 @@ class MGRITOptions:
         "gather" does so on every rank, "pipelined" and "relaxation" rank after rank.
     storage : {"all", "c_points"}, default "all"
         States of the finest level in memory: all, or the C-points. F-points are then computed
-        again where they are needed, without additional steps in the cycles; the result has all other points on
+        again where they are needed, without additional steps; the result has all other points on
         demand (`Result.trajectory`). Iterates and residuals are equal, to the last bit for the
         drivers "loop" and "stack" and for F-relaxation (the driver "compiled" rounds C-relaxation
         otherwise). Sources and objectives need all points.

@@ -261,7 +261,7 @@ def test_models_without_a_tangent_are_refused():
 def test_complex_states_are_refused():
     model = Shear(2)
     model.dtype = np.dtype(np.complex128)
-    with pytest.raises(ValueError, match="needs real states, the states of Shear are complex"):
+    with pytest.raises(ValueError, match="needs real states: Shear's states are complex"):
         MGRIT(model, np.arange(9.0), MGRITOptions(delta=Delta("full")))
 
 

@@ -74,11 +74,7 @@ _CHANGES: dict[str, Any] = {
 
 def run_predict(arguments: argparse.Namespace) -> int:
     """Predict, print and draw."""
-    if arguments.plot:
-        check_figure(Path(arguments.plot))
-    for target in (arguments.plot, arguments.csv):
-        if target:
-            check_folder(Path(target))
+    _check_targets(arguments)
     costs = Costs.load(arguments.costs, arguments.machine)
     workload = _changed(costs, arguments)
     by_groups = _predictions(workload, costs, _several(arguments, "ranks"), arguments)
@@ -95,6 +91,26 @@ def run_predict(arguments: argparse.Namespace) -> int:
             print(f"{groups} x batch, faster than {name}: {_told(one)}")
     everything = [one for found in by_groups.values() for one in found]
     _warn(everything, costs, is_measured=arguments.machine is None)
+    _write(arguments, by_groups, pays, title)
+    return 0
+
+
+def _check_targets(arguments: argparse.Namespace) -> None:
+    if arguments.plot:
+        check_figure(Path(arguments.plot))
+    for target in (arguments.plot, arguments.csv):
+        if target:
+            check_folder(Path(target))
+
+
+def _write(
+    arguments: argparse.Namespace,
+    by_groups: dict[int, list[Prediction]],
+    pays: dict[int, dict[str, Crossover]],
+    title: str,
+) -> None:
+    """Write the table, the figure and the JSON line, as far as requested."""
+    everything = [one for found in by_groups.values() for one in found]
     if arguments.csv:
         write_csv(arguments.csv, everything)
     if arguments.plot:
@@ -106,7 +122,6 @@ def run_predict(arguments: argparse.Namespace) -> int:
             for groups, crossovers in pays.items()
         }
         print(json.dumps({"predictions": rows(everything), "crossover": least}))
-    return 0
 
 
 def _changed(costs: Costs, arguments: argparse.Namespace) -> Workload:

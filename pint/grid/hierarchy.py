@@ -150,16 +150,19 @@ class Hierarchy:
             alike = tuple(fine.shape) == tuple(stack.shape[1:])
             own = None if level.r is coarse.g else level.r
             level.r = coarse.g if alike else zeros(own, coarse.num_slots, fine)
-        coarsest = self.levels[-1]
-        for one in (coarsest, self.gathered):
+        self._allocate_residuals(stack[0, ...])
+        for level in self.levels:
+            level.relaxed = False
+
+    def _allocate_residuals(self, coarsest_state: State) -> None:
+        finest = self.levels[0]
+        for one in (self.levels[-1], self.gathered):
             if one is not None and self.relaxes_coarsest and one.relaxes_by_residual:
-                one.r = zeros(one.r, one.c_rows.stop, stack[0, ...])
+                one.r = zeros(one.r, one.c_rows.stop, coarsest_state)
         if len(self.levels) > 1 and finest.norms.size == 0:
             finest.norms = np.zeros(self.levels[1].num_slots)
             if finest.measured == "all_points":
                 finest.f_norms = np.zeros(finest.f_points.size)
-        for level in self.levels:
-            level.relaxed = False
 
     def after(self, point: int) -> Hierarchy:
         """Return the levels from a point of the coarsest level on, with views of the same arrays.

@@ -38,9 +38,7 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
             "leave one out"
         )
     if np.issubdtype(propagator.dtype, np.complexfloating):
-        raise ValueError(
-            f"the Delta correction needs real states, the states of {name} are complex"
-        )
+        raise ValueError(f"the Delta correction needs real states: {name}'s states are complex")
     wrapper, finder = (
         (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, DeltaCorrection)
     )

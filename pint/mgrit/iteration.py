@@ -142,7 +142,7 @@ class Iteration:
             self.detail = self._where(norms, norm)
 
     def _tighten(self, norm: float) -> None:
-        """Pass the residual to a model with iterative steps; F-points no longer follow from its steps."""
+        """Pass the residual to a model with iterative steps; F-points then no longer follow."""
         model = self.driver.model
         if type(model).set_outer_residual is not Propagator.set_outer_residual:
             model.set_outer_residual(norm)
