@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -327,7 +328,8 @@ class ThreadCommunicator(Communicator):
 
     def _meet(self, operation: str, array: NDArray[Any]) -> list[NDArray[Any]]:
         """Return copies of the arrays of all ranks, which must not be changed."""
-        world, key, copy = self._world, (self._name, next(self._meetings)), _copied(array)
+        world, key = self._world, (self._name, next(self._meetings))
+        copy = np.array(array, order="C")
         with world.lock:
             meeting = world.meetings.setdefault(key, _Meeting(self.size))
             meeting.arrays[self.rank], meeting.operations[self.rank] = copy, operation
@@ -389,12 +391,13 @@ class _Expected:
         with self.comm._world.lock:
             self.comm._wait(lambda: self.number in arrived, purpose)
             message = arrived.pop(self.number)
-        if message.shape != self.array.shape or message.dtype != self.array.dtype:
+        shape = tuple(self.array.shape)
+        if math.prod(message.shape) != math.prod(shape) or message.dtype != self.array.dtype:
             raise ValueError(
                 f"rank {self.source} sent {message.dtype} {tuple(message.shape)}, rank "
-                f"{self.comm.rank} expected {self.array.dtype} {tuple(self.array.shape)}"
+                f"{self.comm.rank} expected {self.array.dtype} {shape}"
             )
-        self.array[...] = message
+        self.array[...] = message.reshape(shape)
         self.array = None
 
 

@@ -1,6 +1,7 @@
 """The torch modules over the ranks: outputs and gradients of one process, on any number."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from pint.parallel.comm import world
 torch = pytest.importorskip("torch", reason="torch is an optional extra: pint[torch]")
 layers = pytest.importorskip("pint.torch")
 
-COMM = world()
+SEED = threading.Lock()
+"""Ranks that are threads have one random generator."""
+
 OPTIONS = {
     "stepped": MGRITOptions(levels=1),
     "gather": MGRITOptions(levels=3, coarsening=(4, 2), relax=(0, 1), tolerance=1e-14),
@@ -21,8 +24,9 @@ OPTIONS = {
 
 def module_of(kind, comm, **options):
     """The same parameters on every rank, and for every communicator."""
-    torch.manual_seed(0)
-    return getattr(layers, kind)(3, 4, comm=comm, dtype=torch.float64, **options)
+    with SEED:
+        torch.manual_seed(0)
+        return getattr(layers, kind)(3, 4, comm=comm, dtype=torch.float64, **options)
 
 
 def outcome(module, num_steps, lengths=None):
@@ -56,7 +60,7 @@ def assert_same(actual, expected):
 def test_ranks_give_what_one_process_gives(num_steps, kind, how):
     options = {"num_layers": 2, "forward_options": OPTIONS[how]}
     expected = outcome(module_of(kind, None, num_layers=2), num_steps)
-    assert_same(outcome(module_of(kind, COMM, **options), num_steps), expected)
+    assert_same(outcome(module_of(kind, world(), **options), num_steps), expected)
 
 
 @pytest.mark.parametrize("how", list(OPTIONS))
@@ -64,10 +68,10 @@ def test_packed_sequences_in_both_directions(how):
     options = {"bidirectional": True, "forward_options": OPTIONS[how]}
     lengths = torch.tensor([9, 24])
     expected = outcome(module_of("GRU", None, bidirectional=True), 24, lengths)
-    assert_same(outcome(module_of("GRU", COMM, **options), 24, lengths), expected)
+    assert_same(outcome(module_of("GRU", world(), **options), 24, lengths), expected)
 
 
 def test_copies_work_on_the_same_ranks():
-    module = module_of("GRU", COMM, forward_options=OPTIONS["gather"])
+    module = module_of("GRU", world(), forward_options=OPTIONS["gather"])
     other = copy.deepcopy(module)
     assert_same(outcome(other, 24), outcome(module, 24))

@@ -13,8 +13,6 @@ from tests.engine_models import uneven_times
 from tests.rank_choices import crossed
 from tests.test_diagonal import Own
 
-COMM = world()
-
 
 @pytest.mark.parametrize(
     ("shape", "coarsest"),
@@ -38,7 +36,7 @@ def test_bits(shape, coarsest):
         driver="loop",
     )
     model, times = Own(0.9), uneven_times(num_steps)
-    serial, parallel = (MGRIT(model, times, options, comm) for comm in (None, COMM))
+    serial, parallel = (MGRIT(model, times, options, comm) for comm in (None, world()))
     expected, got = serial.solve(np.ones(3)), parallel.solve(np.ones(3))
     assert np.array_equal(got.gather(), expected.u)
     assert np.array_equal(got.residuals, expected.residuals, equal_nan=True)
@@ -63,7 +61,7 @@ def test_networks(cell, coarsest):
     )
     got, expected = (
         NetworkSolver(network, 43, options, options, comm).loss_and_gradient(x, y, inputs=True)
-        for comm in (COMM, SerialCommunicator())
+        for comm in (world(), SerialCommunicator())
     )
     scale = np.abs(expected.gradient).max()
     assert np.abs(got.gradient - expected.gradient).max() < 1e-12 * scale

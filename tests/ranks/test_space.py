@@ -7,20 +7,19 @@ from pint import MGRIT, MGRITOptions, Status
 from pint.models.heat_in_parts import HeatInParts
 from pint.parallel.comm import SerialCommunicator, time_by_space, world
 
-COMM = world()
-SPACES = [n for n in (1, 2, 3, 4, 7) if COMM.size % n == 0]
 TIMES = np.linspace(0.0, 40 * 0.05 / 18**2, 41)
 
 
-@pytest.mark.parametrize("space_ranks", SPACES)
+@pytest.mark.parametrize("all_in_space", [False, True])
 @pytest.mark.parametrize(
     "ways",
     [{}, {"coarsest": "pipelined", "cycle": "F"}, {"storage": "c_points", "relax": 0}],
     ids=str,
 )
-def test_heat_is_that_of_one_process(ways, space_ranks):
-    time, space = time_by_space(COMM, space_ranks)
-    assert (time.size * space.size, space.size) == (COMM.size, space_ranks)
+def test_heat_is_that_of_one_process(ways, all_in_space):
+    space_ranks = world().size if all_in_space else 2 - world().size % 2
+    time, space = time_by_space(world(), space_ranks)
+    assert (time.size * space.size, space.size) == (world().size, space_ranks)
     options = MGRITOptions(levels=3, coarsening=(4, 2), tolerance=1e-9, **ways)
     model, alone = HeatInParts(17, space), HeatInParts(17, SerialCommunicator())
     start = np.sin(np.pi * alone.nodes) + np.sin(5 * np.pi * alone.nodes)
@@ -32,7 +31,7 @@ def test_heat_is_that_of_one_process(ways, space_ranks):
     assert np.array_equal(space.allgather_blocks(np.ascontiguousarray(whole)).T, serial.gather())
 
 
-@pytest.mark.parametrize("space_ranks", [0, COMM.size + 1])
+@pytest.mark.parametrize("space_ranks", [0, 8])
 def test_ranks_that_do_not_divide(space_ranks):
     with pytest.raises(ValueError, match="space_ranks must divide"):
-        time_by_space(COMM, space_ranks)
+        time_by_space(world(), space_ranks)

@@ -8,7 +8,6 @@ from apps.own_cell_numpy import LeakyCell
 from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
 from pint.parallel.comm import world
 
-COMM = world()
 BATCH, FEATURES, HIDDEN = 2, 3, 4
 
 
@@ -51,7 +50,7 @@ def assert_near(actual, expected, rtol):
 def test_equals_serial_stepping(way, num_steps, levels, coarsening, coarsest):
     serial, exact = solve(way, num_steps, MGRITOptions(levels=1), None)
     options = MGRITOptions(levels=levels, coarsening=coarsening, coarsest=coarsest, tolerance=1e-13)
-    result, adjoint = solve(way, num_steps, options, COMM)
+    result, adjoint = solve(way, num_steps, options, world())
     assert result.status is adjoint.status is Status.CONVERGED
     assert_near(result.gather(), serial.u, 1e-12)
     assert_near(result.final_state(), serial.u[-1], 1e-12)
@@ -66,4 +65,4 @@ def test_a_wrong_module_is_the_same_error_on_every_rank():
     cell = from_torch(torch.nn.Linear(FEATURES, HIDDEN), HIDDEN)  # takes no state
     cell.set_inputs(np.zeros((BATCH, 16, FEATURES)))
     with pytest.raises(TypeError, match="takes 2 positional arguments but 3 were given"):
-        MGRIT(cell, np.arange(17.0), None, COMM).solve(torch.zeros(BATCH, HIDDEN))
+        MGRIT(cell, np.arange(17.0), None, world()).solve(torch.zeros(BATCH, HIDDEN))

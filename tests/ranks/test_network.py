@@ -17,13 +17,17 @@ from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.train.optimizers import Adam, clip_by_norm
 
-COMM = world()
-SIZE = COMM.size
 SERIAL = SerialCommunicator()
 STEPPING = MGRITOptions(levels=1)
 FEW = MGRITOptions(levels=3, coarsening=2, relax=(0, 1), max_iterations=2)
-DIVISORS = [n for n in range(1, SIZE + 1) if SIZE % n == 0]
+TIME_RANKS = pytest.mark.parametrize("time_ranks", [1, 2, None])
 POOLINGS = ["last", "every", "mean"]
+
+
+def dividing(time_ranks):
+    """Return a number of ranks in time that divides the number of ranks."""
+    size = world().size
+    return time_ranks if time_ranks and size % time_ranks == 0 else size
 
 
 def build(cell="classic", pooling="last", bidirectional=False, dtype=np.float64, seed=1):
@@ -79,7 +83,7 @@ def assert_same(actual, expected, rtol=1e-12):
 
 def assert_on_all_ranks(array):
     """The same bits on every rank."""
-    rows = COMM.allgather_blocks(np.ascontiguousarray(array)[None])
+    rows = world().allgather_blocks(np.ascontiguousarray(array)[None])
     assert (rows.view(np.uint8) == rows[:1].view(np.uint8)).all()
 
 
@@ -96,7 +100,7 @@ def evaluate(network, comm, options, x, y, mask=None, **choices):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_equals_one_process(pooling, bidirectional, masked, num_steps):
     """With 5 steps and 7 ranks some own no point; the sizes together have every combination."""
-    index = POOLINGS.index(pooling) + 2 * bidirectional + masked + SIZE + num_steps
+    index = POOLINGS.index(pooling) + 2 * bidirectional + masked + world().size + num_steps
     cell = ("implicit", "classic", "lstm")[index % 3]
     kind = ("classes", "numbers")[index % 2]
     loss = SquaredError() if kind == "numbers" else CrossEntropy(class_weights=(1.0, 2.0, 0.5))
@@ -105,7 +109,7 @@ def test_equals_one_process(pooling, bidirectional, masked, num_steps):
     mask = holes(4, num_steps) if masked else None
     options = (STEPPING, FEW)[(index // 2) % 2]
     scores, expected = evaluate(network, SERIAL, options, x, y, mask, loss=loss)
-    ours, actual = evaluate(network, COMM, options, x, y, mask, loss=loss)
+    ours, actual = evaluate(network, world(), options, x, y, mask, loss=loss)
     assert_near(ours, scores, 1e-12, "scores")
     assert_same(actual, expected)
 
@@ -116,44 +120,48 @@ def test_in_single_precision(bidirectional, pooling):
     network = build("lstm", pooling, bidirectional, np.float32)
     x, y = problem(network, 26)
     _, expected = evaluate(network, SERIAL, FEW, x, y)
-    _, actual = evaluate(network, COMM, FEW, x, y)
+    _, actual = evaluate(network, world(), FEW, x, y)
     assert actual.gradient.dtype == actual.input_gradient.dtype == np.float32
     for name in ("loss", "gradient", "input_gradient", "start_gradient"):
         assert_near(getattr(actual, name), getattr(expected, name), 1e-5, name)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_groups_share_a_batch(pooling, time_ranks, batch):
     """Also fewer sequences than groups, so that some have nothing to do."""
-    index = POOLINGS.index(pooling) + DIVISORS.index(time_ranks)
+    index = POOLINGS.index(pooling) + (time_ranks or 0)
     bidirectional = (index % 2 == 1) == (batch == 5)
     options = (STEPPING, FEW)[(index // 2 + (batch == 5)) % 2]
     network = build("classic", pooling, bidirectional)
     x, y = problem(network, 18, batch)
     mask = holes(batch, 18)
     scores, expected = evaluate(network, SERIAL, options, x, y, mask)
-    ours, actual = evaluate(network, COMM, options, x, y, mask, time_ranks=time_ranks)
+    ours, actual = evaluate(
+        network, world(), options, x, y, mask, time_ranks=time_ranks and dividing(time_ranks)
+    )
     assert_near(ours, scores, 1e-12, "scores")
     assert_same(actual, expected)
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 def test_groups_that_converge_after_different_numbers_of_cycles(time_ranks):
     network = build(bidirectional=True)
     x, y = problem(network, 18, 3)
     x[0] *= 1e-3  # its gates hardly move
     _, exact = evaluate(network, SERIAL, STEPPING, x, y)
     until = MGRITOptions(levels=2, coarsening=2, tolerance=1e-12)
-    _, actual = evaluate(network, COMM, until, x, y, time_ranks=time_ranks)
+    _, actual = evaluate(
+        network, world(), until, x, y, time_ranks=time_ranks and dividing(time_ranks)
+    )
     sizes = [actual.forward_residuals.size, actual.backward_residuals.size]
     assert_on_all_ranks(np.array(sizes))
     for name in ("loss", "gradient", "input_gradient", "start_gradient"):
         assert_near(getattr(actual, name), getattr(exact, name), 1e-10, name)
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 def test_a_given_initial_state(time_ranks):
     """Of two halves of a batch that begin differently; it takes the place of the learned one."""
     network = build("lstm", bidirectional=True)
@@ -161,7 +169,7 @@ def test_a_given_initial_state(time_ranks):
     x, y = problem(network, 18, 3)
     start = np.random.default_rng(8).standard_normal((a.num_states, 3, a.state_width))
     got = []
-    for comm, groups in ((SERIAL, None), (COMM, time_ranks)):
+    for comm, groups in ((SERIAL, None), (world(), dividing(time_ranks))):
         solver = NetworkSolver(network, 18, FEW, FEW, comm, time_ranks=groups)
         got.append(solver.loss_and_gradient(x, y, start=start, inputs=True))
     assert_same(got[1], got[0])
@@ -170,13 +178,15 @@ def test_a_given_initial_state(time_ranks):
     assert (learned == 0).all()
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_accumulated_gradients_are_those_of_both_halves(pooling, time_ranks):
     network = build("implicit", pooling, bidirectional=True)
     x, y = problem(network, 18, 5)
     whole = NetworkSolver(network, 18, FEW, FEW).loss_and_gradient(x, y).gradient
-    solver = NetworkSolver(network, 18, FEW, FEW, COMM, time_ranks=time_ranks)
+    solver = NetworkSolver(
+        network, 18, FEW, FEW, world(), time_ranks=time_ranks and dividing(time_ranks)
+    )
     halves = [
         (2, solver.loss_and_gradient(x[:2], y[:2])),
         (3, solver.loss_and_gradient(x[2:], y[2:])),
@@ -190,7 +200,9 @@ def train(network, comm, time_ranks, num_updates=3):
     optimizer, norms = Adam(learning_rate=1e-2), []
     state = optimizer.init(network.parameters)
     x, y = problem(network, 18, 6)
-    solver = NetworkSolver(network, 18, FEW, FEW, comm, time_ranks=time_ranks)
+    solver = NetworkSolver(
+        network, 18, FEW, FEW, comm, time_ranks=time_ranks and dividing(time_ranks)
+    )
     for _ in range(num_updates):
         gradient, norm = clip_by_norm(solver.loss_and_gradient(x, y).gradient, 0.05)
         update = optimizer.update(gradient, state, network.parameters, 1e-2)
@@ -200,11 +212,11 @@ def train(network, comm, time_ranks, num_updates=3):
     return np.array(norms)
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clipped_updates_keep_all_ranks_alike(dtype, time_ranks):
     ours, alone = build("implicit", "mean", True, dtype), build("implicit", "mean", True, dtype)
-    norms = train(ours, COMM, time_ranks)
+    norms = train(ours, world(), dividing(time_ranks))
     assert (norms > 0.05).all()  # every one is clipped
     assert_on_all_ranks(norms)
     assert_on_all_ranks(ours.parameters)
@@ -223,12 +235,12 @@ class Refusing(CrossEntropy):
         return super().terms(scores, y)
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_an_error_of_one_rank_reaches_all(bidirectional, time_ranks):
     """One element is refused: it lies in one group, and there on one rank."""
     network = build("classic", "every", bidirectional)
-    solver = NetworkSolver(network, 18, FEW, FEW, COMM, Refusing(), time_ranks)
+    solver = NetworkSolver(network, 18, FEW, FEW, world(), Refusing(), dividing(time_ranks))
     x, y = problem(network, 18, 5)
     y %= 2
     good = solver.loss_and_gradient(x, y)
@@ -242,14 +254,16 @@ def test_an_error_of_one_rank_reaches_all(bidirectional, time_ranks):
     np.testing.assert_array_equal(solver.loss_and_gradient(x, y).gradient, good.gradient)
 
 
-@pytest.mark.parametrize("time_ranks", DIVISORS)
+@TIME_RANKS
 def test_a_score_that_is_not_finite_is_told_on_all_ranks(time_ranks):
     """States are zero before the first element, and the head overflows after it."""
     network = build("classic", "every")
     network.weights["initial_state"][...] = 0
     network.weights["head.weight"][...] = 1e308
     network.weights["head.weight"][0] = -1e308
-    solver = NetworkSolver(network, 18, STEPPING, STEPPING, COMM, SquaredError(), time_ranks)
+    solver = NetworkSolver(
+        network, 18, STEPPING, STEPPING, world(), SquaredError(), dividing(time_ranks)
+    )
     x, y = problem(network, 18, 5, "numbers")
     mask = np.ones((5, 18), bool)
     mask[:, :15] = False
@@ -259,9 +273,9 @@ def test_a_score_that_is_not_finite_is_told_on_all_ranks(time_ranks):
 
 def test_bad_input_on_one_rank_is_told_on_all():
     network = build()
-    solver = NetworkSolver(network, 18, FEW, FEW, COMM)
+    solver = NetworkSolver(network, 18, FEW, FEW, world())
     x, y = problem(network, 18)
-    last = COMM.rank == SIZE - 1
+    last = world().rank == world().size - 1
     with pytest.raises(ValueError, match=r"sequences must have shape \(batch, 18, 2\)"):
         solver.predict(x[:, 1:] if last else x)
     with pytest.raises(ValueError, match="mask leaves a sequence without any element"):
@@ -272,5 +286,7 @@ def test_bad_input_on_one_rank_is_told_on_all():
 
 
 def test_groups_that_do_not_divide_the_ranks_are_told():
-    with pytest.raises(ValueError, match=f"time_ranks {SIZE + 1} does not divide the {SIZE} ranks"):
-        NetworkSolver(build(), 18, FEW, FEW, COMM, time_ranks=SIZE + 1)
+    with pytest.raises(
+        ValueError, match=f"time_ranks {world().size + 1} does not divide the {world().size} ranks"
+    ):
+        NetworkSolver(build(), 18, FEW, FEW, world(), time_ranks=world().size + 1)

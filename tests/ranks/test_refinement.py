@@ -18,9 +18,6 @@ from tests.test_refinement import (
     SplittingSwirl,
 )
 
-COMM = world()
-SEVERAL = pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes")
-
 
 def same_bits(parallel, serial):
     """Compare a result with the result of one process, to the last bit; collective."""
@@ -41,29 +38,29 @@ def test_grids_and_states_do_not_depend_on_the_number_of_ranks(ways, driver):
     )
     for num_steps in (1, 5, 23):
         times = uneven_times(num_steps)
-        parallel = MGRIT(model, times, options, COMM).solve(start)
+        parallel = MGRIT(model, times, options, world()).solve(start)
         same_bits(parallel, MGRIT(model, times, options).solve(start))
         blocks = np.diff(parallel.layout.bounds)
         assert blocks.sum() == parallel.times.size
-        assert blocks.max() <= max(1.1 * parallel.times.size / COMM.size + 1, blocks.mean() + 1)
+        assert blocks.max() <= max(1.1 * parallel.times.size / world().size + 1, blocks.mean() + 1)
 
 
 def test_many_new_points_in_few_steps_are_spread_over_all_ranks():
     options = MGRITOptions(levels=4, refinement=Refinement(2), tolerance=1e-10)
     model = Between(50, 0.9, 1.1, longest=1e-3)
-    parallel = MGRIT(model, np.linspace(0, 2, 41), options, COMM).solve(1.0)
+    parallel = MGRIT(model, np.linspace(0, 2, 41), options, world()).solve(1.0)
     same_bits(parallel, MGRIT(model, np.linspace(0, 2, 41), options).solve(1.0))
     assert parallel.times.size > 200
-    assert np.ptp(np.diff(parallel.layout.bounds)) <= 0.2 * parallel.times.size / COMM.size + 8
+    assert np.ptp(np.diff(parallel.layout.bounds)) <= 0.2 * parallel.times.size / world().size + 8
 
 
 def test_blocks_that_are_uneven_or_empty_at_first():
     options = MGRITOptions(levels=3, refinement=Refinement(2), tolerance=1e-10, driver="loop")
-    bounds = np.array([0] * COMM.size + [24])
-    if COMM.size > 2:
+    bounds = np.array([0] * world().size + [24])
+    if world().size > 2:
         bounds[2:-1] = 17
     times = uneven_times(23)
-    parallel = MGRIT(SplittingSwirl(0.5), times, options, COMM, Layout(bounds)).solve(START)
+    parallel = MGRIT(SplittingSwirl(0.5), times, options, world(), Layout(bounds)).solve(START)
     same_bits(parallel, MGRIT(SplittingSwirl(0.5), times, options).solve(START))
 
 
@@ -76,7 +73,7 @@ def test_estimated_errors(driver):
         tolerance=1e-9,
         driver=driver,
     )
-    parallel = MGRIT(Dahlquist(-9.0), uneven_times(30), options, COMM).solve(1.0)
+    parallel = MGRIT(Dahlquist(-9.0), uneven_times(30), options, world()).solve(1.0)
     serial = MGRIT(Dahlquist(-9.0), uneven_times(30), options).solve(1.0)
     same_bits(parallel, serial)
     assert np.array_equal(parallel.error_estimates, serial.error_estimates)
@@ -87,7 +84,7 @@ def test_estimated_errors(driver):
 def test_states_grow(driver):
     options = MGRITOptions(levels=3, refinement=Refinement(3), tolerance=1e-9, driver=driver)
     start = np.sin(np.linspace(0, np.pi, 9))
-    parallel = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options, COMM).solve(start)
+    parallel = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options, world()).solve(start)
     serial = MGRIT(GrowingBoth(9), np.linspace(0, 1, 41), options).solve(start)
     same_bits(parallel, serial)
     assert parallel.u.shape[1:] == (33,)
@@ -106,19 +103,20 @@ def test_states_grow(driver):
     ids=["0", "None", "ends"],
 )
 def test_a_wrong_answer_on_one_rank_is_raised_on_all(answer, kind, message):
-    mine = answer if COMM.rank == COMM.size - 1 else 2
-    solver = MGRIT(Answering(mine), uneven_times(23), MGRITOptions(refinement=Refinement(1)), COMM)
+    mine = answer if world().rank == world().size - 1 else 2
+    solver = MGRIT(
+        Answering(mine), uneven_times(23), MGRITOptions(refinement=Refinement(1)), world()
+    )
     with pytest.raises(kind, match=message):
         solver.solve(1.0)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
+    assert world().sum(np.array([1])).tolist() == [world().size]  # and no rank waits for a message
 
 
-@SEVERAL
 def test_ranks_that_differ_in_their_space_are_told():
     class Some(GrowingBoth):
         def refined_model(self, refinement):
-            return None if COMM.rank == 0 else super().refined_model(refinement)
+            return None if world().rank == 0 else super().refined_model(refinement)
 
-    solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinement=Refinement(1)), COMM)
+    solver = MGRIT(Some(9), uneven_times(23), MGRITOptions(refinement=Refinement(1)), world())
     with pytest.raises(ValueError, match="None on some ranks only"):
         solver.solve(np.zeros(9))

@@ -15,9 +15,8 @@ from pint import (
 )
 from pint.parallel.comm import world
 from tests.model_problems import PROBLEMS
-from tests.rank_choices import pipelined
+from tests.rank_choices import paired
 
-COMM = world()
 DRIVERS = {
     name: ["loop"] if problem.propagator.kernel is None else ["loop", "compiled"]
     for name, problem in PROBLEMS.items()
@@ -26,7 +25,7 @@ METHODS = {
     model: [name for name in PROBLEMS if name.split(",")[0] == model]
     for model in dict.fromkeys(name.split(",")[0] for name in PROBLEMS)
 }
-EACH = pytest.mark.parametrize("name", [name for _, name in pipelined(METHODS)])
+EACH = pytest.mark.parametrize("name", [name for _, name in paired(METHODS)])
 
 
 def grid_of(name):
@@ -42,19 +41,21 @@ def grid_of(name):
 def test_mgrit_converges_to_stepping(name):
     problem, grid = PROBLEMS[name], grid_of(name)
     options = MGRITOptions(levels=3, relative_tolerance=1e-13, max_iterations=20)
-    result = MGRIT(problem.propagator, grid, options, COMM).solve(problem.initial_value)
+    result = MGRIT(problem.propagator, grid, options, world()).solve(problem.initial_value)
     stepped = solve(problem.propagator, grid, problem.initial_value, MGRITOptions(levels=1)).u
     assert result.status is Status.CONVERGED
     assert np.abs(result.gather() - stepped).max() <= 1e-11 * np.abs(stepped).max()
-    assert problem.error(result) == np.max(COMM.allgather_blocks(np.array([problem.error(result)])))
+    assert problem.error(result) == np.max(
+        world().allgather_blocks(np.array([problem.error(result)]))
+    )
 
 
-@pytest.mark.parametrize(("name", "driver"), pipelined(DRIVERS))
+@pytest.mark.parametrize(("name", "driver"), paired(DRIVERS))
 def test_the_bits_of_one_process(name, driver):
     problem, grid = PROBLEMS[name], grid_of(name)
     options = MGRITOptions(levels=3, max_iterations=2, driver=driver)
     serial = MGRIT(problem.propagator, grid, options).solve(problem.initial_value)
-    result = MGRIT(problem.propagator, grid, options, COMM).solve(problem.initial_value)
+    result = MGRIT(problem.propagator, grid, options, world()).solve(problem.initial_value)
     assert np.array_equal(result.gather(), serial.u)
     assert np.array_equal(result.residuals, serial.residuals, equal_nan=True)
 
@@ -74,7 +75,7 @@ def test_objective_and_gradient_of_one_process(name):
     options = MGRITOptions(
         levels=2, relative_tolerance=1e-13, skip_first_down=False, max_iterations=30
     )
-    solver = AdjointSolver(MGRIT(problem.propagator, grid, options, COMM))
+    solver = AdjointSolver(MGRIT(problem.propagator, grid, options, world()))
     first = value_and_gradient(objective, solver, problem.initial_value)
     found = value_and_gradient(objective, solver, problem.initial_value, first)
     for one, other in (
@@ -98,6 +99,6 @@ def test_sums_do_not_depend_on_the_number_of_ranks():
             AdjointSolver(MGRIT(problem.propagator, problem.grid(97), options, comm)),
             problem.initial_value,
         ).value
-        for comm in (None, COMM)
+        for comm in (None, world())
     ]
     assert values[0] == values[1]

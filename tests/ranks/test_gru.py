@@ -9,7 +9,6 @@ from pint.rnn.recurrence import Recurrence
 from pint.rnn.recurrence_options import RecurrenceOptions
 from tests.rank_choices import crossed
 
-COMM = world()
 SERIAL = MGRITOptions(levels=1)
 CELLS = ["implicit", "classic", "lstm"]
 
@@ -22,10 +21,10 @@ def cases():
     """
     for i, num_steps in enumerate((24, 97, 128)):
         for j, coarsening in enumerate((2, 4, 8)):
-            levels = 2 + (i + j + COMM.size) % 3
-            coarsest = ("gather", "pipelined")[(3 * i + j + COMM.size) % 2]
-            cell = CELLS[(i + 2 * j + COMM.size) % 3]
-            yield num_steps, coarsening, levels, coarsest, cell, (i + j + COMM.size) % 2 == 1
+            levels = 2 + (i + j + world().size) % 3
+            coarsest = ("gather", "pipelined")[(3 * i + j + world().size) % 2]
+            cell = CELLS[(i + 2 * j + world().size) % 3]
+            yield num_steps, coarsening, levels, coarsest, cell, (i + j + world().size) % 2 == 1
 
 
 def make(dtype=np.float64, layers=2, num_features=2, hidden=3, **options):
@@ -66,9 +65,10 @@ def own_windows(solver, adjoint_solver):
     return np.unique(np.concatenate([np.zeros((0, 2), dtype=np.int64), *read]), axis=0)
 
 
-def solve(model, num_steps, options, comm=COMM, batch=2, mask=None, record=False):
+def solve(model, num_steps, options, comm="world", batch=2, mask=None, record=False):
     """Forward and adjoint result; `options` may be a pair for both. Each rank binds its inputs."""
     forward, backward = options if isinstance(options, tuple) else (options, None)
+    comm = world() if comm == "world" else comm
     x, u, w = problem(model, num_steps, batch)
     solver = MGRIT(model, TimeGrid.uniform(0, num_steps, num_steps), forward, comm)
     adjoint_solver = AdjointSolver(solver, backward)
@@ -122,14 +122,14 @@ def test_gradients_of_inputs_add_up_to_those_of_one_process(cell, options):
     """Every rank fills in its own steps, and nothing else."""
     model, mask = make(cell=cell), holes(97)
     filled = []
-    for comm, each in ((None, SERIAL), (COMM, options)):
+    for comm, each in ((None, SERIAL), (world(), options)):
         model.input_gradient = np.zeros((2, 97, 2))
         solve(model, 97, each, comm=comm, mask=mask, record=True)
         filled.append(model.input_gradient)
     serial, own = filled
-    assert_near(COMM.sum(own), serial, 1e-11)
+    assert_near(world().sum(own), serial, 1e-11)
     assert (own[~mask] == 0).all()
-    owners = COMM.sum((own != 0).any(axis=(0, 2)).astype(np.float64))
+    owners = world().sum((own != 0).any(axis=(0, 2)).astype(np.float64))
     assert (owners == mask.any(axis=0)).all()  # one rank for each
 
 
@@ -191,7 +191,7 @@ def test_one_point_at_a_time_gives_the_bits_of_one_process(coarsest, dtype, cell
 def test_a_rank_holds_the_inputs_of_its_part(kind):
     model = make(coarse_step=kind)
     x, _, _ = problem(model, 128)
-    solver = MGRIT(model, TimeGrid.uniform(0, 128, 128), in_parallel(3, 4, "pipelined"), COMM)
+    solver = MGRIT(model, TimeGrid.uniform(0, 128, 128), in_parallel(3, 4, "pipelined"), world())
     windows = own_windows(solver, AdjointSolver(solver))
     model.set_inputs(x, windows)
     own = solver.block
@@ -201,5 +201,5 @@ def test_a_rank_holds_the_inputs_of_its_part(kind):
     steps = len(own) + 2 * 16  # and the coarse ones that reach into it
     assert len(finest) <= steps
     assert len(windows) - len(finest) <= (steps / 2 if kind == "averaged" else 0)
-    total = COMM.sum(np.array([len(finest)]))[0]
-    assert 128 <= total <= 128 + 32 * (COMM.size - 1)
+    total = world().sum(np.array([len(finest)]))[0]
+    assert 128 <= total <= 128 + 32 * (world().size - 1)

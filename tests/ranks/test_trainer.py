@@ -15,7 +15,6 @@ from pint.train.optimizers import SGD
 from pint.train.trainer import Trainer, TrainingOptions
 from tests.training_data import KINDS, loss_of, make, pooling_of
 
-COMM = world()
 FEW = MGRITOptions(levels=2, coarsening=3, max_iterations=2)
 STEPPING = MGRITOptions(levels=1)
 
@@ -37,9 +36,9 @@ def train(data, comm, mgrit):
 @pytest.mark.parametrize("kind", KINDS)
 def test_masked_training_does_not_depend_on_the_ranks(kind):
     data = make(kind, num_steps=24)
-    mgrit = (FEW, STEPPING)[(KINDS.index(kind) + COMM.size) % 2]
+    mgrit = (FEW, STEPPING)[(KINDS.index(kind) + world().size) % 2]
     expected, reference = train(data, SerialCommunicator(), mgrit)
-    log, parameters = train(data, COMM, mgrit)
+    log, parameters = train(data, world(), mgrit)
     np.testing.assert_allclose(parameters, reference, rtol=1e-9, atol=1e-11)
     for name, values in expected.columns().items():
         if name != "seconds":
@@ -48,16 +47,17 @@ def test_masked_training_does_not_depend_on_the_ranks(kind):
     np.testing.assert_allclose(measured, expected.accuracy.measured_error, rtol=1e-6)
 
 
-@pytest.mark.skipif(COMM.size == 1, reason="needs at least 2 processes")
 @pytest.mark.parametrize("what", ["parameters", "training data", "options"])
 def test_ranks_that_differ_are_told(what):
     data = make(KINDS[0], num_steps=24)
     if what == "training data":
-        data = replace(data, y_train=(data.y_train + COMM.rank) % 3)
+        data = replace(data, y_train=(data.y_train + world().rank) % 3)
     options = RecurrenceOptions(num_features=2, hidden=4)
-    network = Network(options, 3, pooling=pooling_of(data), seed=COMM.rank * (what == "parameters"))
-    solver = NetworkSolver(network, data.num_steps, STEPPING, STEPPING, COMM, loss_of(data))
-    training = TrainingOptions(batch=4 + COMM.rank * (what == "options"))
+    network = Network(
+        options, 3, pooling=pooling_of(data), seed=world().rank * (what == "parameters")
+    )
+    solver = NetworkSolver(network, data.num_steps, STEPPING, STEPPING, world(), loss_of(data))
+    training = TrainingOptions(batch=4 + world().rank * (what == "options"))
     with pytest.raises(ValueError, match=f"the ranks differ in their {what}: make them equal"):
         Trainer(solver, data, training).train()
 
@@ -78,9 +78,9 @@ class Clocks(AccuracyControl):
 def test_ranks_step_exactly_together_whatever_their_clocks_say(cycles, stepping, tried):
     """The slowest rank counts; it is the last one. So it is in the epoch that tries again."""
     options = RecurrenceOptions(num_features=2, hidden=4, dtype=np.float64)
-    solver = NetworkSolver(Network(options, 3, seed=1), 24, FEW, FEW, COMM)
+    solver = NetworkSolver(Network(options, 3, seed=1), 24, FEW, FEW, world())
     control = Clocks(solver, AccuracyOptions(mode="adaptive", bound=1e9))
-    last = COMM.rank == COMM.size - 1
+    last = world().rank == world().size - 1
     control.cycles, control.stepping = cycles[last], stepping[last]
     x, y, mask = make("labels", num_steps=24).train(slice(0, 4))
     control.warm_up(x, y, mask)

@@ -10,7 +10,6 @@ from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
 from tests.rank_choices import crossed
 
-COMM = world()
 EVERY = CHOICES | POINTS
 START = np.array([0.5, -0.3, 0.8])
 
@@ -22,7 +21,7 @@ def test_bits(choice, delta):
     plain = {"levels": 3, "max_iterations": 4, "skip_first_down": False, "driver": "loop"}
     options, times = MGRITOptions(delta=Delta(delta), **plain | EVERY[choice]), uneven_times(41)
     serial = MGRIT(Swirl(0.9), times, options).solve(START)
-    parallel = MGRIT(Swirl(0.9), times, options, COMM).solve(START)
+    parallel = MGRIT(Swirl(0.9), times, options, world()).solve(START)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
 
@@ -30,13 +29,13 @@ def test_bits(choice, delta):
 @pytest.mark.parametrize("delta", ["full", 2])
 def test_vectors_that_arrive_in_the_middle_of_an_interval_are_moved_on(delta):
     """Every block but the first begins between two C-points, 7 steps apart."""
-    num_points = 7 * COMM.size + 4
-    bounds = [0, *(7 * rank + 3 for rank in range(1, COMM.size)), num_points]
+    num_points = 7 * world().size + 4
+    bounds = [0, *(7 * rank + 3 for rank in range(1, world().size)), num_points]
     times = uneven_times(num_points - 1)
     options = MGRITOptions(
         coarsening=7, min_coarse=1, delta=Delta(delta), max_iterations=3, driver="loop"
     )
     serial = MGRIT(Swirl(0.9), times, options).solve(START)
-    parallel = MGRIT(Swirl(0.9), times, options, COMM, Layout(np.array(bounds))).solve(START)
+    parallel = MGRIT(Swirl(0.9), times, options, world(), Layout(np.array(bounds))).solve(START)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)

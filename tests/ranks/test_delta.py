@@ -12,14 +12,13 @@ from pint.parallel.comm import world
 from tests.engine_models import Drift, Swirl, uneven_times
 from tests.rank_choices import crossed
 
-COMM = world()
 START = np.array([9.614521163788712, 17.519127090401067, 13.94230712158098])
 
 
 def same_bits(model, times, options, start, layout=None):
     """Compare with one process, to the last bit, what both solves return; collective."""
     serial = MGRIT(model, times, options).solve(start, 0.5)
-    parallel = MGRIT(model, times, options, COMM, layout).solve(start, 0.5)
+    parallel = MGRIT(model, times, options, world(), layout).solve(start, 0.5)
     assert np.array_equal(parallel.gather(), serial.u)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     if serial.lyapunov is not None:
@@ -28,7 +27,7 @@ def same_bits(model, times, options, start, layout=None):
         first, vectors = parallel.lyapunov.first, parallel.lyapunov.vectors
         own = serial.lyapunov.vectors[first : first + len(vectors)]
         assert np.array_equal(vectors, own)
-        total = COMM.allgather_blocks(np.array([len(vectors)])).sum()
+        total = world().allgather_blocks(np.array([len(vectors)])).sum()
         assert total == len(serial.lyapunov.vectors)
 
 
@@ -69,7 +68,7 @@ def test_few_steps(num_steps, delta):
 def test_blocks_of_any_length(seed):
     """Empty ones, and blocks shorter than an interval, which pass vectors on."""
     rng, num_steps = np.random.default_rng(seed), 31
-    inner = sorted(rng.integers(0, num_steps + 2, COMM.size - 1))
+    inner = sorted(rng.integers(0, num_steps + 2, world().size - 1))
     options = MGRITOptions(
         levels=2 + seed % 2,
         coarsening=6 - seed,
@@ -87,7 +86,7 @@ def test_levels_in_space(delta):
     options = MGRITOptions(levels=3, delta=Delta(delta), max_iterations=3, driver="loop")
     times = np.linspace(0, 0.2, 11)
     serial = MGRIT(Drift(15), times, options).solve(np.ones(15))
-    parallel = MGRIT(Drift(15), times, options, COMM).solve(np.ones(15))
+    parallel = MGRIT(Drift(15), times, options, world()).solve(np.ones(15))
     np.testing.assert_allclose(parallel.gather(), serial.u, rtol=1e-12)
 
 
@@ -105,15 +104,15 @@ def test_lorenz(delta):
     same_bits(Lorenz(method="euler"), times, options, START)
     stacks = replace(options, driver="stack")
     loop = MGRIT(Lorenz(method="euler"), times, options).solve(START)
-    stack = MGRIT(Lorenz(method="euler"), times, stacks, COMM).solve(START)
+    stack = MGRIT(Lorenz(method="euler"), times, stacks, world()).solve(START)
     np.testing.assert_allclose(stack.gather(), loop.u, rtol=1e-9)
 
 
 def test_errors_on_every_rank():
     with pytest.raises(ValueError, match="directions must be at most 3"):
-        MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=Delta(4)), COMM).solve(START)
+        MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=Delta(4)), world()).solve(START)
     with pytest.raises(ValueError, match="no tangent_step"):
-        MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta=Delta("full")), COMM)
+        MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta=Delta("full")), world())
 
 
 class Plain(Swirl):

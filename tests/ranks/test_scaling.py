@@ -4,65 +4,25 @@ import itertools
 
 import numpy as np
 import pytest
-from mpi4py import MPI
 
 from pint import MGRIT, MGRITOptions, TimeGrid
 from pint.adjoint.solver import AdjointSolver
 from pint.models.dahlquist import Dahlquist
 from pint.options import LocalGrids
-from pint.parallel.comm import MPICommunicator
+from pint.parallel.comm import world
 from pint.rnn.network import Network
 from pint.rnn.recurrence_options import RecurrenceOptions
 from pint.rnn.solver import NetworkSolver
 from pint.scaling.schedule import PredictedRun, Schedule
 from pint.scaling.workload import training_run
-
-WORLD = MPI.COMM_WORLD
-
-
-class Counting(MPICommunicator):
-    """Counts what goes through it; calls of one rank alone are no messages."""
-
-    def __init__(self, comm, counts):
-        super().__init__(comm)
-        self.counts = counts
-
-    def count(self, kind):
-        self.counts[kind] += self.size > 1
-
-    def isend(self, array, dest):
-        self.count("send")
-        return super().isend(array, dest)
-
-    def irecv(self, array, source):
-        self.count("wait")
-        return super().irecv(array, source)
-
-    def allgather_blocks(self, array, rows=None):
-        self.count("collective")
-        return super().allgather_blocks(array, rows)
-
-    def sum(self, array):
-        self.count("collective")
-        return super().sum(array)
-
-    def bcast(self, array, root):
-        self.count("collective")
-        return super().bcast(array, root)
-
-    def duplicate(self):
-        return self
-
-    def reversed(self):
-        return Counting(super().reversed().comm, self.counts)
-
-    def split(self, size):
-        return Counting(super().split(size).comm, self.counts)
+from tests.ranks.counting import Counting
 
 
-@pytest.fixture
-def comm():
-    return Counting(WORLD.Dup(), dict.fromkeys(("send", "wait", "collective"), 0))
+def num_messages(comm):
+    """Return how many messages the schedule counts."""
+    calls = comm.calls
+    collective = sum(calls[name] for name in ("allgather", "sum", "bcast"))
+    return {"send": calls["isend"], "wait": calls["irecv"], "collective": collective}
 
 
 def check_solve(comm, num_steps, options, backward=None):
@@ -70,7 +30,7 @@ def check_solve(comm, num_steps, options, backward=None):
     solver = MGRIT(Dahlquist(-1.0), TimeGrid.uniform(0, 1, num_steps), options, comm)
     adjoint = None if backward is None else AdjointSolver(solver, backward)
     for _ in range(2):  # the first solve also tries the model
-        comm.counts.update(send=0, wait=0, collective=0)
+        comm.calls.clear()
         result = solver.solve(1.0)
         if adjoint is not None:
             adjoint.solve(result, 1.0, total=False)
@@ -79,16 +39,17 @@ def check_solve(comm, num_steps, options, backward=None):
         counted = adjoint.solver.driver.num_steps
         expected.update({("adjoint", level): n for level, n in counted.items()})
     run = PredictedRun(num_steps=num_steps, forward=options, backward=backward)
-    schedule = Schedule.of(run, WORLD.size)
-    assert schedule.steps()[WORLD.rank] == expected
-    assert schedule.messages()[WORLD.rank] == comm.counts
+    schedule = Schedule.of(run, world().size)
+    assert schedule.steps()[world().rank] == expected
+    assert schedule.messages()[world().rank] == num_messages(comm)
 
 
 @pytest.mark.parametrize("coarsest", ["gather", "pipelined", "relaxation", "truncated"])
-def test_solves(comm, coarsest):
+def test_solves(coarsest):
+    comm = Counting(world())
     cases = itertools.product((97, 3), (1, 2, 4), (4, (2, 3)), "VFW", (0, 1), (True, False))
     for number, (num_steps, levels, m, cycle, relax, skips) in enumerate(cases):
-        if number % 5 == WORLD.size % 5:  # other ones on each number of ranks
+        if number % 5 == world().size % 5:  # other ones on each number of ranks
             options = MGRITOptions(
                 levels=levels, coarsening=m, cycle=cycle, relax=relax, max_iterations=3,
                 coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
@@ -97,7 +58,8 @@ def test_solves(comm, coarsest):
             check_solve(comm, num_steps, options)
 
 
-def test_what_ends_at_the_last_point_or_goes_around(comm):
+def test_what_ends_at_the_last_point_or_goes_around():
+    comm = Counting(world())
     check_solve(comm, 50, MGRITOptions(levels=2, coarsening=8, periodic=True, max_iterations=2))
     check_solve(
         comm, 64, MGRITOptions(levels=3, coarsening=2, residual_points="none", max_iterations=2)
@@ -109,7 +71,8 @@ def test_what_ends_at_the_last_point_or_goes_around(comm):
     )
 
 
-def test_adjoint_solves(comm):
+def test_adjoint_solves():
+    comm = Counting(world())
     for num_steps, levels, coarsest in ((96, 3, "gather"), (97, 2, "pipelined"), (5, 2, "gather")):
         options = MGRITOptions(levels=levels, coarsening=4, coarsest=coarsest, max_iterations=2)
         check_solve(comm, num_steps, options, options)
@@ -137,11 +100,11 @@ def trained_steps(solver):
     }
 
 
+@pytest.mark.ranks(2, 4)
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(("num_steps", "levels", "coarsest", "coarse_step", "substep"), TRAININGS)
-def test_training(comm, groups, num_steps, levels, coarsest, coarse_step, substep):
-    if WORLD.size % groups:
-        pytest.skip(f"{WORLD.size} ranks are not {groups} groups")
+def test_training(groups, num_steps, levels, coarsest, coarse_step, substep):
+    comm = Counting(world())
     layers = RecurrenceOptions(
         num_features=2, hidden=4, layers=2, coarse_step=coarse_step, substep=substep
     )
@@ -151,18 +114,18 @@ def test_training(comm, groups, num_steps, levels, coarsest, coarse_step, subste
         coarsest=LocalGrids(3) if coarsest == "truncated" else coarsest,
     )  # fmt: skip
     solver = NetworkSolver(
-        network, num_steps, options, options, comm, time_ranks=WORLD.size // groups
+        network, num_steps, options, options, comm, time_ranks=world().size // groups
     )
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((4, num_steps, 2)).astype(np.float32), np.array([0, 1, 2, 0])
     solver.loss_and_gradient(x, y)
-    comm.counts.update(send=0, wait=0, collective=0)
+    comm.calls.clear()
     solver.loss_and_gradient(x, y)
     run = training_run(network, num_steps, 4, options, options, groups)
-    schedule = Schedule.of(run, WORLD.size // groups)
-    rank = WORLD.rank % schedule.size
+    schedule = Schedule.of(run, world().size // groups)
+    rank = world().rank % schedule.size
     program = schedule.programs[schedule.kinds[rank]]
-    assert schedule.messages()[rank] == comm.counts
+    assert schedule.messages()[rank] == num_messages(comm)
     assert schedule.steps()[rank] == trained_steps(solver)
     bound = [one.size for one in program.operations if one.name == "bind"]
     assert sum(bound) == solver.layer_solvers[0].num_inputs

@@ -10,13 +10,10 @@ from pint.models.dahlquist import Dahlquist
 from pint.parallel.comm import world
 from tests.engine_models import CompiledSwirl, Drift, Driven, Swirl, uneven_times
 from tests.histories import CASES, drivers_of, same_as_published, solve, value_and_slope
-from tests.rank_choices import crossed, pipelined
+from tests.rank_choices import crossed, paired
 from tests.test_implicit import Own
 
-COMM = world()
-
-
-PUBLISHED = pipelined({name: drivers_of(case) for name, case in CASES.items()})
+PUBLISHED = paired({name: drivers_of(case) for name, case in CASES.items()})
 WAYS = [
     {"coarsening": ((0, 1, 2, 7, 10, 13, 14, 20, 26), 2)},
     {"coarsening": (2, (0, 4, 5, 6, 11, 14)), "cycle": "W", "coarsest": "relaxation"},
@@ -57,7 +54,7 @@ RINGS = [
 def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
     """To the last bit, but for stacks of other heights."""
     case = CASES[name]
-    parallel, serial = solve(case, driver, COMM), solve(case, driver)
+    parallel, serial = solve(case, driver, world()), solve(case, driver)
     assert same_as_published(case, parallel.residuals)
     assert parallel.status is serial.status
     if driver == "stack":
@@ -67,7 +64,7 @@ def test_histories_do_not_depend_on_the_number_of_ranks(name, driver):
         assert np.array_equal(parallel.gather(), serial.u)
     if "dJ_dlambda" in case:
         published = (case["J"], case["dJ_dlambda"])
-        assert value_and_slope(case, driver, COMM) == pytest.approx(published, rel=1e-13)
+        assert value_and_slope(case, driver, world()) == pytest.approx(published, rel=1e-13)
 
 
 @pytest.mark.parametrize(("ways", "driver"), crossed(WAYS, ["loop", "compiled"], of=2), ids=str)
@@ -81,7 +78,7 @@ def test_any_coarse_points_and_cycles(ways, driver):
     settings = {"levels": 3, "max_iterations": 3, "skip_first_down": False} | ways
     options, times = MGRITOptions(driver=driver, **settings), uneven_times(29)
     guess = None if options.skip_first_down else Random(seed=3)
-    parallel = MGRIT(model, times, options, COMM).solve(start, guess)
+    parallel = MGRIT(model, times, options, world()).solve(start, guess)
     serial = MGRIT(model, times, options).solve(start, guess)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
@@ -96,12 +93,12 @@ def test_points_on_demand(num_steps, driver):
         levels=3, coarsening=4, max_iterations=3, storage="c_points", driver=driver
     )
     times = uneven_times(num_steps)
-    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(1.0)
+    parallel = MGRIT(Driven(0.7), times, options, world()).solve(1.0)
     serial = MGRIT(Driven(0.7), times, options).solve(1.0)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     (everything,) = (u for _, u in serial.trajectory.blocks(100))
     own = [u for _, u in parallel.trajectory.blocks(2)]
-    assert np.array_equal(COMM.allgather_blocks(np.concatenate([*own, [0.0][:0]])), everything)
+    assert np.array_equal(world().allgather_blocks(np.concatenate([*own, [0.0][:0]])), everything)
     for point in (0, 17, num_steps):
         assert parallel.trajectory.state(point) == everything[point]
 
@@ -113,11 +110,11 @@ def test_rings(ways, driver):
     options = MGRITOptions(
         **{"levels": 3, "max_iterations": 4} | ways, periodic=True, driver=driver
     )
-    parallel = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, np.sin)
+    parallel = MGRIT(Driven(0.7), times, options, world()).solve(0.0, np.sin)
     serial = MGRIT(Driven(0.7), times, options).solve(0.0, np.sin)
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.gather(), serial.u)
-    again = MGRIT(Driven(0.7), times, options, COMM).solve(0.0, parallel)
+    again = MGRIT(Driven(0.7), times, options, world()).solve(0.0, parallel)
     assert np.array_equal(again.gather(), MGRIT(Driven(0.7), times, options).solve(0.0, serial).u)
     assert np.array_equal(parallel.final_state(), serial.u[0])
 
@@ -140,7 +137,7 @@ def test_guesses_do_not_depend_on_the_number_of_ranks():
         exact = MGRIT(Swirl(), times, options, comm).solve(start, "sequential")
         return nested, again, exact
 
-    for parallel, serial in zip(solve_twice(COMM), solve_twice(None), strict=True):
+    for parallel, serial in zip(solve_twice(world()), solve_twice(None), strict=True):
         assert np.array_equal(parallel.residuals, serial.residuals)
         assert np.array_equal(parallel.gather(), serial.u)
 
@@ -155,20 +152,20 @@ def test_a_model_with_its_own_equation(batched):
         residual_points="all_points",
         driver="loop",
     )
-    parallel = MGRIT(Own(batched), times, options, COMM).solve(start, Random())
+    parallel = MGRIT(Own(batched), times, options, world()).solve(start, Random())
     serial = MGRIT(Own(batched), times, options).solve(start, Random())
     assert np.array_equal(parallel.residuals, serial.residuals)
     assert np.array_equal(parallel.gather(), serial.u)
     profile = parallel.profile()
     total = [serial.num_steps[level] for level in (0, 1)]
     assert profile.num_steps[:, :2].sum(axis=0).tolist() == total
-    assert len(profile.seconds["messages"]) == len(profile.num_bytes) == COMM.size
+    assert len(profile.seconds["messages"]) == len(profile.num_bytes) == world().size
 
 
 def test_callbacks_are_heard_on_every_rank():
     told = []
     options = MGRITOptions(levels=3, max_iterations=2)
-    solver = MGRIT(Swirl(), uneven_times(40), options, COMM)
+    solver = MGRIT(Swirl(), uneven_times(40), options, world())
     solver.solve(
         np.array([0.5, -0.3, 0.8]),
         on_iteration=lambda k, norm: told.append(k),
@@ -184,7 +181,7 @@ class Narrow(Drift):
     """Its restriction is wrong on the last rank."""
 
     def restrict(self, u, level):
-        return u[..., :4] if COMM.rank == COMM.size - 1 else super().restrict(u, level)
+        return u[..., :4] if world().rank == world().size - 1 else super().restrict(u, level)
 
 
 @pytest.mark.parametrize(
@@ -200,18 +197,18 @@ class Narrow(Drift):
 def test_bad_input_is_one_error_on_every_rank(model, start, guess, message):
     options = MGRITOptions(skip_first_down=False)
     with pytest.raises((TypeError, ValueError), match=message):
-        MGRIT(model, uneven_times(40), options, COMM).solve(start, guess)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
+        MGRIT(model, uneven_times(40), options, world()).solve(start, guess)
+    assert world().sum(np.array([1])).tolist() == [world().size]  # and no rank waits for a message
 
 
 @pytest.mark.parametrize("storage", ["all", "c_points"])
 def test_windows_of_time(storage, tmp_path_factory):
     """With 7 ranks and 10 steps, some ranks have one point; the last window has one step."""
-    folder = str(tmp_path_factory.mktemp("windows")) if COMM.rank == 0 else ""
-    path = Path(COMM.allgather_text(folder)[0]) / "run.h5"
+    folder = str(tmp_path_factory.mktemp("windows")) if world().rank == 0 else ""
+    path = Path(world().allgather_text(folder)[0]) / "run.h5"
     options = MGRITOptions(max_iterations=3, storage=storage, driver="loop")
     times, start = uneven_times(21), np.array([0.5, -0.3, 0.8])
-    parallel = list(solve_in_windows(Swirl(), times, start, 10, options, COMM, path=path))
+    parallel = list(solve_in_windows(Swirl(), times, start, 10, options, world(), path=path))
     serial = list(solve_in_windows(Swirl(), times, start, 10, options))
     for one, other in zip(parallel, serial, strict=True):
         assert np.array_equal(one.gather(), other.u)
@@ -220,4 +217,4 @@ def test_windows_of_time(storage, tmp_path_factory):
     assert run.finished
     assert np.array_equal(run.solution[-1], serial[-1].final_state())
     with pytest.raises(OSError, match="nowhere"):
-        next(solve_in_windows(Swirl(), times, start, 10, options, COMM, path="/nowhere/run.h5"))
+        next(solve_in_windows(Swirl(), times, start, 10, options, world(), path="/nowhere/run.h5"))

@@ -8,7 +8,6 @@ from pint.parallel.comm import world
 from tests.engine_models import Swirl, uneven_times
 from tests.option_choices import CHOICES, POINTS
 
-COMM = world()
 START = np.array([0.5, -0.3, 0.8])
 TIMES = uneven_times(41)
 
@@ -22,7 +21,7 @@ def solve(options, comm, batched=False):
 def test_bits(choice):
     plain = {"levels": 3, "max_iterations": 4, "skip_first_down": False, "driver": "loop"}
     options = MGRITOptions(**plain | CHOICES[choice])
-    serial, parallel = solve(options, None), solve(options, COMM)
+    serial, parallel = solve(options, None), solve(options, world())
     assert np.array_equal(parallel.residuals, serial.residuals, equal_nan=True)
     assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
     np.testing.assert_allclose(parallel.parameter_gradient, serial.parameter_gradient, rtol=1e-12)
@@ -34,7 +33,7 @@ def test_truncated_grids_are_linearized_where_they_are(truncation, batched):
     options = MGRITOptions(
         levels=2, coarsening=2, max_iterations=3, coarsest=LocalGrids(truncation)
     )
-    serial, parallel = (solve(options, comm, batched=batched) for comm in (None, COMM))
+    serial, parallel = (solve(options, comm, batched=batched) for comm in (None, world()))
     assert np.array_equal(parallel.initial_gradient, serial.initial_gradient)
     np.testing.assert_allclose(parallel.parameter_gradient, serial.parameter_gradient, rtol=1e-12)
 
@@ -51,7 +50,7 @@ def test_a_rank_linearizes_the_points_of_its_own_grids(truncation):
     options = MGRITOptions(
         levels=2, coarsening=2, max_iterations=2, coarsest=LocalGrids(truncation)
     )
-    forward = MGRIT(Noting(0.9, batched=True), TIMES, options, COMM)
+    forward = MGRIT(Noting(0.9, batched=True), TIMES, options, world())
     adjoint = AdjointSolver(forward)
     adjoint.solve(forward.solve(START), START)
     block = adjoint.solver.hierarchy.levels[1].block
@@ -63,5 +62,5 @@ def test_a_rank_linearizes_the_points_of_its_own_grids(truncation):
 
 def test_chosen_points_are_refused_on_every_rank():
     with pytest.raises(ValueError, match="the adjoint needs coarsening factors"):
-        solve(MGRITOptions(levels=3, **POINTS["chosen C-points"]), COMM)
-    assert COMM.sum(np.array([1])).tolist() == [COMM.size]  # and no rank waits for a message
+        solve(MGRITOptions(levels=3, **POINTS["chosen C-points"]), world())
+    assert world().sum(np.array([1])).tolist() == [world().size]  # and no rank waits for a message
