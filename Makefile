@@ -1,7 +1,8 @@
 # Each command makes .venv when it is missing; python3 (3.11 or later) and make are all it needs.
 #   make demo    train a GRU on 2 processes; the result is runs/demo.h5
 #   make paper   the figures of the paper on GRUs, in runs/paper; up to half an hour on 2 cores
-#   make test    all tests, those on many processes included
+#   make test    the tests, without those that take longer than 10 s
+#   make test-all  all tests
 #   make lint    ruff and mypy
 #   make docs    the manual, in docs/_build/html
 #   make bench   which benchmarks there are
@@ -29,12 +30,12 @@ export MPIEXEC
 # Each rank is one thread: more would fight over the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 
-# Two workers: one starts the tests on many ranks, one at a time, the other does all else.
+# Two workers: one starts the tests on MPI ranks, one at a time.
 SIDE_BY_SIDE := -p no:benchmark -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo paper test lint docs bench clean mpi-check
+.PHONY: help demo paper test test-all lint docs bench clean mpi-check
 .PHONY: lint-imports lint-limits lint-house lint-words
 
 help:
@@ -47,8 +48,11 @@ demo: $(VENV)/demo.stamp mpi-check
 paper: $(VENV)/paper.stamp mpi-check
 	$(ONE_THREAD) $(BIN)/python -u -m benchmarks.paper --output runs/paper $(ARGS)
 
-test: $(VENV)/test.stamp mpi-check
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+# Kernels are compiled first: two workers would compile the same ones.
+test test-all: $(VENV)/test.stamp mpi-check
+	$(ONE_THREAD) $(BIN)/python -m tests.warm_up
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	    $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(filter test,$@),-m "not slow") $(ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .
@@ -108,7 +112,7 @@ mpi-check:
 	    exit 1; }
 
 # Open MPI refuses more ranks than cores, and root; other launchers do not read these.
-demo paper test: export OMPI_MCA_rmaps_base_oversubscribe := 1
-demo paper test: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
-test: export OMPI_ALLOW_RUN_AS_ROOT := 1
-test: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+demo paper test test-all: export OMPI_MCA_rmaps_base_oversubscribe := 1
+demo paper test test-all: export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+test test-all: export OMPI_ALLOW_RUN_AS_ROOT := 1
+test test-all: export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1

@@ -125,6 +125,7 @@ def strong_scaling(launcher, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("mpi")
 def test_strong_scaling_of_one_case(tmp_path):
     """All ranks are measured, and the results are where they were wanted, and only there."""

@@ -67,6 +67,7 @@ def test_objective_of_another_rate(tmp_path):
     assert float(slope) == pytest.approx(expected, rel=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_training_script(tmp_path, ranks):
     (script,) = scripts("docs/training.md")
@@ -126,6 +127,7 @@ def test_networks(tmp_path, ranks):
     assert (tmp_path / "ends.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["numpy", "torch"])
 def test_own_cell_trains_alike_on_one_and_two_ranks(tmp_path, way):
     numpy_script, torch_script = scripts("docs/own_cell.md")

@@ -38,6 +38,7 @@ print(status["VmHWM"].split()[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the greatest memory is read from /proc")
 @pytest.mark.parametrize("levels", [1, 3], ids=["stepping", "cycles"])
 def test_training_takes_less_than_one_gigabyte(levels):

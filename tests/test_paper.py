@@ -81,6 +81,7 @@ def rows_of(folder, name):
     return rows
 
 
+@pytest.mark.slow
 def test_accuracy(folder):
     rows = rows_of(folder, "accuracy")
     assert [(row["method"], row["kind"], row["ranks"]) for row in rows] == [
@@ -94,6 +95,7 @@ def test_accuracy(folder):
         assert 0 < row["seconds_per_epoch"] < 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ranks", "length"])
 def test_times(folder, name):
     rows = rows_of(folder, name)
@@ -117,6 +119,7 @@ def workers_of(rows, kind, begin):
     return [(row["steps"], row["ranks"], row["threads"]) for row in own]
 
 
+@pytest.mark.slow
 def test_times_over_ranks(folder):
     rows = rows_of(folder, "ranks")
     assert workers_of(rows, "measured", "classic") == [(32, 1, n) for n in (1, 2, 3)]
@@ -126,6 +129,7 @@ def test_times_over_ranks(folder):
         assert workers_of(rows, "predicted", name) == [(32, n, 1) for n in counts]
 
 
+@pytest.mark.slow
 def test_times_over_the_length(folder):
     rows = rows_of(folder, "length")
     assert workers_of(rows, "measured", "classic") == [

@@ -124,6 +124,7 @@ def sums(width, without, **variables):
     return [float.fromhex(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(VECTOR_BYTES < 64, reason="this processor has no vectors of 64 bytes")
 def test_narrower_vectors_give_the_same_numbers(tmp_path):
     """As on processors without AVX-512; 21 units are no multiple of any width."""
