@@ -1,4 +1,4 @@
-"""Compiles the kernels that many tests use; run before workers of pytest would each compile them."""
+"""Compiles the kernels that many tests use, before several workers of pytest compile each."""
 
 import subprocess
 import sys
