@@ -21,7 +21,7 @@ from pint.parallel.comm import Communicator, run, world
 from pint.results import check_target, record_of, write_solution
 from pint.timeline import Timeline
 
-from .arguments import quiet_unless
+from .arguments import quiet_unless, refuse
 from .compiling import announce
 from .figures import Draw, draw_figure
 from .option_parser import Group, OptionParser, add_option, descriptions, field_types
@@ -66,9 +66,7 @@ def _run(
         with recorded(timeline, args.trace):
             problem, result = work(app, args, comm)
     except (ValueError, OSError, ImportError) as error:  # on every rank
-        if comm.rank == 0:
-            print(f"apps.{app.name}: {error}", file=sys.stderr)
-        return 2
+        return refuse(f"apps.{app.name}", error, comm)
     _report(problem, result, comm)
     if args.output is not None:
         command = shlex.join(["python", "-m", f"apps.{app.name}", *arguments])

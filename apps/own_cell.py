@@ -7,8 +7,6 @@ unit of the last state is the prediction.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,6 +17,9 @@ from numpy.typing import NDArray
 from pint import MGRIT, AdjointSolver, MGRITOptions, TimeGrid, check_propagator
 from pint.parallel.comm import Communicator, run, world
 from pint.train.optimizers import Adam
+
+from .arguments import quiet_unless, refuse
+from .option_parser import OptionParser
 
 Array = NDArray[np.float64]
 
@@ -83,10 +84,7 @@ def main_of(
     `zeros` makes the initial state, and so determines the array library of the states.
     """
     comm = world()
-    with contextlib.ExitStack() as stack:
-        if comm.rank > 0:  # one rank prints
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    with quiet_unless(comm.rank == 0):
         args = _parser(name).parse_args(sys.argv[1:] if argv is None else argv)
     return run(lambda: _train(name, make_cell, zeros, args, comm), comm)
 
@@ -105,9 +103,7 @@ def _train(
         parallel = Solver(cell, zeros, args.steps, options, comm)
         serial = Solver(cell, zeros, args.steps, MGRITOptions(levels=1))
     except (ValueError, ImportError) as error:  # equal on every rank
-        if comm.rank == 0:
-            print(f"apps.{name}: {error}", file=sys.stderr)
-        return 2
+        return refuse(f"apps.{name}", error, comm)
     optimizer = Adam(learning_rate=args.lr)
     state = optimizer.init(cell.parameters)
     for update in range(args.updates + 1):
@@ -122,13 +118,11 @@ def _train(
     return 0
 
 
-def _parser(name: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"apps.{name}",
-        description="Train a user's cell to predict frequencies, in parallel over time, and "
-        "compare its gradient with serial backpropagation. Start it plainly for one "
-        "process, or under mpiexec -n P for P.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def _parser(name: str) -> OptionParser:
+    parser = OptionParser(
+        f"apps.{name}",
+        "Train a user's cell to predict frequencies, in parallel over time, and compare its "
+        "gradient with serial backpropagation.",
     )
     add = parser.add_argument
     add("--hidden", type=int, default=16, help="width of the state")

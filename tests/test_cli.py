@@ -43,10 +43,16 @@ class TestMain:
         for command in COMMANDS:
             assert command in out
 
-    @pytest.mark.parametrize("argv", [[], ["inspect"], ["export", "run.h5"], ["unknown"]])
+    @pytest.mark.parametrize("argv", [[], ["inspect"], ["export", "run.h5"]])
     def test_wrong_usage(self, argv):
         with pytest.raises(SystemExit, match="2"):
             main(argv)
+
+    def test_unknown_command(self, capsys):
+        assert main(["inspekt", "run.h5"]) == 2
+        assert capsys.readouterr().err == (
+            "pint: unknown command 'inspekt' (did you mean 'inspect'?)\n"
+        )
 
     def test_as_a_program(self, run_file):
         command = [sys.executable, "-m", "pint.cli", "inspect", "--all", str(run_file)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from pint._version import __version__
+from pint.cli.arguments import did_you_mean
 
 __all__ = ["main"]
 
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     given = sys.argv[1:] if argv is None else list(argv)
+    if given and given[0] not in COMMANDS and not given[0].startswith("-"):
+        print(f"pint: unknown command {did_you_mean(given[0], COMMANDS)}", file=sys.stderr)
+        return 2
     command = _parser().parse_args(given[:1]).command
     status: int = import_module(f"pint.cli.{COMMANDS[command][1]}").main(given)
     return status
