@@ -59,6 +59,7 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict pint
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m tests.lint.limits
 
 # Parts of lint: layers and circles of imports, sizes of functions, names of the house, English.
 lint-imports: $(VENV)/lint.stamp
