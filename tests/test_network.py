@@ -353,7 +353,7 @@ def test_residuals_of_several_solves_are_joined():
     until = dataclasses.replace(fixed, max_iterations=40, tolerance=1e-6)
     solver = NetworkSolver(network, 32, until, until)
     got = solver.loss_and_gradient(x, y)
-    solved = solver._solve(solver._batch(x, None, None))
+    solved = solver._forward_pass(solver._batch(x, None, None))
     sizes = {row.size for row in solved.residuals}
     assert len(sizes) > 1  # else nothing would be shown
     assert got.forward_residuals.size == max(sizes)

@@ -121,6 +121,15 @@ class AdjointPropagator(Propagator):
             return here.tape.adjoint(u, rows)
         return self.propagator.adjoint_step(u, here.u[rows, ...], self.forward_step(step))
 
+    def step_into(self, u: State, step: Step, g: State | None, out: State) -> None:
+        """Take a step, or a stack of steps, as `Propagator.step_into` says."""
+        here = self._linearized[step.level]
+        if here.tape is None:
+            super().step_into(u, step, g, out)
+            return
+        new = here.tape.adjoint(u, here.rows(step))
+        out[...] = new if g is None else new + g
+
     def chain(self, u: State, step: Step, g: State | None, out: State) -> None:
         """Take a stack of steps one after another, as `Propagator.chain` says."""
         here = self._linearized[step.level]

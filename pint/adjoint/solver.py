@@ -276,7 +276,7 @@ def _first_of_right(u: State, level: Level) -> State | None:
     xp = array_api_compat.array_namespace(u)
     after = xp.empty_like(u[:1]) if level.right is not None else None
     arriving = None if after is None else level.comm.irecv(after, level.right or 0)
-    leaving = None if level.left is None else level.comm.isend(u[0, ...], level.left)
+    leaving = None if level.left is None else level.comm.isend(u[:1], level.left)
     wait(arriving, leaving)
     return after
 

@@ -48,6 +48,8 @@ class CompiledDriver(Driver):
         If the kernel is not a function compiled by Numba.
     """
 
+    replays_cycles = True
+
     def __init__(self, propagator: Propagator, threads: int | None = None) -> None:
         # Threads of a library inside threads of ours would be more than the user asked for.
         super().__init__(propagator, blas_threads=None if threads is None else 1)

@@ -55,6 +55,9 @@ class Driver(ABC):
         What the BLAS library is limited to during a solve; None leaves it alone.
     """
 
+    replays_cycles = False
+    """Whether `run_cycle` records a cycle and replays it the next time."""
+
     def __init__(self, propagator: Propagator, blas_threads: int | None = None) -> None:
         self.propagator = propagator
         self.model = propagator

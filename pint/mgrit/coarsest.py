@@ -17,18 +17,14 @@ def solve_coarsest(hierarchy: Hierarchy, driver: Driver) -> None:
     """Solve the coarsest level as `MGRITOptions.coarsest` says."""
     level = hierarchy.levels[-1]
     with hierarchy.watch.phase("coarsest level", level.index):
-        _solve(level, hierarchy, driver)
-
-
-def _solve(level: Level, hierarchy: Hierarchy, driver: Driver) -> None:
-    if hierarchy.gathered is not None and hierarchy.options.local_points is not None:
-        solve_truncated(level, hierarchy.gathered, hierarchy.options.local_points, driver)
-    elif hierarchy.gathered is not None:
-        _gather_and_step(level, hierarchy.gathered, hierarchy, driver)
-    elif hierarchy.relaxes_coarsest:
-        relax(level, driver)
-    else:
-        step_in_turn(level, driver)
+        if hierarchy.gathered is not None and hierarchy.options.local_points is not None:
+            solve_truncated(level, hierarchy.gathered, hierarchy.options.local_points, driver)
+        elif hierarchy.gathered is not None:
+            _gather_and_step(level, hierarchy.gathered, hierarchy, driver)
+        elif hierarchy.relaxes_coarsest:
+            relax(level, driver)
+        else:
+            step_in_turn(level, driver)
 
 
 def _gather_and_step(level: Level, everything: Level, hierarchy: Hierarchy, driver: Driver) -> None:

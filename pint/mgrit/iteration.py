@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import array_api_compat
 import numpy as np
@@ -50,25 +52,22 @@ class Iteration:
         self.detail = ""
         self._first_unsettled = 0  # C-point of the finest level
 
-    def run(self, *, local_status: bool = False) -> Status:
-        """Cycle until a rule holds; return how it ended, see `MGRIT.solve`."""
-        status = self._cycle()
-        if status is not Status.DIVERGED:
-            self.detail = self._first_not_finite(local=local_status)
-        return Status.DIVERGED if self.detail else status
-
-    def _cycle(self) -> Status:
+    def run(self) -> Status:
+        """Cycle until a rule holds; return how it ended, but for states that are not finite."""
         options = self.options
         while len(self.hierarchy.levels) == 1:
             self.driver.model.set_outer_residual(0.0)
-            self._go_through("cycle", cycle)
+            with self._begin(cycle) as run_cycle:
+                run_cycle(self.hierarchy)
             self.residuals.append(math.nan)
             if not self._refine():
                 return Status.STEPPED
         self._tighten(math.inf)
         while len(self.residuals) < options.max_iterations:
             is_upward = not self.residuals and options.skip_first_down
-            self._cycle_once(is_upward)
+            with self._begin(upward_cycle if is_upward else cycle) as run_cycle:
+                run_cycle(self.hierarchy)
+            self._end(is_upward)
             if self.detail:
                 return Status.DIVERGED
             if not is_upward and self._refine():
@@ -79,18 +78,19 @@ class Iteration:
                 self._leave_alone()
         return Status.MAX_ITERATIONS if options.has_tolerance else Status.COMPLETED
 
-    def _cycle_once(self, is_upward: bool) -> None:
+    def _end(self, is_upward: bool) -> None:
+        """Record the residual of a cycle, and call `on_iteration`."""
         num_done = len(self.residuals)
         if is_upward:
-            self._go_through("upward_cycle", upward_cycle)
             self.residuals.append(math.nan)
         else:
-            self._go_through("cycle", cycle)
             self._observe()
         if self.on_iteration is not None:
             self.on_iteration(num_done, self.residuals[-1])
 
-    def _go_through(self, name: str, cycle: Callable[[Hierarchy, Driver, str], None]) -> None:
+    @contextmanager
+    def _begin(self, cycle: Callable[..., None]) -> Iterator[Callable[..., None]]:
+        """Count a cycle, and return what runs it, or replays it, on a hierarchy."""
         watch = self.hierarchy.watch
         watch.iteration = self.driver.iteration = len(self.residuals)
         shape = self.options.shape_of(len(self.residuals))
@@ -98,12 +98,14 @@ class Iteration:
         richardson = self.hierarchy.levels[0].richardson
         if richardson is not None:
             richardson.iteration = len(self.residuals)
+        plain = partial(cycle, driver=self.driver, shape=shape)
+        # on_visit needs every operation in its turn, and extrapolation is in Python.
+        is_plain = richardson is not None or self.hierarchy.on_visit is not None
         with self.hierarchy.comm.exchange():
-            if richardson is None and self.hierarchy.on_visit is None:
-                driver = self.driver
-                driver.run_cycle(name + shape, lambda h: cycle(h, driver, shape), self.hierarchy)
-            else:  # on_visit needs every operation in its turn, and extrapolation is in Python
-                cycle(self.hierarchy, self.driver, shape)
+            if self.driver.replays_cycles and not is_plain:
+                yield partial(self.driver.run_cycle, cycle.__name__ + shape, plain)
+            else:
+                yield plain
 
     def _refine(self) -> bool:
         """Go on with other levels, if a refinement is due and leaves cycles to do; collective."""
@@ -185,8 +187,11 @@ class Iteration:
             self.hierarchy = self.hierarchy.after(point)
             self.driver.reattach(self.hierarchy)
 
-    def _first_not_finite(self, *, local: bool) -> str:
-        """Name the first point whose state is NaN or infinite; empty if all are finite."""
+    def check_states(self, *, local: bool) -> bool:
+        """Return whether all states are finite, else name the first other point in `detail`.
+
+        With `local`, look at this rank's states only; else collective.
+        """
         finest = self.hierarchy.levels[0]
         first = _NOWHERE
         own = finest.u[1:]
@@ -203,8 +208,9 @@ class Iteration:
             with self.hierarchy.watch.phase("messages", finest.index):
                 first = int(self.hierarchy.comm.allgather_blocks(np.array([first])).min())
         if first == _NOWHERE:
-            return ""
-        return f"the state is not finite at {self._name_of(first)}"
+            return True
+        self.detail = f"the state is not finite at {self._name_of(first)}"
+        return False
 
     def _name_of(self, point: int) -> str:
         grid = self.hierarchy.levels[0].grid

@@ -6,10 +6,8 @@ from pint.drivers.driver import Driver
 from pint.grid.level import Level
 from pint.grid.slots import shifted
 from pint.mgrit.fas import restrict
-from pint.stopwatch import timed
 
 
-@timed("relaxation")
 def f_relax(level: Level, driver: Driver) -> None:
     """Apply F-relaxation: step from every C-point through the F-points behind it.
 
@@ -22,23 +20,23 @@ def f_relax(level: Level, driver: Driver) -> None:
     level.relaxed = True
     if not level.block:
         return
-    arriving = level.receive_ghost()
-    ends_with_own = level.first_c < level.num_slots
-    leaving = level.send_last() if level.ends_with_c else None
-    if ends_with_own:
-        for starts, length in level.intervals:
-            driver.sweep(level, starts, length)
-        if not level.ends_with_c:
+    with level.watch.phase("relaxation", level.index):
+        arriving = level.receive_ghost()
+        ends_with_own = level.first_c < level.num_slots
+        leaving = level.send_last() if level.ends_with_c else None
+        if ends_with_own:
+            for starts, length in level.intervals:
+                driver.sweep(level, starts, length)
+            if not level.ends_with_c:
+                leaving = level.send_last()
+        level.wait(arriving)
+        if level.block.start > 0:
+            driver.chain(level, 0, level.first_c - 1)
+        if not ends_with_own:
             leaving = level.send_last()
-    level.wait(arriving)
-    if level.block.start > 0:
-        driver.chain(level, 0, level.first_c - 1)
-    if not ends_with_own:
-        leaving = level.send_last()
-    level.wait(leaving)
+        level.wait(leaving)
 
 
-@timed("relaxation")
 def c_relax(level: Level, driver: Driver) -> None:
     """Apply C-relaxation: step from the last F-point of every interval to the next C-point.
 
@@ -46,18 +44,19 @@ def c_relax(level: Level, driver: Driver) -> None:
     neighbours, because one step would read the result of another. The residual of Richardson
     extrapolation takes a coarse step too.
     """
-    extrapolation = level.richardson
-    if extrapolation is not None and extrapolation.relaxes:
-        driver.residual(level, level.c_steps, level.c_rows.start)
-        restrict(level, extrapolation.coarse, driver)
-        level.u[level.c_steps] += level.relax_weight * extrapolation.r
-    elif level.block and isinstance(level.m, int) and level.m == level.relax_weight == 1:
-        driver.relax_all_points(level)
-    elif level.block and level.relaxes_by_residual:
-        driver.residual(level, level.c_steps, level.c_rows.start)
-        driver.add_residual(level)
-    elif level.block:
-        driver.sweep(level, shifted(level.c_steps, -1), 1)
+    with level.watch.phase("relaxation", level.index):
+        extrapolation = level.richardson
+        if extrapolation is not None and extrapolation.relaxes:
+            driver.residual(level, level.c_steps, level.c_rows.start)
+            restrict(level, extrapolation.coarse, driver)
+            level.u[level.c_steps] += level.relax_weight * extrapolation.r
+        elif level.block and isinstance(level.m, int) and level.m == level.relax_weight == 1:
+            driver.relax_all_points(level)
+        elif level.block and level.relaxes_by_residual:
+            driver.residual(level, level.c_steps, level.c_rows.start)
+            driver.add_residual(level)
+        elif level.block:
+            driver.sweep(level, shifted(level.c_steps, -1), 1)
     level.relaxed = False
 
 

@@ -25,6 +25,7 @@ from pint.mgrit.refinement import check_refinement
 from pint.mgrit.relaxation import step_in_turn
 from pint.mgrit.result import Result, Visit
 from pint.mgrit.richardson import add_richardson, check_model
+from pint.mgrit.status import Status
 from pint.options import MGRITOptions, instance_of
 from pint.parallel.blas_threads import limited_blas
 from pint.parallel.comm import as_communicator
@@ -246,7 +247,9 @@ class MGRIT:
                 if isinstance(guess, str):
                     with self.comm.exchange():
                         step_in_turn(self.hierarchy.levels[0], self.driver)
-            status = history.run(local_status=local_status)
+            status = history.run()
+            is_finite = status is Status.DIVERGED or history.check_states(local=local_status)
+            status = status if is_finite else Status.DIVERGED
         whole, driver = history.hierarchy.whole, history.driver
         finest = whole.levels[0]
         if history.hierarchy is not whole:  # points were left alone on the way

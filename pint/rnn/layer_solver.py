@@ -161,6 +161,11 @@ class LayerSolver:
             self._buffers[name] = empty(shape, self.model.dtype)
         return self._buffers[name]
 
+    def empty_input_gradient(self) -> Array:
+        """Return zeros for the derivative with respect to the sequences, (B, T, F)."""
+        shape = (self.model.batch, self.num_steps, self.model.options.num_features)
+        return np.zeros(shape, dtype=self.model.dtype)
+
     def times(self, result: Result) -> NDArray[np.int64]:
         """Return the elements, counted from 1, whose outputs this rank owns."""
         own = np.arange(max(result.first, 1), result.first + result.u.shape[0])
@@ -342,8 +347,7 @@ class SequenceSolver(LayerSolver):
         of_x : bool
             Whether to compute the gradient of the sequences.
         """
-        shape = (self.model.batch, self.num_steps, self.model.options.num_features)
-        d_x = np.zeros(shape, dtype=self.model.dtype) if of_x else None
+        d_x = self.empty_input_gradient() if of_x else None
         own = None if d_outputs is None else d_outputs[self.times(result) - 1]
         adjoint = self.transpose(result, None, own, d_x, d_states=d_final)
         gradient, d_start = adjoint.parameter_gradient, adjoint.initial_gradient

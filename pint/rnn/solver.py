@@ -23,6 +23,7 @@ from pint.rnn.stage import (
     StackGradient,
     Stage,
     describe_status,
+    divergence,
     forward_pass,
 )
 from pint.stopwatch import Stopwatch
@@ -236,9 +237,7 @@ class NetworkSolver:
             batch = self._batch(x, mask, start)
         own = self._own(batch)
         with self.comm.collective(self.watch):
-            solved = self._solve(batch.rows(own)) if own.size else None
-            if solved is not None and solved.error is not None:
-                raise solved.error
+            solved = self._forward_pass(batch.rows(own)) if own.size else None
         scores = self._whole_scores(solved, own, len(batch.x))
         return scores, self._joined([[] if solved is None else solved.residuals])[0]
 
@@ -282,7 +281,11 @@ class NetworkSolver:
             batch, targets = self._checked(error, x, y, mask, start, sequence_ids)
             own = self._own(batch)
             if own.size:
-                local = self._local_gradient(batch.rows(own), targets.rows(own), inputs)
+                rows = batch.rows(own)
+                pooling, begin = self.network.architecture.pooling, self._start(rows)
+                with self.watch.phase("forward solve"):
+                    solved = forward_pass(self.stages, pooling, rows, begin, record=True)
+                local = self._local_gradient(rows, targets.rows(own), solved, inputs)
                 error = local.error
         except Exception as caught:  # on this rank, or on all ranks of its group
             error = caught
@@ -334,18 +337,24 @@ class NetworkSolver:
         """Return the sequences of a batch that belong to this rank's group."""
         return np.array_split(np.arange(len(batch.x)), self.num_groups)[self.group]
 
-    def _solve(self, batch: Batch, *, record: bool = False) -> ForwardPass:
-        """Return the states for this group's sequences; collective."""
-        network = self.network
-        start = batch.initial_state(network.architecture, network.weights.get("initial_state"))
+    def _forward_pass(self, batch: Batch) -> ForwardPass:
+        """Return the states for this group's sequences; raise if they diverge on this rank."""
+        pooling = self.network.architecture.pooling
         with self.watch.phase("forward solve"):
-            return forward_pass(
-                self.stages, network.architecture.pooling, batch, start, record=record
-            )
+            solved = forward_pass(self.stages, pooling, batch, self._start(batch))
+        if solved.error is not None:
+            raise solved.error
+        return solved
 
-    def _local_gradient(self, batch: Batch, targets: Targets, inputs: bool) -> LocalGradient:
+    def _start(self, batch: Batch) -> Array:
+        """Return the initial state for a batch, shape (layers * directions, B, W); new."""
+        network = self.network
+        return batch.initial_state(network.architecture, network.weights.get("initial_state"))
+
+    def _local_gradient(
+        self, batch: Batch, targets: Targets, solved: ForwardPass, inputs: bool
+    ) -> LocalGradient:
         """Return this rank's part of loss and gradient; collective on this group."""
-        solved = self._solve(batch, record=True)
         error = solved.error
         with self.watch.phase("head"):
             try:
@@ -354,19 +363,22 @@ class NetworkSolver:
                 error = error or caught
                 values = solved.features.values
                 head = HeadGradient(d_features=None if values is None else np.zeros_like(values))
-        pooling, results = self.network.architecture.pooling, solved.results
+        results = solved.results
         derivatives = self.stages[-1].transposed_pool(
-            pooling, results[-1], batch.mask, head.d_features
+            self.network.architecture.pooling, results[-1], batch.mask, head.d_features
         )
         gradients: list[list[StackGradient]] = []
         with self.watch.phase("backward solve"):
             for index in range(len(self.stages) - 1, -1, -1):
-                found, error = self.stages[index].transpose(
-                    results[index], derivatives, inputs=inputs or index > 0, error=error
-                )
-                gradients.append(found)
+                gradients.append([])
+                solves = zip(self.stages[index].solvers, results[index], derivatives, strict=True)
+                for solver, result, (d_final, d_outputs) in solves:
+                    d_x = solver.empty_input_gradient() if inputs or index > 0 else None
+                    adjoint = solver.transpose(result, d_final, d_outputs, d_x, error=error)
+                    error = divergence("no gradient", adjoint)
+                    gradients[-1].append(StackGradient(adjoint, d_x))
                 if index > 0:
-                    derivatives = self._below(index, results, found)
+                    derivatives = self._below(index, results, gradients[-1])
         local = self._assembled(solved, head, gradients, inputs, error)
         if "initial_state" in self.network.weights and batch.start is None:
             named = views(local.parameters, self.network.architecture.shapes)

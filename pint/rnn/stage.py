@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -100,37 +99,6 @@ class Stage:
             for index, stack in enumerate(stacks)
         ]  # fmt: skip
 
-    def solve(
-        self, batch: Batch, start: Array, *, record: bool, error: Exception | None = None
-    ) -> tuple[Results, Exception | None]:
-        """Solve for the states; collective.
-
-        Parameters
-        ----------
-        batch : Batch
-            Sequences, the same on every rank.
-        start : ndarray, shape (all layers and directions, B, W)
-            Initial state.
-        record : bool
-            Keep what `transpose` needs.
-        error : Exception, optional
-            An error of this rank, which is raised on every rank.
-
-        Returns
-        -------
-        results : list of Result
-            Result of each direction.
-        error : Exception or None
-            Divergence on this rank; the caller raises it on all ranks.
-        """
-        results = []
-        for stack, solver in zip(self.stacks, self.solvers, strict=True):
-            solver.bind(batch, backward=record)
-            result = solver.solve(start[stack.rows], record=record, error=error, local_status=True)
-            results.append(result)
-            error = divergence("no states", result)
-        return results, error
-
     def outputs(self, results: Results) -> Array:
         """Return h of all directions at all times, (B, T, D H), on every rank; collective."""
         both = []
@@ -204,45 +172,6 @@ class Stage:
         weights = (mask / mask.sum(axis=1, keepdims=True)).T.astype(model.dtype)
         return [weights[s.times(r) - 1] for s, r in zip(self.solvers, results, strict=True)]
 
-    def transpose(
-        self,
-        results: Results,
-        derivatives: list[tuple[Array | None, Array | None]],
-        *,
-        inputs: bool,
-        error: Exception | None = None,
-    ) -> tuple[list[StackGradient], Exception | None]:
-        """Solve the adjoint problems; collective.
-
-        Parameters
-        ----------
-        results : list of Result
-            Results of `solve`.
-        derivatives : list of pairs of ndarray or None
-            Derivatives with respect to each direction's `final` and `outputs`; None is zero.
-        inputs : bool
-            Compute derivatives with respect to the sequences.
-        error : Exception, optional
-            An error of this rank, which is raised on every rank.
-
-        Returns
-        -------
-        gradients : list of StackGradient
-            Gradients of each direction.
-        error : Exception or None
-            Divergence on this rank; the caller raises it on all ranks.
-        """
-        gradients = []
-        for stack, solver, result, (d_final, d_outputs) in zip(
-            self.stacks, self.solvers, results, derivatives, strict=True
-        ):
-            shape = (solver.model.batch, self.num_steps, stack.options.num_features)
-            d_x = np.zeros(shape, dtype=solver.model.dtype) if inputs else None
-            adjoint = solver.transpose(result, d_final, d_outputs, d_x, error=error)
-            gradients.append(StackGradient(adjoint, d_x))
-            error = divergence("no gradient", adjoint)
-        return gradients, error
-
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
@@ -286,12 +215,16 @@ def forward_pass(
     record : bool, default False
         Keep what the adjoint problems need.
     """
-    first, error = stages[0].solve(batch, start, record=record)
-    results = [first]
-    for below, stage in pairwise(stages):
-        above = replace(batch, x=below.outputs(results[-1]))
-        solved, error = stage.solve(above, start, record=record, error=error)
-        results.append(solved)
+    results: list[Results] = []
+    error: Exception | None = None
+    for stage, below in zip(stages, [None, *stages], strict=False):
+        seen = batch if below is None else replace(batch, x=below.outputs(results[-1]))
+        results.append([])
+        for stack, solver in zip(stage.stacks, stage.solvers, strict=True):
+            solver.bind(seen, backward=record)
+            result = solver.solve(start[stack.rows], record=record, error=error, local_status=True)
+            error = divergence("no states", result)
+            results[-1].append(result)
     features = stages[-1].pool(pooling, results[-1], batch.mask)
     return ForwardPass(results, features, error)
 
