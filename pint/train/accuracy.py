@@ -178,11 +178,12 @@ class AccuracyControl:
         iterations of the next batch.
         """
         used = self.iterations
-        got = None
+        got: LossAndGradient | None = None
         if not used.are_exact:
-            got = self._iterate(
-                used, x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids, error=error
-            )
+            with self._cycles(used, len(x)):
+                got = self.solver.loss_and_gradient(
+                    x, y, mask, start, inputs=inputs, sequence_ids=sequence_ids, error=error
+                )
         if got is not None:
             self._note(used, got, self._estimate(used, got))
             if not self._is_due(used, got):
@@ -201,19 +202,17 @@ class AccuracyControl:
         self._choose(used)
         return exact
 
-    def _iterate(
-        self, used: Iterations, x: Array, *args: Any, **options: Any
-    ) -> LossAndGradient | None:
-        """Return loss and gradient by cycles; None if an adaptive solve diverged."""
+    @contextmanager
+    def _cycles(self, used: Iterations, count: int) -> Iterator[None]:
+        """Set the iterations of a solve, and time it; divergence is no error in mode "adaptive"."""
         if self.is_adaptive:
             self.solver.iterate(*used)
         try:
-            with self._timed(used, self.solver, len(x)):
-                return self.solver.loss_and_gradient(x, *args, **options)
+            with self._timed(used, self.solver, count):
+                yield
         except FloatingPointError:
             if not self.is_adaptive:
                 raise
-            return None
 
     @contextmanager
     def _timed(self, used: Iterations, solver: NetworkSolver, count: int) -> Iterator[None]:
