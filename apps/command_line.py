@@ -69,7 +69,7 @@ def _run(
         return refuse(f"apps.{app.name}", error, comm)
     _report(problem, result, comm)
     if args.output is not None:
-        command = shlex.join(["python", "-m", f"apps.{app.name}", *arguments])
+        command = shlex.join(["python", "-m", f"{__package__}.{app.name}", *arguments])
         _write(args, command, problem, result, comm)
     if args.plot is not None:
         u = comm.gather_blocks(np.ascontiguousarray(result.u))

@@ -43,7 +43,7 @@ class Recorder:
         comm: Communicator,
     ) -> None:
         self.args = args
-        self.command = shlex.join(["python", "-m", "apps.train", *arguments])
+        self.command = shlex.join(["python", "-m", f"{__package__}.train", *arguments])
         self.solver = solver
         self.comm = comm
         self.hosts = comm.num_hosts()

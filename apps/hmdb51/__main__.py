@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
     try:
-        return _run(args, shlex.join(["python", "-m", "apps.hmdb51", *arguments]))
+        return _run(args, shlex.join(["python", "-m", str(__package__), *arguments]))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         print(f"apps.hmdb51: {error}", file=sys.stderr)
         return 2
