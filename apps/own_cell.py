@@ -99,7 +99,7 @@ def _train(
         )
         x, y = waves(args.count, args.steps, args.seed)
         cell.set_inputs(x[:2])
-        check_propagator(cell, TimeGrid.uniform(0, DURATION, args.steps))
+        check_propagator(cell, grid=TimeGrid.uniform(0, DURATION, args.steps))
         parallel = Solver(cell, zeros, args.steps, options, comm)
         serial = Solver(cell, zeros, args.steps, MGRITOptions(levels=1))
     except (ValueError, ImportError) as error:  # equal on every rank

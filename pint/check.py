@@ -12,7 +12,23 @@ from numpy.typing import NDArray
 
 from pint.grid.timegrid import TimeGrid, as_grid
 from pint.options import at_least
-from pint.propagator import Linearization, Propagator, State, Step, changes_space, kernel_of
+from pint.propagator import (
+    CoarsensSpace,
+    HasAdjoint,
+    HasDiagonal,
+    HasGradient,
+    HasTangent,
+    Linearization,
+    Propagator,
+    State,
+    Step,
+    as_state,
+    check_capabilities,
+    declares_states,
+    has,
+    kernel_of,
+    provides,
+)
 
 NUM_STACKED = 3
 
@@ -23,12 +39,12 @@ class ContractError(ValueError):
 
 def check_propagator(
     propagator: Propagator,
-    grid: TimeGrid | None = None,
-    state: State | None = None,
+    initial_value: State | None = None,
+    grid: TimeGrid | Any = None,
     levels: int = 3,
     coarsening: int = 2,
     seed: int = 0,
-) -> list[str]:
+) -> CheckReport:
     """Try every method of a propagator on every level.
 
     Checked are: shapes, dtype and finiteness of what `step`, `restrict` and `interpolate` return;
@@ -42,10 +58,11 @@ def check_propagator(
     ----------
     propagator : Propagator
         The model.
-    grid : TimeGrid, optional
-        Times of the steps that are tried; 16 steps that grow if left out.
-    state : array, shape state_shape, optional
-        A state that the model can take; standard normal numbers if left out.
+    initial_value : array_like, shape state_shape, optional
+        A state that the model can take; standard normal numbers if left out, for a model that
+        declares `state_shape` and `dtype`.
+    grid : TimeGrid or array_like of float64, optional
+        Times of the tested steps; 16 steps of growing length if left out.
     levels : int, default 3
         Number of levels that are tried.
     coarsening : int, default 2
@@ -55,15 +72,17 @@ def check_propagator(
 
     Returns
     -------
-    list of str
-        What was checked, for example "step on level 1".
+    CheckReport
+        List of the checks, for example "step on level 1". Printed, it also has the missing methods
+        and what each would give.
 
     Raises
     ------
     ContractError
         If anything is wrong; the message tells what, and by how much.
     TypeError
-        If `propagator` is not an instance of a Propagator.
+        If `propagator` is not an instance of Propagator, or without the initial value of a model
+        that does not declare `state_shape` and `dtype`.
 
     Examples
     --------
@@ -76,10 +95,19 @@ def check_propagator(
         raise TypeError(f"propagator must be an instance of Propagator, got {propagator!r}")
     at_least("levels", levels, 1)
     grid = as_grid(0.1 * np.linspace(0, 4, 17) ** 2 if grid is None else grid)
+    if initial_value is None and not declares_states(propagator):
+        raise TypeError(
+            f"{type(propagator).__name__} declares no state_shape and dtype: give check_propagator "
+            "an initial value"
+        )
     check = _Check(propagator, np.random.default_rng(seed))
     check.attributes()
     check.stop_if_wrong()
-    u = check.random_state() if state is None else state
+    if initial_value is None:
+        u = check.random_state()
+    else:
+        u = as_state(propagator, initial_value, "initial value")
+        check.shape, check.dtype = tuple(u.shape), np.asarray(u).dtype
     for level in range(levels):
         if grid.num_steps < 1:
             break
@@ -89,7 +117,26 @@ def check_propagator(
             u = check.transfer(u, level)
             check.stop_if_wrong()
         grid = grid.coarsen(coarsening)
-    return check.done
+    return CheckReport(check.done, propagator)
+
+
+class CheckReport(list[str]):
+    """List of the checks of a model; `str` adds its capabilities.
+
+    Parameters
+    ----------
+    checks : list of str
+        What was checked.
+    propagator : Propagator
+        The model.
+    """
+
+    def __init__(self, checks: list[str], propagator: Propagator) -> None:
+        super().__init__(checks)
+        self.summary = repr(propagator)
+
+    def __str__(self) -> str:
+        return "\n".join([*self, self.summary])
 
 
 class _Check:
@@ -100,6 +147,8 @@ class _Check:
         self.rng = rng
         self.done: list[str] = []
         self.wrong: list[str] = []
+        self.shape: tuple[int, ...] = ()
+        self.dtype: np.dtype[Any] = np.dtype(float)
 
     def stop_if_wrong(self) -> None:
         """Raise all breaches found so far."""
@@ -115,31 +164,38 @@ class _Check:
 
     def attributes(self) -> None:
         """Check what the class declares."""
-        shape = getattr(self.p, "state_shape", None)
-        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
-        self.fail_unless(is_shape, f"state_shape must be a tuple of positive int, got {shape!r}")
+        shape: Any = getattr(self.p, "state_shape", None)
         dtype = getattr(self.p, "dtype", None)
-        self.fail_unless(isinstance(dtype, np.dtype), f"dtype must be a numpy.dtype, got {dtype!r}")
+        is_shape = isinstance(shape, tuple) and all(isinstance(n, int) and n > 0 for n in shape)
+        self.fail_unless(
+            shape is None or is_shape,
+            f"state_shape must be a tuple of positive int, got {shape!r}",
+        )
+        is_dtype = dtype is None or isinstance(dtype, np.dtype)
+        self.fail_unless(is_dtype, f"dtype must be a numpy.dtype, got {dtype!r}")
+        if is_shape and is_dtype and dtype is not None:
+            self.shape, self.dtype = shape, dtype
         flat = self.p.parameters
         fits = flat is None or (isinstance(flat, np.ndarray) and flat.ndim == 1)
         self.fail_unless(fits, "parameters must be None or a NumPy array of 1 dimension")
-        has = {
-            name: getattr(type(self.p), name) is not getattr(Propagator, name)
-            for name in ("adjoint_step", "adjoint_gradient", "linearize")
-        }
+        has_gradient = has(self.p, HasGradient) or provides(self.p, "linearize")
         self.fail_unless(
-            flat is None or not has["adjoint_step"] or has["adjoint_gradient"] or has["linearize"],
+            flat is None or not has(self.p, HasAdjoint) or has_gradient,
             "parameters need adjoint_gradient: write it, or leave parameters None",
         )
+        try:
+            check_capabilities(self.p)
+        except ValueError as error:
+            self.fail_unless(False, str(error))
 
     @property
     def eps(self) -> float:
         """Unit roundoff of the states."""
-        return float(np.finfo(self.p.dtype).eps)
+        return float(np.finfo(self.dtype).eps)
 
     def random_state(self) -> State:
         """Return standard normal numbers."""
-        return self.rng.standard_normal(self.p.state_shape).astype(self.p.dtype)
+        return self.rng.standard_normal(self.shape).astype(self.dtype)
 
     def random_like(self, u: State) -> State:
         """Return standard normal numbers in the library of `u`."""
@@ -151,7 +207,7 @@ class _Check:
         batched = self.p.batched
         count = 1
         if batched:  # a height that is no extent of a state, so that no wrong axis fits
-            count = next(n for n in range(NUM_STACKED, 99) if n not in self.p.state_shape)
+            count = next(n for n in range(NUM_STACKED, 99) if n not in self.shape)
             count = min(count, grid.num_steps)
         step = grid.steps(slice(1, count + 1, 1)) if batched else grid.steps(1)
         if batched:
@@ -161,21 +217,21 @@ class _Check:
             return
         if batched:
             self.stack(u, step)
-        if type(self.p).chain is not Propagator.chain:
+        if provides(self.p, "chain"):
             self.chain(u, step)
-        if batched and type(self.p).step_into is not Propagator.step_into:
+        if batched and provides(self.p, "step_into"):
             self.step_into(u, step)
         if self.p.kernel is not None:
             self.kernel(u, step)
-        if type(self.p).tangent_step is not Propagator.tangent_step:
+        if has(self.p, HasTangent):
             self.tangent(u, step)
-        if step.level == 0 and type(self.p).diagonal is not Propagator.diagonal:
+        if step.level == 0 and has(self.p, HasDiagonal):
             self.diagonal(u, step)
-        if type(self.p).adjoint_step is not Propagator.adjoint_step:
+        if has(self.p, HasAdjoint):
             self.adjoint(u, step)
-        if type(self.p).adjoint_gradient is not Propagator.adjoint_gradient:
+        if has(self.p, HasGradient):
             self.gradient(u, step)
-        if type(self.p).linearize is not Propagator.linearize:
+        if provides(self.p, "linearize"):
             self.linearization(u, step)
 
     def call(self, what: str, method: Callable[[State], State], u: State, like: State) -> bool:
@@ -255,7 +311,7 @@ class _Check:
         kernel, params = kernel_of(self.p), self.p.kernel_params()
         given, expected = np.array(u), np.asarray(self.p.step(u, step))
         starts, stops = np.atleast_1d(step.start), np.atleast_1d(step.stop)
-        shape = given.shape[given.ndim - len(self.p.state_shape) :] or (1,)
+        shape = given.shape[given.ndim - len(self.shape) :] or (1,)
         stack = given.reshape(starts.size, *shape)
         expected = expected.reshape(stack.shape)
         states, got = stack.copy(), np.full_like(stack, np.nan)
@@ -290,7 +346,7 @@ class _Check:
         what = f"diagonal on level {step.level}"
         if not self.call(what, lambda x: self.p.diagonal(x, step), u, u):
             return
-        xp, size = array_api_compat.array_namespace(u), math.prod(self.p.state_shape)
+        xp, size = array_api_compat.array_namespace(u), math.prod(self.shape)
         own = np.asarray(self.p.diagonal(u, step)).reshape(-1, size)
         for j in self.rng.choice(size, min(3, size), replace=False):
             unit = np.zeros_like(own)
@@ -384,7 +440,7 @@ class _Check:
 
     def transfer(self, u: State, level: int) -> State:
         """Check restrict and interpolate between two levels; return the coarse state."""
-        if not changes_space(self.p):
+        if not has(self.p, CoarsensSpace):
             return u
         given, xp = u, array_api_compat.array_namespace(u)
         if self.p.batched:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
+import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -113,25 +114,29 @@ class Linearization:
 
     def gradient(self, w: State) -> NDArray[Any]:
         """Apply (dPhi/dtheta)^T of all steps; the sum over the stack, shape (num_parameters,)."""
-        return self.propagator.adjoint_gradient(w, self.u, self.step)
+        if self.propagator.parameters is None:
+            return np.zeros(0, dtype=np.asarray(self.u[:0]).dtype)
+        gradient: NDArray[Any] = self.propagator.adjoint_gradient(w, self.u, self.step)
+        return gradient
 
     def release(self) -> None:
-        """Hear that nobody will use this object any more; for those that can use memory again."""
+        """Release cached derivatives. Called after the last adjoint application."""
 
 
 class Propagator(ABC):
     """A time-stepping model u_i = Phi_i(u_{i-1}); subclass it and write `step`.
 
-    Everything else has a default. A propagator owns the parameters of the model, and never a time
-    grid, a communicator or an iterate. `check_propagator` tells whether a subclass keeps the
-    contract, and which method does not.
+    `step` is all that a model must have. Each other method is a capability (`CAPABILITIES`): the
+    model has it by having the method, and `repr(model)` lists the present and the missing ones.
+    A propagator owns the parameters of the model, and never a time grid, a communicator or an
+    iterate. `check_propagator` tests a model, and names a method that breaks the contract.
 
     Attributes
     ----------
-    state_shape : tuple of int
-        Shape of one state on the finest level.
-    dtype : numpy.dtype
-        Type of the entries of a state.
+    state_shape : tuple of int, optional
+        Shape of one state on the finest level; of the initial value, if left out.
+    dtype : numpy.dtype, optional
+        Type of the entries of a state; of the initial value, if left out.
     batched : bool
         False: `step`, `restrict`, `interpolate`, `adjoint_step` and `adjoint_gradient` get one
         state and a `Step` of scalars. True: they get a stack of n >= 1 states, of shape
@@ -140,8 +145,7 @@ class Propagator(ABC):
         Whether `chain` is one call of compiled code: then few intervals are stepped through one
         after another, and not side by side.
     parameters : ndarray, shape (num_parameters,), or None
-        Parameters that `adjoint_gradient` differentiates with respect to. Who changes them in
-        place calls `refresh`.
+        Parameters for `adjoint_gradient`. Call `refresh` after a change in place.
     kernel : function compiled by Numba, or None
         The step once more, for the compiled driver: ``kernel(u, start, stop, level, params, out)``
         sets ``out`` to Phi(u), all entries, and changes nothing else. `u` and `out` are arrays of
@@ -151,7 +155,6 @@ class Propagator(ABC):
     Examples
     --------
     >>> class Decay(Propagator):
-    ...     state_shape, dtype = (), np.dtype(float)
     ...     def step(self, u, step):
     ...         return u / (1 + step.dt)
     """
@@ -162,7 +165,10 @@ class Propagator(ABC):
     prefer_chain: bool = False
     parameters: NDArray[Any] | None = None
     kernel: Any = None
-    composes: Propagator | None = None  # the model whose space and norm a wrapper has
+
+    if TYPE_CHECKING:  # capabilities, which `has` finds
+
+        def __getattr__(self, name: str) -> Any: ...
 
     @abstractmethod
     def step(self, u: State, step: Step) -> State:
@@ -171,8 +177,7 @@ class Propagator(ABC):
     def chain(self, u: State, step: Step, g: State | None, out: State) -> None:
         """Take a stack of steps one after another: u_j = Phi_j(u_{j-1}) + g_j.
 
-        Only called when `batched`; the default calls `step` with stacks of one. A model that can
-        do better overrides it.
+        Only called when `batched`; the default calls `step` with stacks of one.
 
         Parameters
         ----------
@@ -192,8 +197,7 @@ class Propagator(ABC):
     def step_into(self, u: State, step: Step, g: State | None, out: State) -> None:
         """Take a stack of steps at once: out = Phi(u) + g.
 
-        Only called when `batched`; the default calls `step`. A model that can write its result
-        where it belongs overrides it, and saves a copy.
+        Only called when `batched`; the default calls `step`, and copies.
 
         Parameters
         ----------
@@ -228,34 +232,110 @@ class Propagator(ABC):
         """Bring a state from `level` + 1 to `level` in space; `u` itself unless overridden."""
         return u
 
+    def refresh(self) -> None:  # noqa: B027
+        """Update what follows from `parameters`. Called after they were changed in place."""
+
+    def linearize(self, u: State, step: Step) -> Linearization:
+        """Return the derivative of Phi at a stack of states, for a stack of steps.
+
+        Only called when `batched`; the default applies `adjoint_step` and `adjoint_gradient`.
+        """
+        return Linearization(self, u, step)
+
+    def __repr__(self) -> str:
+        present, missing = capabilities(self)
+        lines = [f"{type(self).__name__}, a model with {', '.join(['step', *present])}"]
+        lines += [f"  without {name}: no {gives}" for name, gives in missing.items()]
+        return "\n".join(lines)
+
+
+class Wrapper(Propagator):
+    """A model made of another one, with no capability that the other one lacks.
+
+    Parameters
+    ----------
+    model : Propagator
+        The other one.
+
+    Attributes
+    ----------
+    passes_on : tuple of str
+        Capabilities and attributes that are those of the other model.
+    """
+
+    passes_on: tuple[str, ...] = ("state_shape", "dtype")
+
+    def __init__(self, model: Propagator) -> None:
+        self.model = model
+        self.batched = model.batched
+
+    def __getattr__(self, name: str) -> Any:
+        if name in type(self).passes_on:
+            return getattr(self.model, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def restrict(self, u: State, level: int) -> State:
+        """Restrict as the model does."""
+        return self.model.restrict(u, level)
+
+    def interpolate(self, u: State, level: int) -> State:
+        """Interpolate as the model does."""
+        return self.model.interpolate(u, level)
+
+
+@runtime_checkable
+class CoarsensSpace(Protocol):
+    """Bring states between levels that differ in space."""
+
+    def restrict(self, u: State, level: int) -> State:
+        """Bring a state from `level` to `level` + 1 in space; new."""
+
+    def interpolate(self, u: State, level: int) -> State:
+        """Bring a state from `level` + 1 to `level` in space; new."""
+
+
+@runtime_checkable
+class HasAdjoint(Protocol):
+    """Apply the transposed derivative of a step."""
+
+    def adjoint_step(self, w: State, u: State, step: Step) -> State:
+        """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v."""
+
+
+@runtime_checkable
+class HasGradient(Protocol):
+    """Apply the transposed derivative by the parameters."""
+
+    def adjoint_gradient(self, w: State, u: State, step: Step) -> NDArray[Any]:
+        """Return (dPhi/dtheta)^T w at `u`, summed over the stack, shape (num_parameters,)."""
+
+
+@runtime_checkable
+class HasTangent(Protocol):
+    """Apply the derivative of a step."""
+
     def tangent_step(self, v: State, u: State, step: Step) -> State:
         """Return (dPhi/du) v at `u`, the change of Phi(u) when `u` changes by v; a new array.
 
         Where `batched`, `v` and `u` are stacks of n states and `step` is one of n steps.
-
-        Raises
-        ------
-        NotImplementedError
-            If the model has no tangent.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no tangent_step: write it to use the Delta correction"
-        )
+
+
+@runtime_checkable
+class HasDiagonal(Protocol):
+    """Give the diagonal of the derivative of a step."""
 
     def diagonal(self, u: State, step: Step) -> State:
         """Return the diagonal of dPhi/du at `u` of a finest step, an array like `u`; new.
 
         Its entries are the derivatives of those of Phi(u), each by the same entry of `u`. Where
         `batched`, `u` is a stack of n states and `step` is one of n steps.
-
-        Raises
-        ------
-        NotImplementedError
-            If the model does not know it.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no diagonal: write it to use delta='diagonal'"
-        )
+
+
+@runtime_checkable
+class HasResidual(Protocol):
+    """Give the equation of a step."""
 
     def residual(self, new: State, u: State, step: Step) -> State:
         """Return A(new, u), which `step` makes zero; for models that give their own equation.
@@ -263,13 +343,7 @@ class Propagator(ABC):
         A step then solves A(u_i, u_{i-1}) = g_i, where the default is u_i - Phi(u_{i-1}) = g_i, and
         residuals are g_i - A(u_i, u_{i-1}): without a solve, where an implicit step is one. Such a
         model writes `solve_step` too. Not for the compiled driver.
-
-        Raises
-        ------
-        NotImplementedError
-            Unless overridden.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no residual")
 
     def solve_step(self, u: State, step: Step, g: State | None, guess: State) -> State:
         """Return the state with A(new, u) = g, None for zero; new.
@@ -284,35 +358,41 @@ class Propagator(ABC):
             Right-hand side.
         guess : array
             State that is known so far at the end of the step, for iterative solvers.
-
-        Raises
-        ------
-        NotImplementedError
-            Unless overridden.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has a residual but no solve_step: write it"
-        )
 
-    def set_outer_residual(self, residual: float) -> None:  # noqa: B027
-        """Hear the norm of the residual, for models whose steps iterate to a tolerance.
+
+@runtime_checkable
+class HasNorm(Protocol):
+    """Measure residuals in an own norm."""
+
+    def norm(self, u: State) -> float:
+        """Return the norm of the residual at one point.
+
+        A model may so measure in its own inner product, sqrt(u^T M u) with a mass matrix M. It gets
+        one state of the finest level, also when `batched`, so that its result is the same on any
+        number of ranks. The adjoint problem has the 2-norm.
+        """
+
+
+@runtime_checkable
+class FollowsResidual(Protocol):
+    """Adapt an inner tolerance to the residual."""
+
+    def set_outer_residual(self, residual: float) -> None:
+        """Take the norm of the residual, for steps that iterate to a tolerance.
 
         Called on every rank alike: before the first cycle with inf (with 0 where there is one
         level), and after each cycle that has measured its residual. Early cycles may so take
         cheaper steps.
         """
 
-    def norm(self, u: State) -> float:
-        """Return the norm of the residual at one point; the 2-norm unless overridden.
 
-        A model may so measure in its own inner product, sqrt(u^T M u) with a mass matrix M. It gets
-        one state of the finest level, also when `batched`, so that its result is the same on any
-        number of ranks. The adjoint problem has the 2-norm.
-        """
-        return float(np.linalg.norm(np.asarray(u).ravel()))
+@runtime_checkable
+class RefinesTime(Protocol):
+    """Choose the steps that a solve splits."""
 
     def refine(self, new: State, u: State, step: Step, error: float) -> int | NDArray[np.float64]:
-        """Tell into how many equal parts a solve shall split a step of the finest level.
+        """Return into how many equal parts a solve splits a step of the finest level.
 
         Asked after cycles, where `MGRITOptions.refinement` allows it, once for each step; with
         single states also when `batched`.
@@ -331,7 +411,11 @@ class Propagator(ABC):
         int or ndarray of float64
             Number of parts, 1 for none; or the ends of the parts, the last of them `step.stop`.
         """
-        return 1
+
+
+@runtime_checkable
+class RefinesSpace(Protocol):
+    """Give a model in a finer space."""
 
     def refined_model(self, refinement: int) -> Propagator | None:
         """Return the model in a finer space that a solve shall go on with; None to stay.
@@ -344,57 +428,87 @@ class Propagator(ABC):
         refinement : int
             Number of refinements, in time or space, that this solve has had.
         """
-        return None
 
     def prolong(self, u: State, time: float) -> State:
-        """Return a state, at some time, in the space of the model that `refined_model` returned; new.
+        """Return a state at a time in the space of the model of `refined_model`; new.
 
-        One state also when `batched`. Who knows the initial value in the finer space may return it.
-
-        Raises
-        ------
-        NotImplementedError
-            Unless overridden.
+        One state also when `batched`. At the initial time it may be the initial value in the finer space.
         """
+
+
+CAPABILITIES: dict[type, str] = {
+    CoarsensSpace: "coarser states on coarser levels",
+    HasAdjoint: "gradients (AdjointSolver)",
+    HasGradient: "gradients by parameters",
+    HasTangent: "Delta correction",
+    HasDiagonal: "Delta correction by diagonals",
+    HasResidual: "residuals of the equation, without a solve",
+    HasNorm: "norm of the model in place of the 2-norm",
+    FollowsResidual: "inner tolerance that follows the residual",
+    RefinesTime: "choice of the steps to refine",
+    RefinesSpace: "refinement in space",
+}
+"""What each protocol gives to a model with its methods."""
+
+_FASTER = {
+    "kernel": "compiled sweeps",
+    "chain": "faster chains of steps (for batched models)",
+    "step_into": "steps written in place (for batched models)",
+    "linearize": "derivatives that share work (for batched models)",
+}
+
+
+def has(propagator: Any, capability: type) -> bool:
+    """Return whether a model has all methods of a protocol, and a wrapped model too."""
+    return all(provides(propagator, name) for name in _methods(capability))
+
+
+def capabilities(propagator: Propagator) -> tuple[list[str], dict[str, str]]:
+    """Return the names of the optional methods of a model, and what each missing one would give."""
+    table = {" and ".join(_methods(kind)): (kind, gives) for kind, gives in CAPABILITIES.items()}
+    present = [name for name, (kind, _) in table.items() if has(propagator, kind)]
+    present += [name for name in _FASTER if provides(propagator, name)]
+    missing = {name: gives for name, (_, gives) in table.items() if name not in present}
+    missing |= {name: gives for name, gives in _FASTER.items() if name not in present}
+    return present, missing
+
+
+def provides(propagator: Propagator, name: str) -> bool:
+    """Return whether a model has a method or attribute that is not a default of `Propagator`."""
+    default = getattr(Propagator, name, None)
+    if default is None and getattr(propagator, name, None) is None:
+        return False
+    if default is not None and getattr(type(propagator), name) is default:
+        return False
+    return not isinstance(propagator, Wrapper) or provides(propagator.model, name)
+
+
+def _methods(capability: type) -> list[str]:
+    return [name for name in vars(capability) if not name.startswith("_")]
+
+
+def check_capabilities(propagator: Propagator) -> None:
+    """Raise ValueError if a model has one method of a capability and lacks another."""
+    for kind, gives in CAPABILITIES.items():
+        missing = [name for name in _methods(kind) if not provides(propagator, name)]
+        if missing and len(missing) < len(_methods(kind)):
+            (given,) = set(_methods(kind)) - set(missing)
+            raise ValueError(
+                f"{type(propagator).__name__} has {given} but no {missing[0]}, and {gives} needs "
+                "both: write it"
+            )
+
+
+def check_adjoint(propagator: Propagator) -> None:
+    """Raise NotImplementedError unless a model has what the adjoint problem needs."""
+    name, linearizes = type(propagator).__name__, provides(propagator, "linearize")
+    if not (linearizes or has(propagator, HasAdjoint)):
         raise NotImplementedError(
-            f"{type(self).__name__} has refined_model but no prolong: write it"
+            f"{name} has no adjoint_step: write it to solve the adjoint problem"
         )
-
-    def adjoint_step(self, w: State, u: State, step: Step) -> State:
-        """Return (dPhi/du)^T w at `u`: <w, J v> = <adjoint_step(w, u, step), v> for every v.
-
-        Raises
-        ------
-        NotImplementedError
-            If the model has no adjoint.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no adjoint_step: write it to solve the adjoint problem"
-        )
-
-    def adjoint_gradient(self, w: State, u: State, step: Step) -> NDArray[Any]:
-        """Return (dPhi/dtheta)^T w at `u`, summed over the stack, shape (num_parameters,).
-
-        Raises
-        ------
-        NotImplementedError
-            If the model has parameters and does not override this method.
-        """
-        if self.parameters is None:
-            return np.zeros(0, dtype=self.dtype)
-        raise NotImplementedError(
-            f"{type(self).__name__} has parameters but no adjoint_gradient: write it"
-        )
-
-    def refresh(self) -> None:  # noqa: B027
-        """Hear that `parameters` were changed in place; for models that keep what follows."""
-
-    def linearize(self, u: State, step: Step) -> Linearization:
-        """Return the derivative of Phi at a stack of states, for a stack of steps.
-
-        Only called when `batched`; the default applies `adjoint_step` and `adjoint_gradient`.
-        """
-        return Linearization(self, u, step)
+    has_parameters = propagator.parameters is not None
+    if has_parameters and not (linearizes or has(propagator, HasGradient)):
+        raise NotImplementedError(f"{name} has parameters but no adjoint_gradient: write it")
 
 
 def kernel_of(propagator: Propagator) -> Any:
@@ -403,40 +517,43 @@ def kernel_of(propagator: Propagator) -> Any:
     return getattr(propagator.kernel, "__func__", propagator.kernel)
 
 
-def has_own_norm(propagator: Propagator) -> bool:
-    """Tell whether the propagator measures residuals in a norm of its own."""
-    return _kind_of(propagator).norm is not Propagator.norm
+def declared(propagator: Propagator) -> tuple[tuple[int, ...] | None, np.dtype[Any] | None]:
+    """Return shape and dtype of the states as a model declares them; None if it does not."""
+    shape, dtype = getattr(propagator, "state_shape", None), getattr(propagator, "dtype", None)
+    return None if shape is None else tuple(shape), None if dtype is None else np.dtype(dtype)
 
 
-def has_own_equation(propagator: Propagator) -> bool:
-    """Tell whether the propagator gives A(u_i, u_{i-1}) itself."""
-    return type(propagator).residual is not Propagator.residual
+def declares_states(propagator: Propagator) -> bool:
+    """Return whether a model declares both shape and dtype."""
+    return all(part is not None for part in declared(propagator))  # a dtype may equal None
+
+
+def as_state(propagator: Propagator, value: State, what: str) -> State:
+    """Return a state as an array; one of NumPy gets the dtype that the model declares.
+
+    Without a declared dtype, integers become float64.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not one of the model's.
+    """
+    if not array_api_compat.is_array_api_obj(value):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray | np.generic):
+        dtype = declared(propagator)[1]
+        if dtype is None:
+            dtype = np.result_type(value.dtype, np.float64) if value.dtype.kind in "biu" else None
+        if dtype is not None and not np.can_cast(value.dtype, dtype, "same_kind"):
+            raise TypeError(f"{what} is {value.dtype}, the propagator's states are {dtype}")
+        value = np.asarray(value).astype(dtype or value.dtype, copy=False)
+    return value
 
 
 def check_diagonal(propagator: Propagator) -> None:
     """Raise ValueError unless the propagator knows the diagonals of its derivatives."""
-    if _kind_of(propagator).diagonal is Propagator.diagonal:
+    if not has(propagator, HasDiagonal):
         raise ValueError(
-            f"delta='diagonal' needs the diagonals of derivatives, and {type(propagator).__name__} "
-            "has none: write diagonal, or leave delta out"
+            "delta='diagonal' needs the diagonals of derivatives, and "
+            f"{type(propagator).__name__} has none: write diagonal, or leave delta out"
         )
-
-
-def refines_time(propagator: Propagator) -> bool:
-    """Tell whether the propagator says itself which steps to split."""
-    return type(propagator).refine is not Propagator.refine
-
-
-def refines_space(propagator: Propagator) -> bool:
-    """Tell whether the propagator has a finer space to go on with."""
-    return type(propagator).refined_model is not Propagator.refined_model
-
-
-def changes_space(propagator: Propagator) -> bool:
-    """Tell whether the propagator's levels differ in space."""
-    kind = _kind_of(propagator)
-    return not (kind.restrict is Propagator.restrict and kind.interpolate is Propagator.interpolate)
-
-
-def _kind_of(propagator: Propagator) -> type[Propagator]:
-    return type(propagator if propagator.composes is None else propagator.composes)

@@ -16,7 +16,7 @@ from pint.mgrit.solver import MGRIT
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions, at_least, one_of
 from pint.parallel.comm import as_communicator
-from pint.propagator import Propagator, State
+from pint.propagator import Propagator, State, as_state
 
 
 def solve_in_windows(
@@ -115,4 +115,4 @@ def _guess(solver: MGRIT, state: State, before: Result | None, guess: str) -> An
         return None
     if guess == "shift" and before is not None and before.times.size == solver.grid.times.size:
         return before.u
-    return np.asarray(state, dtype=solver.propagator.dtype)
+    return as_state(solver.propagator, state, "initial value")

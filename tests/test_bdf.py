@@ -64,7 +64,7 @@ def test_contract_and_adjoint(order, coarse_order):
     if coarse_order > order:
         return
     model = BDF(heat.problem(18).propagator, 0.01, order, coarse_order)
-    check_propagator(model, TimeGrid.uniform(0.0, 0.08 * 8, 8), levels=2)
+    check_propagator(model, grid=TimeGrid.uniform(0.0, 0.08 * 8, 8), levels=2)
 
 
 @pytest.mark.parametrize("order", [2, 3, 4, 6])

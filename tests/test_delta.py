@@ -261,8 +261,8 @@ def test_models_without_a_tangent_are_refused():
 def test_complex_states_are_refused():
     model = Shear(2)
     model.dtype = np.dtype(np.complex128)
-    with pytest.raises(ValueError, match="needs real states: Shear's states are complex"):
-        MGRIT(model, np.arange(9.0), MGRITOptions(delta=Delta("full")))
+    with pytest.raises(ValueError, match="needs real states, the states of Shear are complex"):
+        MGRIT(model, np.arange(9.0), MGRITOptions(delta=Delta("full"))).solve(np.ones(2, complex))
 
 
 def test_exponents_from_a_time_after_the_end_are_refused():

@@ -165,7 +165,7 @@ def test_convergence_theory(tmp_path):
 
 def test_every_line_of_the_feature_table_has_its_test():
     """Tests of these names exist, and no option is left out."""
-    page = (ROOT / "docs/engine.md").read_text()
+    page = (ROOT / "docs/engine.md").read_text().split("\nPairs of options")[0]
     lines = re.findall(r"^\| (?!option|guess|place|combination \|)(?!-)(.*) \|$", page, re.M)
     assert len(lines) > 40
     for line in lines:
@@ -173,7 +173,7 @@ def test_every_line_of_the_feature_table_has_its_test():
         folder = ROOT / ("tests/mpi" if file.endswith("_mpi.py") else "tests")
         assert f"def {name}(" in (folder / file).read_text(), line
     for option in fields(MGRITOptions):
-        assert f"`{option.name}`" in page, option.name
+        assert re.search(f"`{option.name}[`=]", page), option.name
 
 
 def test_delta_correction(tmp_path):

@@ -77,7 +77,7 @@ def test_contract(name):
     t, u = middle(problem)
     dt = (problem.span[1] - problem.span[0]) / problem.num_steps
     times = t + dt * np.array([0.0, 1.0, 2.5, 3.2, 4.0, 5.5, 6.2, 7.0, 8.0, 9.0])
-    assert "adjoint_gradient on level 2" in check_propagator(problem.propagator, times, u)
+    assert "adjoint_gradient on level 2" in check_propagator(problem.propagator, u, times)
 
 
 @EACH

@@ -97,4 +97,4 @@ def test_residuals_and_states_are_those_of_a_plain_recursion(driver, problem):
 @pytest.mark.parametrize("batched", [False, True])
 def test_the_model_keeps_the_contract(batched):
     """Its kernel is its step, so that all drivers are compared with one recursion."""
-    assert "kernel" in " ".join(check_propagator(Pull(batched), uneven(16), np.ones(2)))
+    assert "kernel" in " ".join(check_propagator(Pull(batched), np.ones(2), uneven(16)))

@@ -382,7 +382,7 @@ def heat_that(**methods):
         ),
         (
             {"refined_model": lambda self, k: Heat(9)},
-            NotImplementedError,
+            ValueError,
             "has refined_model but no prolong",
         ),
         (

@@ -127,7 +127,7 @@ def test_check_propagator_passes(torch, dtype):
     cell = bound(torch.nn.GRUCell(FEATURES, HIDDEN).to(getattr(torch, dtype)))
     assert cell.dtype == np.dtype(dtype)
     assert cell.parameters.dtype == np.dtype(dtype)
-    done = check_propagator(cell, state=torch.zeros(BATCH, HIDDEN, dtype=cell.torch_dtype))
+    done = check_propagator(cell, initial_value=torch.zeros(BATCH, HIDDEN, dtype=cell.torch_dtype))
     assert {"linearize on level 2", "adjoint_gradient on level 2"} <= set(done)
     assert done == check_propagator(cell)  # states of NumPy
 

@@ -15,10 +15,10 @@ from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level, wait
 from pint.grid.slots import shifted
 from pint.mgrit.at_mgrit import bring
-from pint.propagator import Linearization, Propagator, State, Step, changes_space
+from pint.propagator import CoarsensSpace, Linearization, Propagator, State, Step, Wrapper, has
 
 
-class AdjointPropagator(Propagator):
+class AdjointPropagator(Wrapper):
     """Steps adjoint states along the reversed grid, linearised at the states of a forward solve.
 
     Point j of the reversed grid is point N - j of the forward grid. On level l, the step is the
@@ -34,28 +34,14 @@ class AdjointPropagator(Propagator):
     """
 
     def __init__(self, propagator: Propagator, times: NDArray[np.float64]) -> None:
+        super().__init__(propagator)
         self.propagator = propagator
-        self.dtype = propagator.dtype
-        self.batched = propagator.batched
         self.prefer_chain = propagator.prefer_chain
         self.times = times
         self.num_steps = times.size - 1
         self._linearized: list[_LinearizedLevel] = []
         self._is_serial = False
         self._on_the_way: NDArray[Any] | None = None
-
-    @property
-    def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Shape of an adjoint state, that of the forward states."""
-        return self.propagator.state_shape
-
-    def restrict(self, u: State, level: int) -> State:
-        """Restrict an adjoint state as the forward model restricts its states."""
-        return self.propagator.restrict(u, level)
-
-    def interpolate(self, u: State, level: int) -> State:
-        """Interpolate an adjoint state as the forward model interpolates its states."""
-        return self.propagator.interpolate(u, level)
 
     def forward_step(self, step: Step) -> Step:
         """Return the forward step that covers the same finest steps as a reversed one."""
@@ -84,7 +70,7 @@ class AdjointPropagator(Propagator):
             if level.index > 0:
                 above = levels[level.index - 1]
                 u = u[shifted(above.c_points, -1)]
-                if changes_space(self.propagator) and u.shape[0]:
+                if has(self.propagator, CoarsensSpace) and u.shape[0]:
                     u = driver.restrict(u, level.index - 1)
             if level is levels[-1]:
                 level, u = hierarchy.coarsest, _at_coarsest(hierarchy, u)
@@ -165,7 +151,10 @@ class AdjointPropagator(Propagator):
         starts = w[w.shape[0] - 1 - count : w.shape[0] - 1]
         if here.tape is not None:
             return here.tape.gradient(starts)
-        total = np.zeros_like(_parameters(self.propagator))
+        parameters = self.propagator.parameters
+        if parameters is None:
+            return np.zeros(0, dtype=np.asarray(here.u[:0]).dtype)
+        total = np.zeros_like(parameters)
         for row in range(count):
             step = self.forward_step(level.grid.steps(here.begin + row))
             total += self.propagator.adjoint_gradient(starts[row, ...], here.u[row, ...], step)
@@ -211,8 +200,3 @@ def _at_coarsest(hierarchy: Hierarchy, u: State) -> State:
     local = array_api_compat.array_namespace(u).empty((num_points, *u.shape[1:]), dtype=u.dtype)
     wait(*bring(own, length - 1, u, local))
     return local
-
-
-def _parameters(propagator: Propagator) -> NDArray[Any]:
-    none: NDArray[Any] = np.zeros(0, dtype=propagator.dtype)
-    return none if propagator.parameters is None else propagator.parameters

@@ -24,7 +24,7 @@ from pint.mgrit.result import Result
 from pint.mgrit.solver import MGRIT
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions, instance_of
-from pint.propagator import State, Step, check_diagonal
+from pint.propagator import State, Step, as_state, check_adjoint, check_diagonal
 from pint.stopwatch import Stopwatch
 
 
@@ -93,6 +93,7 @@ class AdjointSolver:
 
     def __init__(self, forward: MGRIT, options: MGRITOptions | None = None) -> None:
         instance_of("forward", forward, MGRIT)
+        check_adjoint(forward.propagator)
         if forward.options.periodic:
             raise ValueError("the adjoint needs an initial value, and a periodic problem has none")
         if forward.grid.times[-1] != forward.fine_grid.times[-1]:
@@ -244,7 +245,7 @@ class AdjointSolver:
         if source == target:
             return terminal_gradient
         return self.forward.comm.bcast(
-            np.asarray(terminal_gradient).astype(self.propagator.dtype), source
+            as_state(self.propagator, terminal_gradient, "terminal gradient"), source
         )
 
     def at_reversed_points(self, u: State) -> State:

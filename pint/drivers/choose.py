@@ -6,7 +6,7 @@ from pint.drivers.driver import Driver
 from pint.drivers.loop import LoopDriver, SingleStackDriver
 from pint.drivers.stack import StackDriver
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, has_own_equation
+from pint.propagator import HasResidual, Propagator, has
 
 
 def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
@@ -24,7 +24,7 @@ def make_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
             f"driver 'stack' needs a batched propagator, and {name} is not: "
             "set batched = True and let step take stacks, or use driver 'loop'"
         )
-    if has_own_equation(propagator):
+    if has(propagator, HasResidual):
         return _implicit_driver(propagator, options)
     if options.driver in ("auto", "compiled"):
         if propagator.kernel is not None:
@@ -47,7 +47,7 @@ def _implicit_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
     if options.driver == "compiled":
         raise ValueError(
             f"driver 'compiled' takes residuals u - Phi, and {type(propagator).__name__} has a "
-            "defect of its own: use driver 'loop' or 'stack'"
+            "residual of its own: use driver 'loop' or 'stack'"
         )
     from pint.drivers.residual_form import ResidualFormDriver
 

@@ -23,7 +23,7 @@ from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level
 from pint.grid.slots import Slots, even_runs, slots_of
 from pint.parallel.once import once
-from pint.propagator import Propagator, State, changes_space, has_own_norm, kernel_of
+from pint.propagator import CoarsensSpace, HasNorm, Propagator, State, declared, has, kernel_of
 
 SPLIT = 1 << 15
 """Numbers that an operation must set before it is worth several threads."""
@@ -61,15 +61,20 @@ class CompiledDriver(Driver):
         self.threads = threads or 1
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self._in_python = (StackDriver if propagator.batched else LoopDriver)(propagator)
-        self._copies = not changes_space(propagator)
-        self._dtype = np.dtype(propagator.dtype)
+        self._copies = not has(propagator, CoarsensSpace)
         self._table = np.zeros((1, sweeps.SHAPE + 1), dtype=np.int64)
         self._line = np.zeros((1, sweeps.NUM_FIELDS), dtype=np.int64)
         self._tape: Tape | None = None
 
     def compile(self) -> None:  # noqa: D102
-        ndim = len(self.propagator.state_shape)
-        self._run = _sweeps_of(self.kernel, self._dtype, ndim)
+        shape, dtype = declared(self.propagator)
+        if shape is not None and dtype is not None:
+            self._compile(dtype, len(shape))
+
+    def _compile(self, dtype: np.dtype[Any], ndim: int) -> None:
+        """Compile for states of this dtype and number of dimensions."""
+        self._dtype = dtype
+        self._run = _sweeps_of(self.kernel, dtype, ndim)
         self._params = [self.propagator.kernel_params() for _ in range(self.threads)]
         self._run(self._line[:0], self._table, self._params[0])
         sweeps.integer_digits(np.zeros(0))
@@ -93,7 +98,7 @@ class CompiledDriver(Driver):
             )
         rows = [_row(level) for level in levels]
         self._table = np.array(rows, dtype=np.int64)
-        self.compile()
+        self._compile(levels[0].u.dtype, levels[0].u.ndim - 1)
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
         slots = slots_of(starts, level.num_slots)
@@ -112,7 +117,7 @@ class CompiledDriver(Driver):
         self._do_at(sweeps.RESIDUAL_AT, level, slots, first_row)
 
     def measure(self, level: Level) -> None:  # noqa: D102
-        if has_own_norm(self.propagator):
+        if has(self.propagator, HasNorm):
             self._leave_tape()
             super().measure(level)
         else:

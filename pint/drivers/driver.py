@@ -17,7 +17,7 @@ from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level
 from pint.grid.slots import Slots
 from pint.parallel.exact_sum import integer_digits, squared_norms
-from pint.propagator import Propagator, State, has_own_norm
+from pint.propagator import HasNorm, Propagator, State, has
 
 
 class StepCorrection(Protocol):
@@ -130,7 +130,7 @@ class Driver(ABC):
 
     def squares(self, r: State) -> NDArray[np.float64]:
         """Return the squared norms of a stack of residuals."""
-        if not has_own_norm(self.model):
+        if not has(self.model, HasNorm):
             return squared_norms(r)
         norms = [self.model.norm(r[row, ...]) for row in range(r.shape[0])]
         return np.array(norms, dtype=np.float64) ** 2

@@ -16,7 +16,7 @@ from pint.propagator import Propagator, State, Step
 
 
 class ResidualFormDriver(Driver):
-    """Calls `Propagator.solve_step` where others call `step`, and `Propagator.residual` for residuals.
+    """Calls `solve_step` in place of `step`, and `residual` for residuals.
 
     Parameters
     ----------

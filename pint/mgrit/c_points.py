@@ -19,10 +19,10 @@ from pint.grid.timegrid import TimeGrid
 from pint.options import Coarsening, MGRITOptions, at_least
 from pint.parallel.comm import Communicator
 from pint.parallel.once import once
-from pint.propagator import Propagator, State, Step, has_own_equation, kernel_of
+from pint.propagator import HasResidual, Propagator, State, Step, Wrapper, has, kernel_of
 
 
-class Composed(Propagator):
+class Composed(Wrapper):
     """A model whose step on the finest level is `m` steps of another model.
 
     Parameters
@@ -35,83 +35,62 @@ class Composed(Propagator):
         Number of the model's steps in one step.
     """
 
+    passes_on = ("state_shape", "dtype", "norm", "set_outer_residual")
+
     def __init__(self, model: Propagator, grid: TimeGrid, m: int) -> None:
-        self.composes: Propagator = model
+        super().__init__(model)
         self.grid = grid
         self.m = m
-        self.dtype = model.dtype
-        self.batched = model.batched
         self.parameters = model.parameters
 
     @property
     def kernel(self) -> Any:
         """The step, compiled; None where the model has no kernel."""
-        inner = kernel_of(self.composes)
+        inner = kernel_of(self.model)
         return None if inner is None else composed_kernel(inner)
-
-    @property
-    def state_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Shape of a state of the model."""
-        return self.composes.state_shape
 
     def kernel_params(self) -> Any:
         """Return the kernel parameters of the model, and the times of all points."""
-        return self.composes.kernel_params(), self.grid.times
+        return self.model.kernel_params(), self.grid.times
 
     def step(self, u: State, step: Step) -> State:
         """Return the state behind the interval; on coarser levels the model's step."""
         for one in self._parts(step):
-            u = self.composes.step(u, one)
+            u = self.model.step(u, one)
         return u
 
     def tangent_step(self, v: State, u: State, step: Step) -> State:
         """Return the derivative of the step in the direction v."""
         for one in self._parts(step):
-            v = self.composes.tangent_step(v, u, one)
-            u = self.composes.step(u, one)
+            v = self.model.tangent_step(v, u, one)
+            u = self.model.step(u, one)
         return v
 
     def diagonal(self, u: State, step: Step) -> State:
         """Return the product of the diagonals of the steps."""
         product = 1
         for one, before in self._path(u, step):
-            product = product * self.composes.diagonal(before, one)
+            product = product * self.model.diagonal(before, one)
         return product
 
     def adjoint_step(self, w: State, u: State, step: Step) -> State:
         """Return the transposed derivative times w; the inner states are computed again."""
         for one, before in reversed(self._path(u, step)):
-            w = self.composes.adjoint_step(w, before, one)
+            w = self.model.adjoint_step(w, before, one)
         return w
 
     def adjoint_gradient(self, w: State, u: State, step: Step) -> NDArray[Any]:
         """Return the sum of the gradients of the model's steps."""
         parts = []
         for one, before in reversed(self._path(u, step)):
-            parts.append(self.composes.adjoint_gradient(w, before, one))
-            w = self.composes.adjoint_step(w, before, one)
+            parts.append(self.model.adjoint_gradient(w, before, one))
+            w = self.model.adjoint_step(w, before, one)
         total: NDArray[Any] = np.sum(parts, axis=0)
         return total
 
-    def restrict(self, u: State, level: int) -> State:
-        """Restrict as the model does."""
-        return self.composes.restrict(u, level)
-
-    def interpolate(self, u: State, level: int) -> State:
-        """Interpolate as the model does."""
-        return self.composes.interpolate(u, level)
-
-    def norm(self, u: State) -> float:
-        """Measure as the model does."""
-        return self.composes.norm(u)
-
-    def set_outer_residual(self, residual: float) -> None:
-        """Call the method of the model."""
-        self.composes.set_outer_residual(residual)
-
     def refresh(self) -> None:
         """Call the method of the model."""
-        self.composes.refresh()
+        self.model.refresh()
 
     def _parts(self, step: Step) -> list[Step]:
         """Return the model's steps inside a step, each one or a stack."""
@@ -125,7 +104,7 @@ class Composed(Propagator):
         path = []
         for one in self._parts(step):
             path.append((one, u))
-            u = self.composes.step(u, one)
+            u = self.model.step(u, one)
         return path
 
 
@@ -251,7 +230,7 @@ def on_c_points(
     m = factors[0]
     if not isinstance(m, int):
         raise ValueError("storage 'c_points' needs a coarsening factor, not indices of C-points")
-    if has_own_equation(model):
+    if has(model, HasResidual):
         raise ValueError(
             f"storage 'c_points' needs a model whose steps follow one another, and "
             f"{type(model).__name__} has a residual of its own"

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from pint.drivers.choose import make_driver
 from pint.drivers.driver import Driver
 from pint.mgrit.delta import CorrectedPropagator, DeltaCorrection
 from pint.mgrit.diagonal import DiagonalPropagator, Diagonals
 from pint.options import MGRITOptions
-from pint.propagator import Propagator, check_diagonal, has_own_equation
+from pint.propagator import HasResidual, HasTangent, Propagator, check_diagonal, has
 
 
 def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driver:
@@ -27,18 +25,16 @@ def make_corrected_driver(propagator: Propagator, options: MGRITOptions) -> Driv
     name, is_diagonal = type(propagator).__name__, options.delta.directions == "diagonal"
     if is_diagonal:
         check_diagonal(propagator)
-    elif type(propagator).tangent_step is Propagator.tangent_step:
+    elif not has(propagator, HasTangent):
         raise ValueError(
             f"the Delta correction needs the derivative of steps, and {name} has no tangent_step: "
             "write it, or leave delta out"
         )
-    if has_own_equation(propagator):
+    if has(propagator, HasResidual):
         raise ValueError(
             f"the Delta correction adds to steps, and {name} has a residual of its own: "
             "leave one out"
         )
-    if np.issubdtype(propagator.dtype, np.complexfloating):
-        raise ValueError(f"the Delta correction needs real states: {name}'s states are complex")
     wrapper, finder = (
         (DiagonalPropagator, Diagonals) if is_diagonal else (CorrectedPropagator, DeltaCorrection)
     )

@@ -26,7 +26,7 @@ from pint.grid.slots import slots_of
 from pint.mgrit.lyapunov import Lyapunov, orthonormal, unit_vectors
 from pint.options import Delta
 from pint.parallel.comm import Request
-from pint.propagator import Propagator, State, Step, changes_space
+from pint.propagator import CoarsensSpace, Propagator, State, Step, Wrapper, has
 
 Move = Callable[[State, list[int]], State]
 """From stacks of vectors, and the slots that they go to, to the stacks there."""
@@ -69,20 +69,17 @@ class Correction:
         return total if is_stack else total[0, ...]
 
 
-class CorrectedPropagator(Propagator):
+class CorrectedPropagator(Wrapper):
     """A model whose steps are Phi(u) + D u on levels that have a correction.
 
     Parameters
     ----------
     model : Propagator
-        What is corrected.
+        The corrected model.
     """
 
     def __init__(self, model: Propagator) -> None:
-        self.model = model
-        self.state_shape = model.state_shape
-        self.dtype = model.dtype
-        self.batched = model.batched
+        super().__init__(model)
         self.prefer_chain = model.prefer_chain
         self.corrections: dict[int, Correction] = {}
 
@@ -111,14 +108,6 @@ class CorrectedPropagator(Propagator):
             super().step_into(u, step, g, out)
         else:
             self.model.step_into(u, step, g, out)
-
-    def restrict(self, u: State, level: int) -> State:
-        """Restrict as the model does."""
-        return self.model.restrict(u, level)
-
-    def interpolate(self, u: State, level: int) -> State:
-        """Interpolate as the model does."""
-        return self.model.interpolate(u, level)
 
 
 @dataclass(eq=False)
@@ -151,6 +140,10 @@ class DeltaCorrection:
         """Begin a solve: without corrections, and with unit vectors as bases."""
         self.hierarchy = hierarchy
         self.propagator.corrections.clear()
+        state, xp = hierarchy.levels[0].u, array_api_compat.array_namespace(hierarchy.levels[0].u)
+        if xp.isdtype(state.dtype, "complex floating"):
+            name = type(self.propagator.model).__name__
+            raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
         self.products = None
         rank = self.options.directions
         if not isinstance(rank, int):
@@ -235,7 +228,7 @@ class DeltaCorrection:
         basis, below = self.bases[level.index], self.hierarchy.levels[level.index + 1]
         xp = array_api_compat.array_namespace(basis)
         begin = self._up(level, self.bases[below.index][below.owned])
-        if changes_space(self.propagator.model):
+        if has(self.propagator.model, CoarsensSpace):
             begin = _every(orthonormal, begin)
         c_slots = c_slots_of(level)
         basis[xp.asarray(c_slots, dtype=xp.int64), ...] = begin
@@ -259,7 +252,7 @@ class DeltaCorrection:
     ) -> State:
         """Restrict or interpolate stacks of vectors between a level and the next."""
         xp, shape = array_api_compat.array_namespace(basis), (*basis.shape[:2], *to.u.shape[1:])
-        if not changes_space(self.propagator.model):
+        if not has(self.propagator.model, CoarsensSpace):
             return basis
         if basis.shape[0] == 0:
             return xp.zeros(shape, dtype=basis.dtype)

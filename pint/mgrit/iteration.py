@@ -19,7 +19,7 @@ from pint.mgrit.refinement import RefinementLoop
 from pint.mgrit.status import Status
 from pint.options import MGRITOptions
 from pint.parallel.exact_sum import norm_of
-from pint.propagator import Propagator
+from pint.propagator import FollowsResidual, has
 
 _NOWHERE = 2**62
 
@@ -56,7 +56,7 @@ class Iteration:
         """Cycle until a rule holds; return how it ended, but for states that are not finite."""
         options = self.options
         while len(self.hierarchy.levels) == 1:
-            self.driver.model.set_outer_residual(0.0)
+            self._tighten(0.0)
             with self._begin(cycle) as run_cycle:
                 run_cycle(self.hierarchy)
             self.residuals.append(math.nan)
@@ -146,7 +146,7 @@ class Iteration:
     def _tighten(self, norm: float) -> None:
         """Pass the residual to a model with iterative steps; F-points then no longer follow."""
         model = self.driver.model
-        if type(model).set_outer_residual is not Propagator.set_outer_residual:
+        if has(model, FollowsResidual):
             model.set_outer_residual(norm)
             self.hierarchy.levels[0].relaxed = False
 

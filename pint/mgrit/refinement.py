@@ -25,7 +25,7 @@ from pint.mgrit.corrections import make_corrected_driver
 from pint.mgrit.relaxation import f_relax
 from pint.mgrit.richardson import add_richardson
 from pint.options import MGRITOptions, at_least
-from pint.propagator import Propagator, State, Step, refines_space, refines_time
+from pint.propagator import Propagator, RefinesSpace, RefinesTime, State, Step, declared, has
 
 Ends = NDArray[np.float64]
 Parts: TypeAlias = int | Ends
@@ -95,7 +95,7 @@ class RefinementLoop:
         """Return what each own step is split into, and the model in a finer space; collective."""
         with level.comm.collective():
             parts = list(self._parts(level, model, estimates))
-            finer = model.refined_model(self.num_done)
+            finer = model.refined_model(self.num_done) if has(model, RefinesSpace) else None
         if np.unique(level.comm.allgather_blocks(np.array([finer is None]))).size > 1:
             raise ValueError(
                 "refined_model returned None on some ranks only: let it not depend on them"
@@ -106,7 +106,7 @@ class RefinementLoop:
         self, level: Level, model: Propagator, estimates: NDArray[np.float64] | None
     ) -> Iterator[Parts]:
         """Yield what each own step is split into."""
-        if not refines_time(model):
+        if not has(model, RefinesTime):
             first = level.block.start + level.targets.start - 2
             own = slice(first, level.block.stop - 1)
             yield from self._factors(level.grid, estimates)[own].tolist()
@@ -136,12 +136,12 @@ def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
     if options.refinement is None:
         return
     name, by_errors = type(propagator).__name__, options.refinement.error_tolerance is not None
-    if not (by_errors or refines_time(propagator) or refines_space(propagator)):
+    if not (by_errors or has(propagator, RefinesTime) or has(propagator, RefinesSpace)):
         raise ValueError(
             f"refinement needs to know where: set richardson and error_tolerance, or give {name} a "
             "method refine or refined_model"
         )
-    if by_errors and refines_time(propagator):
+    if by_errors and has(propagator, RefinesTime):
         raise ValueError(
             f"{name} refines by its own method and error_tolerance asks for another: leave one out"
         )
@@ -245,10 +245,10 @@ def _in_finer_space(
     xp = array_api_compat.array_namespace(level.u)
     states = [model.prolong(level.u[s, ...], float(times[s])) for s in range(level.num_slots)]
     shape = tuple(np.shape(states[0]))
-    if shape != tuple(finer.state_shape):
+    expected = declared(finer)[0]
+    if expected not in (None, shape):
         raise ValueError(
-            f"prolong returned shape {shape}, the states of the finer model have "
-            f"{tuple(finer.state_shape)}"
+            f"prolong returned shape {shape}, the states of the finer model have {expected}"
         )
     return xp.stack([xp.asarray(state) for state in states]), driver
 

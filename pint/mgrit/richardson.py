@@ -18,7 +18,7 @@ from pint.grid.level import Level
 from pint.grid.timegrid import TimeGrid
 from pint.options import MGRITOptions
 from pint.parallel.comm import Communicator
-from pint.propagator import Propagator, State, changes_space, has_own_equation
+from pint.propagator import CoarsensSpace, HasResidual, Propagator, State, has
 
 
 @dataclass(eq=False)
@@ -144,12 +144,12 @@ def _shares(
 def check_model(propagator: Propagator) -> None:
     """Raise ValueError unless fine and coarse steps of a model may be compared."""
     name = type(propagator).__name__
-    if changes_space(propagator):
+    if has(propagator, CoarsensSpace):
         raise ValueError(
             f"order compares states of the two finest levels, and those of {name} differ in space: "
             "leave restrict and interpolate as they are, or leave richardson out"
         )
-    if has_own_equation(propagator):
+    if has(propagator, HasResidual):
         raise ValueError(
             f"richardson needs residuals u - Phi, and {name} has a residual of its own: "
             "leave one out"

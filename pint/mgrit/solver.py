@@ -29,7 +29,17 @@ from pint.mgrit.status import Status
 from pint.options import MGRITOptions, instance_of
 from pint.parallel.blas_threads import limited_blas
 from pint.parallel.comm import as_communicator
-from pint.propagator import Propagator, State, changes_space, has_own_equation
+from pint.propagator import (
+    CoarsensSpace,
+    HasResidual,
+    Propagator,
+    State,
+    as_state,
+    check_capabilities,
+    declared,
+    declares_states,
+    has,
+)
 from pint.stopwatch import NOWHERE
 
 
@@ -85,6 +95,7 @@ class MGRIT:
     ) -> None:
         if not isinstance(propagator, Propagator):
             raise TypeError(f"propagator must be a Propagator, got {type(propagator).__name__}")
+        check_capabilities(propagator)
         self.propagator = propagator
         self.grid = as_grid(grid)
         self.options = MGRITOptions() if options is None else options
@@ -131,7 +142,7 @@ class MGRIT:
     def _check_relaxation(self) -> None:
         """Raise where C-relaxation would add a residual that is not one of states."""
         adds = [level.index for level in self.hierarchy.levels if level.relaxes_by_residual]
-        if adds and has_own_equation(self.propagator):
+        if adds and has(self.propagator, HasResidual):
             raise ValueError(
                 f"C-relaxation on level {adds[0]} has a weight or C-points that are neighbours, "
                 "which a propagator with a residual of its own does not allow"
@@ -238,9 +249,15 @@ class MGRIT:
             with watch.phase("start"):
                 if isinstance(guess, Result):
                     guess = self._states_of(guess)
+                agree = self._ranks_agree(initial_value)
                 with self.comm.collective():
                     if error is not None:
                         raise error
+                    if not agree:
+                        raise ValueError(
+                            f"the ranks differ in shape or dtype of the {self.value_name}: give "
+                            "all the same"
+                        )
                     self._check_guess(guess)
                     self._start(initial_value, guess, sources, out)
                 self._checked = True
@@ -330,10 +347,11 @@ class MGRIT:
             raise ValueError(
                 "skip_first_down begins without a guess: set skip_first_down=False to use one"
             )
-        if isinstance(guess, Result) and tuple(guess.u.shape[1:]) != self.propagator.state_shape:
+        shape = declared(self.propagator)[0]
+        if isinstance(guess, Result) and shape not in (None, tuple(guess.u.shape[1:])):
             raise ValueError(
                 f"guess is a result with states of shape {tuple(guess.u.shape[1:])}, expected "
-                f"{self.propagator.state_shape}"
+                f"{shape}"
             )
         if isinstance(guess, str) and self.options.periodic:
             raise ValueError(
@@ -354,29 +372,30 @@ class MGRIT:
         self._fill(first, guess, sources)
 
     def _as_state(self, value: State) -> State:
-        """Return an initial value as an array with the propagator's shape and dtype."""
-        what, shape = self.value_name, tuple(self.propagator.state_shape)
-        value = self._as_array(value, what)
-        if tuple(value.shape) != shape:
+        """Return an initial value as an array with the shape and dtype of the states."""
+        what, (shape, _) = self.value_name, declared(self.propagator)
+        value = as_state(self.propagator, value, what)
+        if shape not in (None, tuple(value.shape)):
             raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {shape}")
         if (0 in self.block or self.options.periodic) and not np.isfinite(np.asarray(value)).all():
             raise ValueError(f"{what} has NaN or inf")
         return value
 
-    def _as_array(self, value: State, what: str) -> State:
-        """Return `value` as an array, one of NumPy with the propagator's dtype."""
-        if not array_api_compat.is_array_api_obj(value):
-            value = np.asarray(value)
-        if isinstance(value, np.ndarray | np.generic):
-            dtype = np.dtype(self.propagator.dtype)
-            if not np.can_cast(value.dtype, dtype, "same_kind"):
-                raise TypeError(f"{what} is {value.dtype}, the propagator's states are {dtype}")
-            value = np.asarray(value).astype(dtype, copy=False)
-        return value
+    def _ranks_agree(self, value: State) -> bool:
+        """Return whether all ranks have initial values of one shape and dtype; collective."""
+        if declares_states(self.propagator):
+            return True  # each rank checks its own
+        try:
+            state = as_state(self.propagator, value, self.value_name)
+            kind = f"{tuple(state.shape)} {state.dtype}"
+        except (TypeError, ValueError):  # raised again where all ranks raise
+            kind = ""
+        key = np.array([zlib.crc32(kind.encode())])
+        return np.unique(self.comm.allgather_blocks(key)).size == 1
 
     def _check_transfers(self, first: State) -> None:
         """Try what brings states from level to level in space, so that a wrong one is told."""
-        if self._checked or not changes_space(self.propagator):
+        if self._checked or not has(self.propagator, CoarsensSpace):
             return
         model, xp = self.propagator, array_api_compat.array_namespace(first)
         state = xp.reshape(first, (1, *first.shape)) if model.batched else first
@@ -420,7 +439,7 @@ class MGRIT:
     def _fill(self, first: State, guess: Guess, sources: State | None) -> None:
         finest = self.hierarchy.levels[0]
         if sources is not None:
-            self._set_sources(finest, self._as_array(sources, "sources"))
+            self._set_sources(finest, as_state(self.propagator, sources, "sources"))
         if self.options.periodic and guess is None:
             guess = first
         if self._uses_guess:

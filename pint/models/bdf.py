@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pint.models.problem import Problem
 from pint.options import at_least, positive
-from pint.propagator import Propagator, Step, changes_space
+from pint.propagator import CoarsensSpace, Propagator, Step, has
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ class BDF(Propagator):
                 f"BDF{order} needs a model that steps by backward Euler, and {name} does not: "
                 "set backward_euler = True on one whose step does"
             )
-        if not model.batched or changes_space(model):
+        if not model.batched or has(model, CoarsensSpace):
             raise ValueError(
                 f"BDF{order} needs a batched model with one space for all levels: {name}"
             )
@@ -147,7 +147,8 @@ class BDF(Propagator):
         for j in reversed(range(k)):
             weights, inner = formulas[j]
             d_begin = self.model.adjoint_step(d_values[k + j], begins[j], inner)
-            gradient = gradient + self.model.adjoint_gradient(d_values[k + j], begins[j], inner)
+            if self.parameters is not None:
+                gradient = gradient + self.model.adjoint_gradient(d_values[k + j], begins[j], inner)
             first = k + j - len(weights)
             for i, weight in enumerate(weights):
                 d_values[first + i] = d_values[first + i] + weight * d_begin

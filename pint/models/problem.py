@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pint.grid.timegrid import TimeGrid
 from pint.mgrit.result import Result
 from pint.options import at_least
 from pint.parallel.comm import as_communicator
-from pint.propagator import Propagator, State
+from pint.propagator import Propagator, State, declared
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +49,7 @@ class Problem:
     """
 
     name: str
-    propagator: Propagator
+    propagator: Propagator = field(repr=False)
     initial_value: State
     span: tuple[float, float]
     num_steps: int
@@ -59,8 +59,8 @@ class Problem:
 
     def __post_init__(self) -> None:
         at_least("num_steps", self.num_steps, 1)
-        shape = tuple(self.propagator.state_shape)
-        if np.shape(self.initial_value) != shape:
+        shape = declared(self.propagator)[0]
+        if shape not in (None, np.shape(self.initial_value)):
             raise ValueError(
                 f"initial_value has shape {np.shape(self.initial_value)}, expected {shape}"
             )
