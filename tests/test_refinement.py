@@ -376,7 +376,7 @@ def heat_that(**methods):
     ("methods", "kind", "message"),
     [
         (
-            {"refined_model": lambda self, k: 3},
+            {"refined_model": lambda self, k: 3, "prolong": lambda self, u, time: u},
             TypeError,
             "refined_model returned int, expected a Propagator",
         ),
