@@ -143,7 +143,9 @@ class DeltaCorrection:
         state, xp = hierarchy.levels[0].u, array_api_compat.array_namespace(hierarchy.levels[0].u)
         if xp.isdtype(state.dtype, "complex floating"):
             name = type(self.propagator.model).__name__
-            raise ValueError(f"the Delta correction needs real states, those of {name} are complex")
+            raise ValueError(
+                f"the Delta correction needs real states, the states of {name} are complex"
+            )
         self.products = None
         rank = self.options.directions
         if not isinstance(rank, int):
