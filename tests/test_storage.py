@@ -135,8 +135,8 @@ def test_counts_are_those_of_fine_steps():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"residual_points": "all_points"}, "does not keep"),
-        ({"periodic": True}, "needs all points"),
+        ({"residual_points": "all_points"}, "all points are needed"),
+        ({"periodic": True}, "all points are needed"),
         ({"storage": "some"}, "storage must be one of all, c_points"),
     ],
 )
