@@ -380,8 +380,8 @@ def _optional(tensor: torch.Tensor | None) -> Any:
 def _check(status: Status, what: str, detail: str = "") -> None:
     """Raise after a solve that diverged, and warn after one that did not converge."""
     if status is Status.DIVERGED:
-        told = "; ".join(filter(None, (status.value, detail)))
-        raise FloatingPointError(f"{what} cannot be trusted ({told})")
+        described = "; ".join(filter(None, (status.value, detail)))
+        raise FloatingPointError(f"{what} cannot be trusted ({described})")
     if status is Status.MAX_ITERATIONS:
         warnings.warn(f"{what}: {status.value}", RuntimeWarning, stacklevel=2)
 

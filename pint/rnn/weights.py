@@ -164,8 +164,8 @@ def _named(path: PathLike) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        told = str(error)
-        raise ValueError(told if str(path) in told else f"{str(path)!r}: {told}") from error
+        text = str(error)
+        raise ValueError(text if str(path) in text else f"{str(path)!r}: {text}") from error
 
 
 def _check_suffix(path: Path) -> None:
