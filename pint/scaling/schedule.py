@@ -189,11 +189,11 @@ class _Walk:
             self._begin_step()
         state = np.zeros((0, self.run.state_bytes[0]), dtype=np.uint8)
         with solving(notes, "forward", driver):
-            result = self.forward.solve(state)
+            result = self.forward.solve(state, local_status=training)
             notes.work("rest", -1, 1)
         if self.adjoint is not None:
             if training:
-                self._head(result)
+                notes.work("head", -1, 1)
             driver = self._place(self.adjoint.solver)
             with solving(notes, "adjoint", driver):
                 self.adjoint.solve(result, state, total=False)
@@ -224,31 +224,17 @@ class _Walk:
 
     def _begin_step(self) -> None:
         """Note what `NetworkSolver.loss_and_gradient` does before the forward solve."""
-        self._agree()  # on batch and targets
         self.notes.work("bind", 0, int(self.num_inputs[self.notes.rank]))
 
-    def _head(self, result: Any) -> None:
-        """Note the final state on every rank, the scores, and that all have them."""
-        result.final_state()
-        self.notes.work("head", -1, 1)
-        if self.size > 1:
-            self.notes.message("collective", "sum", 8)
-
     def _end_step(self) -> None:
-        """Note the sums of gradients, losses and squares over all ranks, and the update."""
+        """Note the sums of losses, gradients and residuals over all ranks, and the update."""
         run = self.run
-        self._agree()
-        for size in (run.num_parameters * run.parameter_bytes, 16):
+        for size in (40, run.num_parameters * run.parameter_bytes):
             self._sum(size)
         if run.groups > 1:
-            for _ in ("forward", "backward"):
-                self._collect("allgather", 8)
-                self._sum(8 * run.forward.max_iterations)
-        self._sum(16)
+            self._collect("allgather", 16)
+            self._sum(16 * run.forward.max_iterations)
         self.notes.work("update", -1, run.num_steps)
-
-    def _agree(self) -> None:
-        self._collect("sum", 8)
 
     def _sum(self, size: int) -> None:
         self._collect("sum", size)
