@@ -11,7 +11,8 @@ IMPLICIT, CLASSIC, LSTM = 0, 1, 2
 
 def _evaluation(point):
     @njit(error_model="numpy")
-    def evaluate(is_narrow, is_classic, gi, rows, gh, bias, u, grows, factor, steps, out, slots, c):
+    def evaluate(is_narrow, is_classic, arguments):
+        gi, rows, gh, bias, u, grows, factor, steps, out, slots, c = arguments
         none = np.empty((0, 0), dtype=u.dtype)
         like = wide_or_single(u, is_narrow)
         for i in range(u.shape[0]):
@@ -42,17 +43,20 @@ def is_narrow(hidden, dtype):
     return True if hidden * np.dtype(dtype).itemsize < VECTOR_BYTES else None
 
 
-def gates_linearize(cell, gi, rows, gh, bias, u, grows, factor, steps, out, slots, c):
-    """Evaluate the gates of n points, and in rows `slots` of `c` the coefficients."""
-    evaluate, narrow = _EVALUATE[cell == LSTM], is_narrow(bias.size // 4, u.dtype)
-    arguments = gi, rows, gh, bias, u, grows, factor, steps, out, slots, c
-    evaluate(narrow, cell == CLASSIC, *arguments)
+def gates_linearize(cell, *arguments):
+    """Evaluate the gates of n points, and in rows `slots` of `c` the coefficients.
+
+    The arguments are gi, rows, gh, bias, u, grows, factor, steps, out, slots, c.
+    """
+    bias, u = arguments[3:5]
+    narrow = is_narrow(bias.size // 4, u.dtype)
+    _EVALUATE[cell == LSTM](narrow, cell == CLASSIC, arguments)
 
 
-def gates_forward(cell, gi, rows, gh, bias, u, grows, factor, steps, out):
-    """Evaluate the gates of n points."""
-    none = np.empty((0, *u.shape[1:]), u.dtype)
-    gates_linearize(cell, gi, rows, gh, bias, u, grows, factor, steps, out, rows, none)
+def gates_forward(cell, *arguments):
+    """Evaluate the gates of n points: gi, rows, gh, bias, u, grows, factor, steps, out."""
+    rows, u = arguments[1], arguments[4]
+    gates_linearize(cell, *arguments, rows, np.empty((0, *u.shape[1:]), u.dtype))
 
 
 def gates_backward(cell, v, slots, c, steps, d_gates, d_u):

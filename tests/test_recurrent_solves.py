@@ -164,9 +164,9 @@ def test_few_intervals_are_chained_and_their_derivatives_recorded(monkeypatch):
         calls["chain"] += step.level == 0
         return chain(self, u, step, g, out)
 
-    def counted_advance(self, u, g, table, *rest, is_chain=False):
-        calls["stack"] += u.shape[0] * (table[0].span == 1 and not is_chain)
-        return advance(self, u, g, table, *rest, is_chain=is_chain)
+    def counted_advance(self, u, g, reads, *rest, is_chain=False):
+        calls["stack"] += u.shape[0] * (reads.table[0].span == 1 and not is_chain)
+        return advance(self, u, g, reads, *rest, is_chain=is_chain)
 
     monkeypatch.setattr(Recurrence, "chain", counted_chain)
     monkeypatch.setattr(Recurrence, "_advance", counted_advance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,28 @@ Indices = NDArray[np.int64]
 
 WIDE = 64
 """Numbers of features and sequences from which inputs are read in place, point by point."""
+
+
+class Reads(NamedTuple):
+    """The gate evaluations of a stack of steps, with their inputs and lengths.
+
+    Attributes
+    ----------
+    table : tuple of GateEvaluation
+        P evaluations, the same for each step.
+    rows : ndarray of int64, shape (n, P)
+        Row of the bound inputs that each evaluation reads.
+    num_steps : ndarray of int64, shape (n, P, B)
+        Number of finest steps of each evaluation.
+    """
+
+    table: tuple[GateEvaluation, ...]
+    rows: Indices
+    num_steps: Indices
+
+    def at(self, part: Any) -> Reads:
+        """Return the entries of some of the steps."""
+        return Reads(self.table, self.rows[part], self.num_steps[part])
 
 
 class BoundInputs:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pint.propagator import Linearization, Step
 from pint.rnn.cells import Cell
 from pint.rnn.gradient import GradientSums
+from pint.rnn.inputs import Reads
 from pint.rnn.kernels import step_diagonals
 from pint.rnn.layers import Layers, take
 from pint.rnn.tape import Tape, TapePool, in_rows, parts
@@ -34,10 +35,8 @@ class RecurrenceLinearization(Linearization):
         The noted derivatives.
     slots : ndarray of int64, shape (n,)
         Where the tape has each step.
-    rows : ndarray of int64, shape (n, P)
-        Row of the bound inputs that each gate evaluation reads.
-    num_steps : ndarray of int64, shape (n, P, B)
-        How many finest steps it goes over.
+    reads : Reads
+        Gate evaluations of the steps.
     pool : TapePool
         Takes the tape back.
     """
@@ -49,13 +48,12 @@ class RecurrenceLinearization(Linearization):
         step: Step,
         tape: Tape,
         slots: Indices,
-        rows: Indices,
-        num_steps: Indices,
+        reads: Reads,
         pool: TapePool,
     ) -> None:
         self.layers, self.cell, self.u, self.step = layers, layers.cell, u, step
         self.tape, self.pool = tape, pool
-        self.slots, self.rows, self.num_steps = slots, rows, num_steps
+        self.slots, self.reads = slots, reads
         numbers, weights = range(layers.options.layers), layers.weights
         W_ih = [weights[f"weight_ih_l{layer}"] for layer in numbers]
         self.W_ih = [PaddedMatrix(matrix, matrix.shape[1]) for matrix in W_ih]
@@ -107,7 +105,7 @@ class RecurrenceLinearization(Linearization):
         left out.
         """
         steps = np.arange(*rows.indices(self.u.shape[0]))
-        num_steps = np.ascontiguousarray(self.num_steps[steps, 0])
+        num_steps = np.ascontiguousarray(self.reads.num_steps[steps, 0])
         out = np.empty((self.u.shape[1], steps.size, *self.u.shape[2:]), dtype=self.u.dtype)
         for layer, entries in enumerate(out):
             own = _own_weights(self.cell, self.layers.weights[f"weight_hh_l{layer}"])
@@ -149,7 +147,7 @@ class RecurrenceLinearization(Linearization):
                 num_rows, self.cell.backward, layers.is_narrow, is_chain, layers.multiply_at,
                 np.require(w[:, layer], None, ["C", "W"]).reshape(num_rows, w.shape[3]),
                 none if g is None else np.ascontiguousarray(g[:, layer]), d_above,
-                self.W_hh[layer].rows, middles, self.num_steps[steps], slots,
+                self.W_hh[layer].rows, middles, self.reads.num_steps[steps], slots,
                 self.tape.coefficients[layer], out, layer, d_gates,
             )  # fmt: skip
             d_points = d_gates.reshape(len(table), steps.size, batch, 4 * hidden)
@@ -168,7 +166,7 @@ class RecurrenceLinearization(Linearization):
         hidden, layers, tape = self.layers.options.hidden, self.layers, self.tape
         at = tape.rows(self.slots[steps])[:, index]
         if layer == 0:
-            x = take(layers.bound_inputs().rows, self.rows[steps, index])
+            x = take(layers.bound_inputs().rows, self.reads.rows[steps, index])
         else:
             x = take(tape.hidden_after[layer - 1], at)
         if index == 0:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pint.propagator import Propagator, Step
 from pint.rnn.coarse_step import GateEvaluation
+from pint.rnn.inputs import Reads
 from pint.rnn.layers import Layers
 from pint.rnn.linearization import RecurrenceLinearization
 from pint.rnn.recurrence_options import RecurrenceOptions
@@ -78,36 +79,32 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
 
     def step(self, u: Array, step: Step) -> Array:
         """Return the states at the end of a stack of steps, shape (n, layers, B, W); new."""
-        table, rows, num_steps = self._reads(step)
-        u = np.asarray(u, dtype=self.dtype)
-        tape, out = self._tape_of(step, table), np.empty(u.shape, dtype=self.dtype)
-        slots = rows[:, 0]  # a finest step has its slot where its input is
-        for part in parts(u.shape[0], self.batch * len(table)):
-            own = rows[part], num_steps[part], tape, slots[part]
-            self._advance(u[part], None, table, *own, out[part])
+        reads, u = self._reads(step), np.asarray(u, dtype=self.dtype)
+        tape, out = self._tape_of(step, reads.table), np.empty(u.shape, dtype=self.dtype)
+        slots = reads.rows[:, 0]  # a finest step has its slot where its input is
+        for part in parts(u.shape[0], self.batch * len(reads.table)):
+            self._advance(u[part], None, reads.at(part), tape, slots[part], out[part])
         if tape is not None:
             tape.is_noted[slots] = True
         return out
 
     def chain(self, u: Array, step: Step, g: Array | None, out: Array) -> None:
         """Take a stack of steps one after another, in compiled loops; see `Propagator.chain`."""
-        table, rows, num_steps = self._reads(step)
-        u = np.asarray(u, dtype=self.dtype)[None]
-        tape, states, slots = self._tape_of(step, table), in_rows(out, self.dtype), rows[:, 0]
-        for part in parts(out.shape[0], self.batch * len(table)):
-            right = None if g is None else g[part]
-            own = rows[part], num_steps[part], tape, slots[part]
-            self._advance(u, right, table, *own, states[part], is_chain=True)
+        reads, u = self._reads(step), np.asarray(u, dtype=self.dtype)[None]
+        tape, states = self._tape_of(step, reads.table), in_rows(out, self.dtype)
+        slots = reads.rows[:, 0]
+        for part in parts(out.shape[0], self.batch * len(reads.table)):
+            right, own = None if g is None else g[part], reads.at(part)
+            self._advance(u, right, own, tape, slots[part], states[part], is_chain=True)
             u = states[part][-1:]
         if tape is not None:
             tape.is_noted[slots] = True
         if states is not out:
             out[...] = states
 
-    def _reads(self, step: Step) -> tuple[tuple[GateEvaluation, ...], Indices, Indices]:
-        """Return the evaluations of steps, the inputs they read, and their numbers of steps."""
+    def _reads(self, step: Step) -> Reads:
         table, bound = self.evaluations(step), self.bound_inputs()
-        return table, bound.rows_of(table, step), bound.steps_of(table, step)
+        return Reads(table, bound.rows_of(table, step), bound.steps_of(table, step))
 
     def _tape_of(self, step: Step, table: tuple[GateEvaluation, ...]) -> Tape | None:
         """Return the tape on which steps note their derivatives now."""
@@ -121,9 +118,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         self,
         u: Array,
         g: Array | None,
-        table: tuple[GateEvaluation, ...],
-        rows: Indices,
-        num_steps: Indices,
+        reads: Reads,
         tape: Tape | None,
         slots: Indices,
         out: Array | None,
@@ -138,8 +133,8 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
             States to begin with; one for a chain.
         g : ndarray, shape (n, layers, B, W), or None
             Right-hand side of a chain.
-        table, rows, num_steps
-            Gate evaluations, their inputs and numbers of finest steps.
+        reads : Reads
+            Gate evaluations of these steps.
         tape, slots : Tape or None, ndarray of int64 of shape (n,)
             Where the derivatives are noted; None: nowhere.
         out : ndarray, shape (n, layers, B, W), or None
@@ -150,6 +145,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         options, batch, num_layers = self.options, self.batch, self.options.layers
         if out is None:
             out = self.workspace.get("states", u.shape, self.dtype)
+        table, rows = reads.table, reads.rows
         factors = np.array([evaluation.factor for evaluation in table])
         middles = np.array([evaluation.is_middle for evaluation in table])
         none = np.empty((0, batch, 0), dtype=self.dtype)
@@ -164,7 +160,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
                 self.multiply_at, gi, gi_rows, self.state_weights[layer].rows, self.biases[layer],
                 np.require(u[:, layer], None, ["C", "W"]).reshape(num_rows, u.shape[-1]),
                 none if g is None else np.ascontiguousarray(g[:, layer]),
-                options.coarse_step == "implicit", factors, middles, num_steps, out, layer,
+                options.coarse_step == "implicit", factors, middles, reads.num_steps, out, layer,
                 hidden_after, at, none if tape is None else tape.coefficients[layer],
             )  # fmt: skip
             after = hidden_after.reshape(-1, batch, options.hidden)
@@ -196,18 +192,17 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         Finest steps that were taken while `recording`, and not discarded since, are not evaluated
         again. Gradients read `u` later: leave it as it is until then.
         """
-        table, rows, num_steps = self._reads(step)
-        u = np.asarray(u, dtype=self.dtype)
+        reads, u = self._reads(step), np.asarray(u, dtype=self.dtype)
         if self._recorded is not None and _is_finest(step):
-            tape, slots = self._recorded, rows[:, 0]
+            tape, slots = self._recorded, reads.rows[:, 0]
             self._recorded = None  # it belongs to the linearisation from now on
         else:
-            tape, slots = self._pool.get(self, table, u.shape[0]), np.arange(u.shape[0])
+            tape, slots = self._pool.get(self, reads.table, u.shape[0]), np.arange(u.shape[0])
         missing = np.flatnonzero(~tape.is_noted[slots])
-        for part in parts(missing.size, self.batch * len(table)):
+        for part in parts(missing.size, self.batch * len(reads.table)):
             own = missing[part]
-            self._advance(u[own], None, table, rows[own], num_steps[own], tape, slots[own], None)
-        return RecurrenceLinearization(self, u, step, tape, slots, rows, num_steps, self._pool)
+            self._advance(u[own], None, reads.at(own), tape, slots[own], None)
+        return RecurrenceLinearization(self, u, step, tape, slots, reads, self._pool)
 
     def discard(self, step: Step | None = None) -> None:
         """Discard the noted derivatives of a stack of finest steps, or of all."""

@@ -320,13 +320,15 @@ def _tile_of(
     """Return a function for kernels that computes a tile, see `_Tile`."""
 
     @instruction
-    def tile(typing: Any, a: Any, b: Any, out: Any, i: Any, j: Any, ahead: Any, per: Any) -> Any:
+    def tile(typing: Any, a: Any, b: Any, out: Any, place: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             own = _Tile(num_rows, num_vectors, is_edge, adds, fetches)
-            own.build(context, builder, signature.args, values)
+            place = _cg.unpack_tuple(builder, values[3])
+            own.build(context, builder, signature.args, [*values[:3], *place])
             return context.get_dummy_value()
 
-        return types.void(a, b, out, *4 * (types.intp,)), build
+        four_integers = types.UniTuple(types.intp, 4)  # type: ignore[no-untyped-call]
+        return types.void(a, b, out, four_integers), build
 
     return tile
 
@@ -340,17 +342,17 @@ def _panel_of(num_rows: int, adds: bool) -> Any:
     @unit
     def panel(a: Array, b: Array, out: Array, i: int, j: int, ahead: int, per_row: int) -> None:
         in_vector = VECTOR_BYTES // out.itemsize
-        rest = out.shape[1] - j
+        rest, place = out.shape[1] - j, (i, j, ahead, per_row)
         if rest >= PANEL * in_vector:
-            whole(a, b, out, i, j, ahead, per_row)
+            whole(a, b, out, place)
         elif rest <= in_vector:
-            one(a, b, out, i, j, ahead, per_row)
+            one(a, b, out, place)
         elif rest <= 2 * in_vector:
-            two(a, b, out, i, j, ahead, per_row)
+            two(a, b, out, place)
         elif rest <= 3 * in_vector:
-            three(a, b, out, i, j, ahead, per_row)
+            three(a, b, out, place)
         else:
-            four(a, b, out, i, j, ahead, per_row)
+            four(a, b, out, place)
 
     return panel
 
@@ -406,16 +408,16 @@ def multiply_rows(a: Array, b: Array, out: Array) -> None:
         j = 0
         while j < columns:
             if columns - j >= 12 * in_vector:
-                _wide_row(a, b, out, i, j, 0, 0)
+                _wide_row(a, b, out, (i, j, 0, 0))
                 j += 12 * in_vector
             elif columns - j >= 4 * in_vector:
-                _row(a, b, out, i, j, 0, 0)
+                _row(a, b, out, (i, j, 0, 0))
                 j += 4 * in_vector
             elif columns - j >= in_vector:
-                _narrow_row(a, b, out, i, j, 0, 0)
+                _narrow_row(a, b, out, (i, j, 0, 0))
                 j += in_vector
             else:
-                _row_edge(a, b, out, i, j, 0, 0)
+                _row_edge(a, b, out, (i, j, 0, 0))
                 j += in_vector
 
 

@@ -28,8 +28,6 @@ EXCEPTIONS: dict[str, str] = {
     "pint/rnn/kernels.py::_gru_point": KERNEL,
     "pint/rnn/kernels.py::_lstm_point": KERNEL,
     "pint/rnn/layer_solver.py::LayerSolver.__init__": "takes what NetworkSolver was given",
-    "pint/rnn/linearization.py::RecurrenceLinearization.__init__": "holds what kernels read",
-    "pint/rnn/recurrence.py::Recurrence._advance": "passes on what kernels read and write",
     "pint/rnn/solver.py::NetworkSolver.__init__": OWN,
     "pint/scaling/samples.py::WorkSamples.watch_driver": "one line for each operation",
     "pint/scaling/simulate.py::_run": KERNEL,
@@ -38,9 +36,6 @@ EXCEPTIONS: dict[str, str] = {
     "pint/train/trainer.py::Trainer.__init__": OWN,
     "pint/windows.py::solve_in_windows": OWN,
     "tests/engine_models.py::naive_mgrit": "a second MGRIT on one page, to compare with",
-    "tests/gate_kernels.py::_evaluation": KERNEL,
-    "tests/gate_kernels.py::gates_forward": KERNEL,
-    "tests/gate_kernels.py::gates_linearize": KERNEL,
 }
 
 
