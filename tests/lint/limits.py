@@ -31,7 +31,6 @@ EXCEPTIONS: dict[str, str] = {
     "pint/rnn/solver.py::NetworkSolver.__init__": OWN,
     "pint/scaling/samples.py::WorkSamples.watch_driver": "one line for each operation",
     "pint/scaling/simulate.py::_run": KERNEL,
-    "pint/simd/products.py::_tile_of": KERNEL,
     "pint/torch.py::_Layers.__init__": "takes the arguments of torch.nn.GRU",
     "pint/train/trainer.py::Trainer.__init__": OWN,
     "pint/windows.py::solve_in_windows": OWN,
