@@ -79,7 +79,7 @@ def check_propagator(
     Raises
     ------
     ContractError
-        If anything is wrong; the message tells what, and by how much.
+        If anything is wrong; the message names it, and by how much.
     TypeError
         If `propagator` is not an instance of Propagator, or without the initial value of a model
         that does not declare `state_shape` and `dtype`.
@@ -235,7 +235,7 @@ class _Check:
             self.linearization(u, step)
 
     def call(self, what: str, method: Callable[[State], State], u: State, like: State) -> bool:
-        """Check what a method returns for `u`, and that it is pure; tell whether all is well."""
+        """Check the result of a method for `u`, and that it is pure; return whether both hold."""
         before = np.asarray(u).copy()
         self.done.append(what)
         try:
@@ -342,7 +342,7 @@ class _Check:
         self.derivative(what, "differs from central differences", _inner(w, new), slopes)
 
     def diagonal(self, u: State, step: Step) -> None:
-        """Check some entries against those of J e_j, the same j for all states of a stack."""
+        """Check some entries against J e_j, with one j for all states of a stack."""
         what = f"diagonal on level {step.level}"
         if not self.call(what, lambda x: self.p.diagonal(x, step), u, u):
             return

@@ -260,7 +260,7 @@ class Wrapper(Propagator):
     Attributes
     ----------
     passes_on : tuple of str
-        Capabilities and attributes that are those of the other model.
+        Capabilities and attributes that it takes from the other model.
     """
 
     passes_on: tuple[str, ...] = ("state_shape", "dtype")
@@ -328,7 +328,7 @@ class HasDiagonal(Protocol):
     def diagonal(self, u: State, step: Step) -> State:
         """Return the diagonal of dPhi/du at `u` of a finest step, an array like `u`; new.
 
-        Its entries are the derivatives of those of Phi(u), each by the same entry of `u`. Where
+        Entry j is the derivative of entry j of Phi(u) with respect to entry j of `u`. Where
         `batched`, `u` is a stack of n states and `step` is one of n steps.
         """
 
@@ -432,7 +432,7 @@ class RefinesSpace(Protocol):
     def prolong(self, u: State, time: float) -> State:
         """Return a state at a time in the space of the model of `refined_model`; new.
 
-        One state also when `batched`. At the initial time it may be the initial value in the finer space.
+        One state also when `batched`. At the initial time it may be the finer initial value.
         """
 
 
@@ -551,7 +551,7 @@ def as_state(propagator: Propagator, value: State, what: str) -> State:
 
 
 def check_diagonal(propagator: Propagator) -> None:
-    """Raise ValueError unless the propagator knows the diagonals of its derivatives."""
+    """Raise ValueError unless the propagator has the diagonals of its derivatives."""
     if not has(propagator, HasDiagonal):
         raise ValueError(
             "delta='diagonal' needs the diagonals of derivatives, and "

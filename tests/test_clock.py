@@ -1,4 +1,4 @@
-"""The clock that machine code reads is that of Python."""
+"""The clock of machine code equals Python's clock."""
 
 import time
 

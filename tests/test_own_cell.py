@@ -91,7 +91,9 @@ class TestEachWay:
     def test_check_propagator_passes(self, way):
         cell = make(way)
         cell.set_inputs(normal(BATCH, NUM_STEPS, FEATURES))
-        done = check_propagator(cell, grid=GRID, initial_value=state(way, normal(*cell.state_shape)))
+        done = check_propagator(
+            cell, grid=GRID, initial_value=state(way, normal(*cell.state_shape))
+        )
         assert {"stack on level 2", "adjoint_step on level 2"} <= set(done)
         assert "adjoint_gradient on level 2" in done
         assert ("linearize on level 2" in done) == (way != "numpy")

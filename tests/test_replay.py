@@ -1,4 +1,4 @@
-"""Cycles that are noted down and done again as one call, and what a timeline tells of them."""
+"""Recorded cycles, replayed as one call, and their events in a timeline."""
 
 from itertools import groupby
 

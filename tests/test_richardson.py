@@ -158,7 +158,7 @@ def test_the_adjoint_is_one_of_plain_steps():
 @pytest.mark.parametrize(
     ("model", "num_steps", "changes", "message"),
     [
-        (Drift(), 20, {}, "those of Drift differ in space"),
+        (Drift(), 20, {}, "Drift's states differ in space"),
         (Own(), 20, {}, "Own has a residual of its own"),
         (Dahlquist(), 3, {}, "3 steps give one"),
         (Dahlquist(), 20, {"coarsening": ((0, 2, 3, 8),)}, "and there is 1: use a coarsening"),

@@ -127,7 +127,7 @@ class AdjointPropagator(Wrapper):
                 self._on_the_way = total
 
     def diagonal(self, u: State, step: Step) -> State:
-        """Return the diagonal of (dPhi/du)^T, which is that of dPhi/du, for a step or a stack."""
+        """Return the diagonal of (dPhi/du)^T, or of dPhi/du, for a step or a stack."""
         here = self._linearized[step.level]
         rows = here.rows(step)
         if here.tape is not None:

@@ -71,9 +71,9 @@ class AdjointSolver:
     forward : MGRIT
         The forward solver.
     options : MGRITOptions, optional
-        How to iterate backwards; those of the forward solver if left out, with driver "auto" in
-        place of "compiled" and without a Delta correction, because the adjoint has no kernel and no
-        tangent (diagonals it has), and without error estimates.
+        Options of the adjoint solve; by default the options of the forward solver, with driver
+        "auto" in place of "compiled", because the adjoint has no kernel. A Delta correction is left
+        out, unless by diagonals, because the adjoint has no tangent; so are error estimates.
 
     Raises
     ------
@@ -164,7 +164,7 @@ class AdjointSolver:
         total : bool, default True
             Sum the gradients over the ranks. Otherwise each rank gets the part of its own steps,
             the gradient of the initial state is zero on all ranks but the owner of point 0, the
-            status is that of this rank's adjoint states, and `result` is not checked.
+            status belongs to this rank's adjoint states, and `result` is not checked.
         guess : array, shape (number of own reversed points, ...state_shape), optional
             Adjoint states to begin with, as `AdjointResult.w` of an earlier solve; zero if left
             out. `skip_first_down` makes no use of it.

@@ -201,7 +201,7 @@ class CompiledDriver(Driver):
         return tape
 
     def _leave_tape(self) -> None:
-        """Hear that Python does something that no tape holds."""
+        """Stop the recording before an operation in Python."""
         if self._tape is not None:
             self._tape.complete = False
 
@@ -250,7 +250,7 @@ def _address(array: Any) -> int:
 
 
 def _split(line: Line, parts: int) -> list[NDArray[np.int64]]:
-    """Split an operation into programs of about as many items each; some may be empty."""
+    """Split an operation into programs of about equal size; some may be empty."""
     num = num_items(line)
     bounds = [num * part // parts for part in range(parts + 1)]
     return [np.array([items(line, *pair)], dtype=np.int64) for pair in pairwise(bounds)]

@@ -34,7 +34,7 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
 INDEX, U, G, TIMES, RESIDUAL, NORMS, WEIGHT, NUM_SLOTS, SIZE, SHAPE = range(10)
 
 # Operations, and what a row of a program holds besides: level, begin, end, stride, and one more.
-# That of a tick holds: 0, the addresses of `clock_gettime` and of the ticks, the clock, the part.
+# A tick: 0, the addresses of `clock_gettime` and of the ticks, the clock, the part.
 CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT, ADD_RESIDUAL, TICK = range(9)
 NUM_FIELDS = 6
 
@@ -248,7 +248,7 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
 
     @jit
     def tick(function: Any, address: Any, clock: Any, part: Any) -> None:
-        """Add the nanoseconds since the last tick to those of a part of the program."""
+        """Add the nanoseconds since the last tick to a part of the program."""
         ticks = carray(_pointer(address, np.int64), (FIRST_PART + part + 1,))
         _read_clock(function, clock, address)
         now = 1_000_000_000 * ticks[SECONDS] + ticks[NANOSECONDS]

@@ -18,7 +18,7 @@ from pint.drivers.tiling import Line, tiled
 from pint.stopwatch import Stopwatch
 
 BRIEF = 1e-2
-"""Seconds below which a cycle is not told apart: to note its parts would be a percent of it."""
+"""Seconds below which a cycle is one event: its parts would cost a percent of it."""
 
 
 @dataclass(eq=False)
@@ -77,14 +77,14 @@ class Replay:
         self._ticks = np.zeros(FIRST_PART + len(tape.parts), dtype=np.int64)
 
     def play(self, run: Callable[[NDArray[np.int64]], None], watch: Stopwatch) -> None:
-        """Do the cycle again, and tell a stopwatch that is recorded what it was.
+        """Replay the cycle, and record it in a stopwatch.
 
         Parameters
         ----------
         run : callable
             Runs a program.
         watch : Stopwatch
-            Hears of the parts, or only of the phase "cycle" if that is brief.
+            Records the parts, or only the phase "cycle" if it is short.
         """
         if watch.recording is None:
             run(self._program)

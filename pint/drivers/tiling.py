@@ -26,7 +26,7 @@ from pint.drivers.operations import (
 )
 
 Line = tuple[int, ...]
-"""An operation as `pint.drivers.operations` takes it; whatever follows its fields belongs to all its chunks."""
+"""An operation of `pint.drivers.operations`; entries after its fields belong to all its chunks."""
 
 CHUNK_BYTES = 1 << 16
 """States of a chunk; several chunks of a level are in the cache at once."""

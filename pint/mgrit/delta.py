@@ -155,7 +155,7 @@ class DeltaCorrection:
             if rank > math.prod(state.shape):
                 raise ValueError(
                     f"delta.directions must be at most {math.prod(state.shape)}, the number of "
-                    f"entries of a state on level {level.index}, got {rank}: lower it, or use 'full'"
+                    f"entries of a state on level {level.index}, got {rank}: lower it or set 'full'"
                 )
             vectors = unit_vectors(state, rank)
             xp = array_api_compat.array_namespace(vectors)
@@ -199,7 +199,7 @@ class DeltaCorrection:
     def _set(self, coarse: Level, left: State, right: State) -> None:
         """Put the corrections of this rank's coarse steps where they are used.
 
-        Who steps through all of the coarsest level gets those of all ranks.
+        A rank that steps through all of the coarsest level gets the vectors of all ranks.
         """
         lasts = np.asarray(coarse.steps(coarse.targets).last)
         if coarse is self.hierarchy.levels[-1] and self.hierarchy.gathers_coarsest:
@@ -279,7 +279,7 @@ class DeltaCorrection:
     # --- Tangents ---------------------------------------------------------------------------------
 
     def _tangents(self, propagator: Propagator, level: Level, V: State, slots: Any) -> State:
-        """Apply the derivatives of the steps that end at the slots to as many stacks of vectors.
+        """Apply the derivatives of the steps that end at the slots to one stack of vectors each.
 
         `V` has shape (number of slots, k, ...state_shape), and so has the result, a new array.
         """

@@ -132,13 +132,13 @@ class RefinementLoop:
 
 
 def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
-    """Raise ValueError unless someone says what to refine, and only one does."""
+    """Raise ValueError unless either the model or an error estimate selects steps."""
     if options.refinement is None:
         return
     name, by_errors = type(propagator).__name__, options.refinement.error_tolerance is not None
     if not (by_errors or has(propagator, RefinesTime) or has(propagator, RefinesSpace)):
         raise ValueError(
-            f"refinement needs to know where: set richardson and error_tolerance, or give {name} a "
+            f"refinement needs a criterion: set richardson and error_tolerance, or give {name} a "
             "method refine or refined_model"
         )
     if by_errors and has(propagator, RefinesTime):
@@ -148,7 +148,7 @@ def check_refinement(propagator: Propagator, options: MGRITOptions) -> None:
 
 
 def _even(step: Step, factor: int) -> Ends:
-    """Return the ends of so many equal parts of a step."""
+    """Return the ends of `factor` equal parts of a step."""
     ends: Ends = step.start + np.arange(1, factor + 1) / factor * step.dt
     ends[-1] = step.stop
     return ends
@@ -221,7 +221,7 @@ def _moved(
     old.u = None
     finest = new.levels[0]
     _send(u, old, finest, places)
-    # The old points take the part of C-points, and the new ones that of F-points.
+    # The old points act as C-points, and the new ones as F-points.
     f_relax(dataclasses.replace(finest, m=places, richardson=None), driver)
     return new, driver
 

@@ -1,8 +1,8 @@
 """Richardson extrapolation between the two finest levels, and the errors that it estimates.
 
-The steps of the finest level and those of the next one are two solutions of the same interval whose
-errors have a known ratio. So their difference tells both errors, and a weighted mean of the two has
-a higher order. `docs/refinement.md` derives it.
+The steps of the finest level and of the next one are two solutions of one interval, whose errors
+have a known ratio. Their difference gives both errors, and a weighted mean of the two has a higher
+order. `docs/refinement.md` derives it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pint.propagator import CoarsensSpace, HasResidual, Propagator, State, has
 
 @dataclass(eq=False)
 class RichardsonEstimate:
-    """What the coarse right-hand side tells about the errors of steps, and how it removes them.
+    """Estimate of the errors of steps from the coarse right-hand side, and their removal.
 
     On the way down it holds G = Phi(u_{C-1}) - Phi_c(u_{C-m}), the fine solution of an interval
     less the coarse one. With weights a + b = 1, |b G| estimates the error of the fine one, and
@@ -77,7 +77,7 @@ class RichardsonEstimate:
 
     @property
     def relaxes(self) -> bool:
-        """Tell whether C-relaxation extrapolates: in all cycles but the first."""
+        """Whether C-relaxation extrapolates: in all cycles but the first."""
         return self.extrapolates and self.iteration > 0
 
     def keep(self) -> None:
@@ -88,7 +88,7 @@ class RichardsonEstimate:
     def apply(self, driver: Driver) -> None:
         """Estimate errors from the coarse right-hand side G; make it a G where it extrapolates.
 
-        Then r - b G is left in `r`, and its squared norms in those of the level.
+        Afterwards `r` has r - b G, and the level has its squared norms.
         """
         rows, level = self.coarse.targets, self.level
         change = self.coarse.g[rows]
@@ -146,7 +146,7 @@ def check_model(propagator: Propagator) -> None:
     name = type(propagator).__name__
     if has(propagator, CoarsensSpace):
         raise ValueError(
-            f"order compares states of the two finest levels, and those of {name} differ in space: "
+            f"order compares states of the two finest levels, and {name}'s states differ in space: "
             "leave restrict and interpolate as they are, or leave richardson out"
         )
     if has(propagator, HasResidual):
@@ -157,7 +157,7 @@ def check_model(propagator: Propagator) -> None:
 
 
 def add_richardson(levels: list[Level], options: MGRITOptions) -> None:
-    """Give the finest level its error estimates, where the options know the order."""
+    """Add error estimates to the finest level, if the options have the order."""
     given = options.richardson
     if given is not None and len(levels) > 1:
         level, coarse = levels[:2]

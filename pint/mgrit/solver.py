@@ -194,11 +194,11 @@ class MGRIT:
         guess : None, float, array, callable, "sequential", Random or Result, optional
             States to begin with at the points after point 0: zero, a constant, one state, an array
             of one state for each own point (as `Result.u`), a function of time that returns a
-            state, the solution by time stepping, random numbers, or those of an earlier solve
+            state, the solution by time stepping, random numbers, or the states of an earlier solve
             (interpolated linearly, where that was on other times: a solve on few points may so
             begin one on many). `skip_first_down` makes no use of it, and refuses the last three.
         sources : array, shape (number of own points, ...state_shape), optional
-            Right-hand side g at this rank's points (that of point 0 is ignored); zero if left out.
+            Right-hand side g at this rank's points (point 0 is ignored); zero by default.
         on_iteration : callable, optional
             Called after each cycle with its number and its residual norm; `states` are those that
             it left.
@@ -211,12 +211,12 @@ class MGRIT:
             Used for this solve in place of the options of the same names.
         out : array, shape (number of own points + 1, ...state_shape), optional
             Memory for the states, overwritten: `Result.u` is a view of it. A new array if left
-            out. The shape is that of the finest level before any refinement.
+            out. Its shape belongs to the finest level before any refinement.
         error : Exception, optional
             An error of this rank, which is raised on every rank before the first cycle.
         local_status : bool, default False
             Whether only this rank's states decide that a solve whose residuals are finite has
-            diverged. It saves a message where the caller tells the other ranks.
+            diverged. It saves a message where the caller informs the other ranks.
 
         Returns
         -------
@@ -325,7 +325,7 @@ class MGRIT:
 
     @property
     def finest(self) -> Visit:
-        """The finest level of this solve, for callbacks; after refinement that of the new grid."""
+        """The finest level of this solve, for callbacks; after refinement it is the new grid."""
         level = self._history.hierarchy.whole.levels[0]
         return Visit(
             iteration=len(self._history.residuals) - 1,
@@ -394,7 +394,7 @@ class MGRIT:
         return np.unique(self.comm.allgather_blocks(key)).size == 1
 
     def _check_transfers(self, first: State) -> None:
-        """Try what brings states from level to level in space, so that a wrong one is told."""
+        """Try the transfers in space between levels, so that a wrong one is reported."""
         if self._checked or not has(self.propagator, CoarsensSpace):
             return
         model, xp = self.propagator, array_api_compat.array_namespace(first)
@@ -412,7 +412,7 @@ class MGRIT:
             state = coarse
 
     def _check_step(self, first: State) -> None:
-        """Try each level's step once, so that a wrong one is told before any message is sent."""
+        """Try each level's step once, so that a wrong one is reported before any message."""
         if self._checked:
             return
         xp = array_api_compat.array_namespace(first)
@@ -464,7 +464,7 @@ class MGRIT:
 
     @property
     def _uses_guess(self) -> bool:
-        """Tell whether the first cycle reads more of the iterate than the initial value."""
+        """Whether the first cycle reads more of the iterate than the initial value."""
         begins = self.options.local_points is None and not self.hierarchy.relaxes_coarsest
         skips = self._history.options.skip_first_down and begins
         return len(self.hierarchy.levels) > 1 and not skips
@@ -473,7 +473,7 @@ class MGRIT:
 def _telling(
     on_visit: Callable[[Visit], None] | None, history: Iteration
 ) -> Callable[[Level], None] | None:
-    """Return what the cycles call, None where nobody wants to know."""
+    """Return the callback of the cycles, None without `on_visit`."""
     if on_visit is None:
         return None
 
@@ -516,5 +516,5 @@ def solve(
     comm: Any = None,
     guess: Guess = None,
 ) -> Result:
-    """Solve once with `MGRIT`; its parameters are those of the class and of its `solve`."""
+    """Solve once with `MGRIT`, with the parameters of the class and of its `solve`."""
     return MGRIT(propagator, grid, options, comm).solve(initial_value, guess)

@@ -1,7 +1,7 @@
 """Runs each test of this folder on ranks that are threads; every rank runs every line.
 
-A test function runs on 2, 3, 4 and 7 ranks, or on those of its marker `ranks`. One with at least
-four choices of parameters gets one number of ranks for each choice, in turn.
+A test function runs on 2, 3, 4 and 7 ranks, or on the ranks of its marker `ranks`. With at least
+four choices of parameters it gets one number of ranks for each choice, in turn.
 """
 
 import re
