@@ -23,8 +23,8 @@ class GateEvaluation(NamedTuple):
     length : int
         averaged over the last `length` inputs up to there.
     is_middle : bool
-        It goes over half of its part, and its result is only the state from which the next phase
-        takes its gates. Any other phase takes the part's start as the state to blend, and ends it.
+        It covers half of its part, and its result is only the state of which the next evaluation
+        takes its gates. Any other evaluation blends the state at the part's start, and ends it.
 
     Examples
     --------

@@ -162,11 +162,11 @@ class BoundInputs:
         last = np.atleast_1d(step.last)
         shape = (last.size, len(table), self.batch)
         if self._counts is None:
-            return _spans(tuple(phase.span for phase in table), *shape)
+            return _spans(tuple(evaluation.span for evaluation in table), *shape)
         steps = np.empty(shape, dtype=np.int64)
-        for index, phase in enumerate(table):
-            end = last - phase.end
-            steps[:, index] = self._counts[end] - self._counts[end - phase.span]
+        for index, evaluation in enumerate(table):
+            end = last - evaluation.end
+            steps[:, index] = self._counts[end] - self._counts[end - evaluation.span]
         return steps
 
 
@@ -188,7 +188,7 @@ def _kept(rows: Array, dtype: Any) -> Array:
 def _reads(table: tuple[GateEvaluation, ...]) -> tuple[tuple[int, Indices, Indices], ...]:
     """Return, for each length of means, which evaluations read it, and how far back from `last`."""
     lengths, back = (
-        np.array([getattr(phase, name) for phase in table]) for name in ("length", "read")
+        np.array([getattr(evaluation, name) for evaluation in table]) for name in ("length", "read")
     )
     places = [(n, np.flatnonzero(lengths == n)) for n in np.unique(lengths).tolist()]
     return tuple((n, own, back[own]) for n, own in places)
