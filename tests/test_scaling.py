@@ -203,7 +203,7 @@ def test_memory_of_wide_inputs_that_are_read_where_they_are():
 
 
 def test_refuses_what_is_not_known_beforehand():
-    with pytest.raises(ValueError, match="leave refinements out"):
+    with pytest.raises(ValueError, match="leave refinement out"):
         PredictedRun(num_steps=8, forward=MGRITOptions(refinement=Refinement(1)))
     with pytest.raises(ValueError, match="size must be at least 1"):
         Schedule.of(PredictedRun(num_steps=8, forward=MGRITOptions()), 0)

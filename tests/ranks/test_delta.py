@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pint import MGRIT, Delta, MGRITOptions, Propagator, TimeGrid
+from pint import MGRIT, Delta, MGRITOptions, TimeGrid
 from pint.grid.layout import Layout
+from pint.models.dahlquist import Dahlquist
 from pint.models.lorenz import Lorenz
 from pint.parallel.comm import world
 from tests.engine_models import Drift, Swirl, uneven_times
@@ -112,8 +113,4 @@ def test_errors_on_every_rank():
     with pytest.raises(ValueError, match="directions must be at most 3"):
         MGRIT(Lorenz(), np.arange(9.0), MGRITOptions(delta=Delta(4)), world()).solve(START)
     with pytest.raises(ValueError, match="no tangent_step"):
-        MGRIT(Plain(), np.arange(9.0), MGRITOptions(delta=Delta("full")), world())
-
-
-class Plain(Swirl):
-    tangent_step = Propagator.tangent_step
+        MGRIT(Dahlquist(), np.arange(9.0), MGRITOptions(delta=Delta("full")), world())
