@@ -12,7 +12,7 @@ import numpy as np
 
 from pint.parallel.comm import as_communicator
 from pint.stopwatch import RECORDING, Mark
-from pint.timeline.clock import clock_offset
+from pint.timeline.clocks import clock_offset
 from pint.timeline.events import Events
 from pint.timeline.figure import save_figure
 from pint.timeline.trace import write_trace
