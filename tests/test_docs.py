@@ -169,9 +169,8 @@ def test_every_line_of_the_feature_table_has_its_test():
     lines = re.findall(r"^\| (?!option|guess|place|combination \|)(?!-)(.*) \|$", page, re.M)
     assert len(lines) > 40
     for line in lines:
-        file, name = re.search(r"`(test_\w+\.py)::(\w+)`$", line).groups()
-        folder = ROOT / ("tests/mpi" if file.endswith("_mpi.py") else "tests")
-        assert f"def {name}(" in (folder / file).read_text(), line
+        file, name = re.search(r"`((?:ranks/)?test_\w+\.py)::(\w+)`$", line).groups()
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), line
     for option in fields(MGRITOptions):
         assert re.search(f"`{option.name}[`=]", page), option.name
 
