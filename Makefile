@@ -60,6 +60,7 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/mypy --strict pint
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m tests.lint.limits
+	$(BIN)/python -m tests.lint.house
 	$(BIN)/python -m tests.lint.words
 
 # Parts of lint: layers and circles of imports, sizes of functions, names of the house, English.

@@ -11,7 +11,7 @@ from pint.cli.main import main
 from pint.rnn.network import Network
 from pint.rnn.recurrence import Recurrence
 from pint.rnn.recurrence_options import RecurrenceOptions
-from pint.rnn.tape import Tape
+from pint.rnn.tape import DerivativeTape
 from pint.scaling.calibrate import lengths
 from pint.scaling.costs import Costs, Machine, Table
 from pint.scaling.measurement import measured
@@ -46,7 +46,7 @@ def test_a_tape_is_as_large_as_it_is_said_to_be(cell):
     network, stepping = Network(options, 2), MGRITOptions(levels=1)
     model = Recurrence(options)
     model.set_inputs(np.zeros((4, 6, 3), dtype=np.float32))
-    tape = Tape(model, options.evaluations_of(0, 1), 6)
+    tape = DerivativeTape(model, options.evaluations_of(0, 1), 6)
     held = sum(array.nbytes for array in (*tape.coefficients, *tape.hidden_after))
     assert training_run(network, 6, 4, stepping, stepping).tape_bytes == (held // 6,)
 

@@ -13,7 +13,7 @@ from pint.rnn.gradient import GradientSums
 from pint.rnn.inputs import Reads
 from pint.rnn.kernels import step_diagonals
 from pint.rnn.layers import Layers, take
-from pint.rnn.tape import Tape, TapePool, in_rows, parts
+from pint.rnn.tape import DerivativeTape, TapePool, in_rows, parts
 from pint.simd.products import PaddedMatrix, is_flat, product
 
 Array = NDArray[Any]
@@ -31,7 +31,7 @@ class RecurrenceLinearization(Linearization):
         States at which the steps start.
     step : Step
         Stack of n steps.
-    tape : Tape
+    tape : DerivativeTape
         The noted derivatives.
     slots : ndarray of int64, shape (n,)
         Where the tape has each step.
@@ -46,7 +46,7 @@ class RecurrenceLinearization(Linearization):
         layers: Layers,
         u: Array,
         step: Step,
-        tape: Tape,
+        tape: DerivativeTape,
         slots: Indices,
         reads: Reads,
         pool: TapePool,

@@ -13,7 +13,7 @@ from pint.rnn.inputs import Reads
 from pint.rnn.layers import Layers
 from pint.rnn.linearization import RecurrenceLinearization
 from pint.rnn.recurrence_options import RecurrenceOptions
-from pint.rnn.tape import Tape, TapePool, in_rows, parts
+from pint.rnn.tape import DerivativeTape, TapePool, in_rows, parts
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -68,7 +68,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
     ) -> None:
         super().__init__(options, parameters, seed)
         self.recording = False
-        self._recorded: Tape | None = None
+        self._recorded: DerivativeTape | None = None
         self._pool = TapePool()
 
     def refresh(self) -> None:
@@ -106,7 +106,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         table, bound = self.evaluations(step), self.bound_inputs()
         return Reads(table, bound.rows_of(table, step), bound.steps_of(table, step))
 
-    def _tape_of(self, step: Step, table: tuple[GateEvaluation, ...]) -> Tape | None:
+    def _tape_of(self, step: Step, table: tuple[GateEvaluation, ...]) -> DerivativeTape | None:
         """Return the tape on which steps note their derivatives now."""
         if not (self.recording and _is_finest(step)):
             return None
@@ -119,7 +119,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
         u: Array,
         g: Array | None,
         reads: Reads,
-        tape: Tape | None,
+        tape: DerivativeTape | None,
         slots: Indices,
         out: Array | None,
         *,
@@ -135,7 +135,7 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
             Right-hand side of a chain.
         reads : Reads
             Gate evaluations of these steps.
-        tape, slots : Tape or None, ndarray of int64 of shape (n,)
+        tape, slots : DerivativeTape or None, ndarray of int64 of shape (n,)
             Where the derivatives are noted; None: nowhere.
         out : ndarray, shape (n, layers, B, W), or None
             The states after the steps; None where they are not wanted.
@@ -171,7 +171,9 @@ class Recurrence(Layers, Propagator):  # type: ignore[misc, override]
                 if not np.may_share_memory(after, held):
                     held[at.reshape(-1)] = after
 
-    def _hidden_after(self, layer: int, tape: Tape | None, at: Indices, is_read: bool) -> Array:
+    def _hidden_after(
+        self, layer: int, tape: DerivativeTape | None, at: Indices, is_read: bool
+    ) -> Array:
         """Return memory for a layer's h after evaluations `at`, (n, P, B, H).
 
         That is the tape's own if it is in one piece, and none if nothing reads them.

@@ -28,7 +28,7 @@ def parts(count: int, batch: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count), 1)
 
 
-class Tape:
+class DerivativeTape:
     """What the derivative of steps needs, for each step ("slot") and gate evaluation.
 
     Evaluation p of slot s has row ``s P + p`` of the arrays.
@@ -80,14 +80,16 @@ class TapePool:
     """Tapes whose memory is used again, by their sizes."""
 
     def __init__(self) -> None:
-        self._spares: dict[tuple[tuple[GateEvaluation, ...], int, int], Tape] = {}
+        self._spares: dict[tuple[tuple[GateEvaluation, ...], int, int], DerivativeTape] = {}
 
-    def get(self, layers: Layers, table: tuple[GateEvaluation, ...], num_slots: int) -> Tape:
+    def get(
+        self, layers: Layers, table: tuple[GateEvaluation, ...], num_slots: int
+    ) -> DerivativeTape:
         """Return an empty tape."""
         spare = self._spares.pop((table, num_slots, layers.batch), None)
-        return Tape(layers, table, num_slots) if spare is None else spare
+        return DerivativeTape(layers, table, num_slots) if spare is None else spare
 
-    def put(self, tape: Tape) -> None:
+    def put(self, tape: DerivativeTape) -> None:
         """Take back a tape that is not used any more."""
         tape.is_noted[:] = False
         self._spares[tape.key] = tape
