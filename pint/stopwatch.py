@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from functools import wraps
 from types import TracebackType
@@ -74,25 +74,6 @@ class Stopwatch:
         self._open.pop()
         if self.recording is not None:
             self.recording.append(now)
-
-    def charge(
-        self, parts: Iterable[tuple[str, int]], begin: int, nanoseconds: Iterable[int]
-    ) -> None:
-        """Charge what is over to phases with their levels, one after another.
-
-        From `begin` on, of `time.perf_counter_ns`. Few calls, because whoever needs this comes
-        from code that left no other in the cache.
-        """
-        marks: list[Mark] = []
-        self._charge(begin / 1e9)
-        for (phase, level), length in zip(parts, nanoseconds, strict=True):
-            marks.append((phase, level, self.iteration, begin / 1e9))
-            begin += length
-            marks.append(begin / 1e9)
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + length / 1e9
-        self._since = begin / 1e9
-        if self.recording is not None:
-            self.recording += marks
 
     def phase(self, name: str, level: int = NOWHERE) -> _Phase:
         """Charge the time inside a ``with`` block to a phase."""

@@ -210,7 +210,7 @@ class Decay(Propagator):
 
 Decay.kernel = kernel
 solver = MGRIT(Decay(), np.arange(4.0), MGRITOptions(levels=1))
-run = solver.driver._run
+run = solver.driver._compiled
 print(sum(run._cache_hits.values()), solver.solve(1.0).u.tolist()[-1])
 """
 RATE = "import numba\n\n@numba.njit\ndef shrink(x):\n    return x / {}\n"

@@ -50,16 +50,16 @@ def test_phases_levels_and_iterations_of_v_cycles():
     ]
     rows = [row for row in events.rows() if row[1] not in ("rest", "start", "messages")]
     outer = [row for k, row in enumerate(rows) if k == 0 or row[4] >= max(r[5] for r in rows[:k])]
-    for iteration in (0, 1):
-        assert [(row[2], row[1]) for row in outer if row[3] == iteration] == cycle
+    # The second cycle begins with F-points that are relaxed already, which is no event.
+    for iteration, expected in ((0, cycle), (1, cycle[1:])):
+        assert [(row[2], row[1]) for row in outer if row[3] == iteration] == expected
     whole = {"rest", "start"}
     assert set(events.phase[events.iteration == -1].tolist()) == whole
     assert set(events.phase[events.level == -1].tolist()) == whole
 
 
 @pytest.mark.parametrize("driver", ["loop", "stack", "compiled"])
-def test_seconds_are_those_of_the_result_and_nothing_else_changes(monkeypatch, driver):
-    monkeypatch.setattr("pint.drivers.replay.BRIEF", np.inf)
+def test_seconds_are_those_of_the_result_and_nothing_else_changes(driver):
     options = MGRITOptions(levels=3, max_iterations=3, driver=driver)
     model = CompiledSwirl(coarsening=(2, 2), batched=driver == "stack")
     result, events = recorded(model, options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -13,12 +12,12 @@ import numpy as np
 from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
+from pint.arrays import empty
 from pint.drivers import operations as sweeps
 from pint.drivers.driver import Driver
 from pint.drivers.loop import LoopDriver
-from pint.drivers.replay import Replay, Tape
+from pint.drivers.replay import Line, RecordedCycle
 from pint.drivers.stack import StackDriver
-from pint.drivers.tiling import Line, items, num_items
 from pint.grid.hierarchy import Hierarchy
 from pint.grid.level import Level
 from pint.grid.slots import Slots, even_runs, slots_of
@@ -30,10 +29,9 @@ SPLIT = 1 << 15
 
 
 class CompiledDriver(Driver):
-    """Runs whole sweeps in one compiled loop, with the propagator's kernel inlined.
+    """Run whole sweeps in one compiled loop around the propagator's kernel.
 
-    On one rank and thread, a cycle is noted down the first time, and is a single call from then on
-    in which operations follow each other closely through the memory (`pint.drivers.tiling`).
+    On one rank and thread, a cycle is recorded the first time, and is a single call from then on.
 
     Parameters
     ----------
@@ -62,9 +60,9 @@ class CompiledDriver(Driver):
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
         self._in_python = (StackDriver if propagator.batched else LoopDriver)(propagator)
         self._copies = not has(propagator, CoarsensSpace)
-        self._table = np.zeros((1, sweeps.SHAPE + 1), dtype=np.int64)
+        self._table = np.zeros((2, sweeps.SHAPE + 1), dtype=np.int64)
         self._line = np.zeros((1, sweeps.NUM_FIELDS), dtype=np.int64)
-        self._tape: Tape | None = None
+        self._recording: RecordedCycle | None = None
 
     def compile(self) -> None:  # noqa: D102
         shape, dtype = declared(self.propagator)
@@ -73,10 +71,12 @@ class CompiledDriver(Driver):
 
     def _compile(self, dtype: np.dtype[Any], ndim: int) -> None:
         """Compile for states of this dtype and number of dimensions."""
-        self._dtype = dtype
-        self._run = _sweeps_of(self.kernel, dtype, ndim)
+        self._compiled = _program_of(self.kernel, dtype, ndim)
+        self._plain = sweeps.plain_operations(dtype)
         self._params = [self.propagator.kernel_params() for _ in range(self.threads)]
-        self._run(self._line[:0], self._table, self._params[0])
+        size = int(self._table[:, sweeps.SIZE].max())
+        self._scratch = [empty((size,), dtype) for _ in range(self.threads)]
+        self._run(self._line[:0])
         sweeps.integer_digits(np.zeros(0))
 
     def attach(self, hierarchy: Hierarchy) -> None:
@@ -97,7 +97,7 @@ class CompiledDriver(Driver):
                 "use driver 'loop' or 'stack'"
             )
         rows = [_row(level) for level in levels]
-        self._table = np.array(rows, dtype=np.int64)
+        self._table = np.array([*rows, [0] * len(rows[0])], dtype=np.int64)
         self._compile(levels[0].u.dtype, levels[0].u.ndim - 1)
 
     def sweep(self, level: Level, starts: Slots, length: int) -> None:  # noqa: D102
@@ -118,13 +118,13 @@ class CompiledDriver(Driver):
 
     def measure(self, level: Level) -> None:  # noqa: D102
         if has(self.propagator, HasNorm):
-            self._leave_tape()
+            self._cannot_record()
             super().measure(level)
         else:
             self._do(sweeps.NORM, level, range(level.c_rows.start, level.c_rows.stop))
 
     def measure_f_points(self, level: Level) -> None:  # noqa: D102
-        self._leave_tape()
+        self._cannot_record()
         super().measure_f_points(level)
 
     def add_residual(self, level: Level) -> None:  # noqa: D102
@@ -138,19 +138,19 @@ class CompiledDriver(Driver):
         if self._copies:
             self._do_at(sweeps.RESTRICT, level, level.c_points, 1)
         else:
-            self._leave_tape()
+            self._cannot_record()
             super().restrict_state(level, coarse)
 
     def restrict_residual(self, level: Level, coarse: Level) -> None:  # noqa: D102
         if not self._copies:
-            self._leave_tape()
+            self._cannot_record()
             super().restrict_residual(level, coarse)
 
     def correct(self, level: Level, coarse: Level) -> None:  # noqa: D102
         if self._copies:
             self._do_at(sweeps.CORRECT, level, level.c_points, 1)
         else:
-            self._leave_tape()
+            self._cannot_record()
             super().correct(level, coarse)
 
     def restrict(self, u: State, level: int) -> State:  # noqa: D102
@@ -169,41 +169,42 @@ class CompiledDriver(Driver):
         levels = hierarchy.levels
         key = (name, *(level.relaxed for level in levels))
         if key in hierarchy.recorded:
-            replay = hierarchy.recorded[key]
-            tape = replay.tape
-            replay.play(
-                lambda program: self._run(program, self._table, self._params[0]), hierarchy.watch
-            )
-            for level, relaxed in zip(levels, tape.relaxed, strict=True):
+            recorded: RecordedCycle = hierarchy.recorded[key]
+            with hierarchy.watch.phase("cycle"):
+                self._run(recorded.program)
+            for level, relaxed in zip(levels, recorded.relaxed, strict=True):
                 level.relaxed = relaxed
         else:
-            tape = self._note_down(cycle, hierarchy)
-            if tape.complete:
-                bytes_per_state = int(self._table[0, sweeps.SIZE]) * self._dtype.itemsize
-                hierarchy.recorded[key] = Replay(tape, bytes_per_state + 8)  # and the time
+            recorded = self._record(cycle, hierarchy)
+            if recorded.complete:
+                hierarchy.recorded[key] = recorded
         for level in levels:
-            self._count(level, tape.num_steps.get(level.index, 0))
+            self._count(level, recorded.num_steps.get(level.index, 0))
 
-    def _note_down(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> Tape:
-        """Go through a cycle operation by operation, and return what it did."""
+    def _record(self, cycle: Callable[[Hierarchy], None], hierarchy: Hierarchy) -> RecordedCycle:
+        """Run a cycle operation by operation, and return what it did."""
         alone = hierarchy.comm.size == self.threads == 1
         copies = hierarchy.options.periodic or hierarchy.gathered is not None  # in Python
-        tape = Tape(complete=alone and not copies)
-        tape.even = all(isinstance(level.m, int) for level in hierarchy.levels)
-        before, self.num_steps, self._tape = self.num_steps, tape.num_steps, tape
-        begin = time.perf_counter()
+        recorded = RecordedCycle(complete=alone and not copies)
+        before, self.num_steps = self.num_steps, recorded.num_steps
+        self._recording = recorded
         try:
             cycle(hierarchy)
         finally:
-            self.num_steps, self._tape = before, None
-        tape.seconds = time.perf_counter() - begin
-        tape.relaxed = tuple(level.relaxed for level in hierarchy.levels)
-        return tape
+            self.num_steps, self._recording = before, None
+        recorded.relaxed = tuple(level.relaxed for level in hierarchy.levels)
+        recorded.finish()
+        return recorded
 
-    def _leave_tape(self) -> None:
-        """Stop the recording before an operation in Python."""
-        if self._tape is not None:
-            self._tape.complete = False
+    def _cannot_record(self) -> None:
+        """Mark the cycle that is being recorded as one with operations in Python."""
+        if self._recording is not None:
+            self._recording.complete = False
+
+    def _run(self, program: NDArray[np.int64], thread: int = 0) -> None:
+        """Run a program with the parameters and memory of a thread."""
+        scratch = int(self._scratch[thread].ctypes.data)
+        self._compiled(program, self._table, self._params[thread], scratch, self._plain)
 
     def _do_at(self, code: int, level: Level, slots: Slots, first_row: int) -> None:
         """Carry out an operation between slots of a level and consecutive rows of the next one."""
@@ -211,18 +212,17 @@ class CompiledDriver(Driver):
             self._do(code, level, run, first_row + before)
 
     def _do(self, code: int, level: Level, slots: range, more: int = 0) -> None:
-        """Carry out one operation, and note it down."""
+        """Carry out one operation, and record it."""
         if not slots:
             return
         line = (code, level.row, slots.start, slots.stop, slots.step, more)
-        if self._tape is not None:
-            self._tape.note(line, level.watch.current)
+        if self._recording is not None:
+            self._recording.lines.append(line)
         if self._pool is not None and self._is_large(line):
-            work = zip(_split(line, self.threads), self._params, strict=True)
-            list(self._pool.map(lambda part: self._run(part[0], self._table, part[1]), work))
+            list(self._pool.map(self._run, _split(line, self.threads), range(self.threads)))
         else:
             self._line[0] = line
-            self._run(self._line, self._table, self._params[0])
+            self._run(self._line)
 
     def _is_large(self, line: Line) -> bool:
         code, row, begin, end, stride, more = line
@@ -231,8 +231,8 @@ class CompiledDriver(Driver):
 
 
 @once
-def _sweeps_of(kernel: Any, dtype: np.dtype[Any], ndim: int) -> sweeps.Run:
-    return sweeps.compile_sweeps(kernel, dtype, ndim)
+def _program_of(kernel: Any, dtype: np.dtype[Any], ndim: int) -> sweeps.Run:
+    return sweeps.compile_program(kernel, dtype, ndim)
 
 
 def _row(level: Level) -> list[int]:
@@ -250,7 +250,19 @@ def _address(array: Any) -> int:
 
 
 def _split(line: Line, parts: int) -> list[NDArray[np.int64]]:
-    """Split an operation into programs of about equal size; some may be empty."""
-    num = num_items(line)
+    """Split an operation into programs of equal length up to one slot; some may be empty."""
+    code, row, begin, end, stride, more = line
+    num = len(range(begin, end, stride))
     bounds = [num * part // parts for part in range(parts + 1)]
-    return [np.array([items(line, *pair)], dtype=np.int64) for pair in pairwise(bounds)]
+    lines = [
+        (
+            code,
+            row,
+            begin + first * stride,
+            min(begin + last * stride, end),
+            stride,
+            more if code == sweeps.SWEEP else more + first,
+        )
+        for first, last in pairwise(bounds)
+    ]
+    return [np.array([part], dtype=np.int64) for part in lines]

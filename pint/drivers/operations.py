@@ -1,13 +1,13 @@
-"""Compiled sweeps: a program of operations on the levels of one rank, with no Python inside.
+"""Operations on the levels of one rank in machine code: programs with no Python inside.
 
-`compile_sweeps` makes one function for a kernel, into which the kernel is inlined: it runs a list
-of operations, which are relaxation, residual, restriction, coarse right-hand side and correction,
-and looks at the clock between them, if a program says so.
-One file, because Numba's cache does not notice edits in other files; edits of the kernel are
-noticed by `pint.simd.kernel_cache`.
+A program is a list of operations: relaxation, residual, restriction, coarse right-hand side and
+correction. `compile_program` makes the function that runs programs with the steps of one kernel;
+the kernel is inlined once. Operations without steps are compiled once for all kernels
+(`plain_operations`), and called by their address. All code is in one file, because Numba's cache
+does not notice edits in other files; `pint.simd.kernel_cache` notices edits of the kernel.
 
-Levels are described by a table of addresses, one row each, so that one compiled function serves
-any number of levels of any length. In loops over states, ``u[i]`` is the state at slot i.
+A table of addresses describes the levels, one row each, so that one compiled function serves any
+number of levels of any length. In loops over states, ``u[i]`` is the state at slot i.
 """
 
 from __future__ import annotations
@@ -17,30 +17,28 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.cpython.unsafe.tuple import tuple_setitem
 from numba.extending import intrinsic
-from numba.np.numpy_support import carray
+from numba.np.numpy_support import carray, from_dtype
 from numpy.typing import NDArray
 
 from pint.parallel.exact_sum import NUM_DIGITS
+from pint.parallel.once import once
 from pint.simd.kernel_cache import cached, fingerprint, named, named_by_content
 
-Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any], None]
+Run = Callable[[NDArray[np.int64], NDArray[np.int64], Any, int, int], None]
 
 # Columns of the table of levels: arrays by the address of slot 0 (0 where there is none), bits of
-# the weight of C-relaxation, number of slots, entries of a state, shape of a state.
+# the weight of C-relaxation, number of slots, entries of a state, shape of a state. The last row
+# belongs to no level.
 INDEX, U, G, TIMES, RESIDUAL, NORMS, WEIGHT, NUM_SLOTS, SIZE, SHAPE = range(10)
 
-# Operations, and what a row of a program holds besides: level, begin, end, stride, and one more.
-# A tick: 0, the addresses of `clock_gettime` and of the ticks, the clock, the part.
-CHAIN, SWEEP, RESIDUAL_AT, NORM, RESTRICT, COARSE_RHS, CORRECT, ADD_RESIDUAL, TICK = range(9)
+# Operations; a row of a program also holds level, begin, end, stride, and one more number. Those
+# before NORM take steps.
+CHAIN, SWEEP, RESIDUAL_AT, COARSE_RHS, NORM, RESTRICT, CORRECT, ADD_RESIDUAL = range(8)
 NUM_FIELDS = 6
-
-# Ticks are an array of int64: the clock, as two numbers, when it was read last, in nanoseconds, and
-# from here on the nanoseconds of each part of the program.
-SECONDS, NANOSECONDS, LAST_TICK, FIRST_PART = range(4)
 
 _TOGETHER = 32
 """Numbers of small states that are worked on side by side."""
@@ -68,26 +66,25 @@ def _typed_register(typing_context: Any, dtype: Any) -> Any:
     return kind(dtype.dtype)(dtype), codegen
 
 
-def _typed_clock(typing_context: Any, function: Any, clock: Any, address: Any) -> Any:
-    """Return the status of the C function `clock_gettime`, itself given by its address."""
+def _typed_call(typing_context: Any, address: Any, arguments: Any) -> Any:
+    """Call the C function at an address with a tuple of integers, some of them addresses."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        status, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(status, (status, pointer)).as_pointer()
-        where, number, address = arguments
-        call = (builder.trunc(number, status), builder.inttoptr(address, pointer))
-        return builder.call(builder.inttoptr(where, kind), call)
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        numbers = cgutils.unpack_tuple(builder, values[1])  # type: ignore[no-untyped-call]
+        kind = ir.FunctionType(ir.VoidType(), [number.type for number in numbers])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), numbers)
+        return context.get_dummy_value()
 
-    return types.int32(types.int64, types.int64, types.int64), codegen
+    return types.void(types.int64, arguments), codegen
 
 
 _pointer: Any = intrinsic(_typed_pointer)
 _register: Any = intrinsic(_typed_register)
-_read_clock: Any = intrinsic(_typed_clock)
+_call: Any = intrinsic(_typed_call)
 _with_entry: Any = tuple_setitem
 
 
-def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
+def compile_program(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     """Return the function that runs programs of operations with the steps of a kernel.
 
     Parameters
@@ -102,186 +99,153 @@ def compile_sweeps(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     Returns
     -------
     callable
-        ``run(program, table, params)``; it releases the GIL.
+        ``run(program, table, params, scratch, plain)``, with the addresses of memory for one state
+        and of `plain_operations`; it releases the GIL.
     """
     tag = f"{fingerprint(kernel)[:16]}_{dtype}_{ndim}"
     kernel = named_by_content(kernel)
-    is_number, number = ndim == 0, dtype.type
+    is_number = ndim == 0
     template = (0,) * (1 + max(ndim, 1))
 
-    def jit(function: Callable[..., Any]) -> Any:
-        return njit(nogil=True, error_model="numpy")(named(function, tag))
+    def jit(function: Callable[..., Any], **options: bool) -> Any:
+        wrap: Any = njit
+        options |= {"nogil": True, "no_cfunc_wrapper": True}
+        return wrap(error_model="numpy", **options)(named(function, tag))
 
-    @jit
-    def states(address: Any, num: Any, row: Any) -> Any:
-        """Return an array of states of the level, as the kernel sees them."""
+    def chain_of_numbers(row: Any, params: Any, begin: Any, end: Any) -> None:
+        """Step through numbers; a step need not wait until the one before it is in memory."""
+        level, has_g = row[INDEX], row[G] != 0
+        u, g = _pointer(row[U], dtype), _pointer(row[G], dtype)
+        times = _pointer(row[TIMES], np.float64)
+        state, new = carray(_register(dtype), (1,)), carray(_register(dtype), (1,))
+        state[0] = u[begin]
+        for i in range(begin + 1, end + 1):
+            kernel(state, times[i - 1], times[i], level, params, new)
+            state[0] = new[0] + g[i] if has_g else new[0]
+            u[i] = state[0]
+
+    def steps(line: Any, row: Any, params: Any, scratch: Any) -> None:
+        """Take steps, and put them where the operation needs them.
+
+        SWEEP: from each of the slots begin, begin + stride, ... < end take `length` steps. Small
+        states go side by side through several intervals, so that the processor need not wait for
+        one step before it begins another. CHAIN: one step from each slot, in order.
+        RESIDUAL_AT: set r = Phi(u_{i-1}) - u_i + g_i at the slots begin, begin + stride, ... < end.
+        COARSE_RHS: set g_i = g_i + u_i - Phi(u_{i-1}), where g_i is the restricted residual.
+        """
+        code, begin, end, stride, more = line[0], line[2], line[3], line[4], line[5]
+        num, level, has_g = row[NUM_SLOTS], row[INDEX], row[G] != 0
+        size = 1 if is_number else row[SIZE]
         shape = _with_entry(template, 0, num)
         for axis in range(1, len(template)):
             shape = _with_entry(shape, axis, row[SHAPE + axis - 1])
-        return carray(_pointer(address, dtype), shape)
-
-    @jit
-    def flat(address: Any, num: Any, row: Any) -> Any:
-        """Return the same as one row of numbers for each state."""
-        size = 1 if is_number else row[SIZE]
-        return carray(_pointer(address, dtype), (num, size))
-
-    @jit
-    def time_array(row: Any) -> Any:
-        return carray(_pointer(row[TIMES], np.float64), (row[NUM_SLOTS],))
-
-    @jit
-    def chain(row: Any, params: Any, begin: Any, end: Any) -> None:
-        """Set u_i = Phi(u_{i-1}) + g_i at the slots begin + 1, ..., end, one after another."""
-        num, level = row[NUM_SLOTS], row[INDEX]
-        u, numbers = states(row[U], num, row), flat(row[U], num, row)
-        g, has_g = flat(row[G], num, row), row[G] != 0
-        times = time_array(row)
-        for i in range(begin + 1, end + 1):
-            kernel(u[i - 1], times[i - 1], times[i], level, params, u[i])
-            if has_g:
-                for k in range(numbers.shape[1]):
-                    numbers[i, k] += g[i, k]
-
-    @jit
-    def chain_of_numbers(row: Any, params: Any, begin: Any, end: Any) -> None:
-        """Do as `chain` for numbers: the next step need not wait for the memory."""
-        level, times = row[INDEX], time_array(row)
-        u, g, has_g = flat(row[U], row[NUM_SLOTS], row), flat(row[G], row[NUM_SLOTS], row), row[G]
-        state, new = carray(_register(dtype), (1,)), carray(_register(dtype), (1,))
-        state[0] = u[begin, 0]
-        for i in range(begin + 1, end + 1):
-            kernel(state, times[i - 1], times[i], level, params, new)
-            state[0] = new[0] if has_g == 0 else new[0] + g[i, 0]
-            u[i, 0] = state[0]
-
-    @jit
-    def sweep(row: Any, params: Any, begin: Any, end: Any, stride: Any, length: Any) -> None:
-        """From each of the slots begin, begin + stride, ... < end take `length` steps.
-
-        Small states go side by side through several intervals, so that the processor need not
-        wait for one step before it begins another.
-        """
-        num, level = row[NUM_SLOTS], row[INDEX]
-        u, numbers = states(row[U], num, row), flat(row[U], num, row)
-        g, has_g = flat(row[G], num, row), row[G] != 0
-        times = time_array(row)
-        together = stride * max(1, _TOGETHER // numbers.shape[1])
+        is_sweep = code <= SWEEP
+        address = row[U] if is_sweep else row[RESIDUAL] if code == RESIDUAL_AT else scratch
+        states, out = (
+            carray(_pointer(row[U], dtype), shape),
+            carray(_pointer(address, dtype), shape),
+        )
+        u, g, new = _pointer(row[U], dtype), _pointer(row[G], dtype), _pointer(address, dtype)
+        times = _pointer(row[TIMES], np.float64)
+        together = stride * max(1, _TOGETHER // size) if is_sweep else end
+        length = more if code == SWEEP else 1
+        before = 0 if is_sweep else 1
+        to, onward = more if code == RESIDUAL_AT else 0, 1 if code == RESIDUAL_AT else 0
         for first in range(begin, end, together):
-            behind = min(first + together, end)
             for k in range(1, length + 1):
-                for i in range(first + k, min(behind + k, num), stride):
-                    kernel(u[i - 1], times[i - 1], times[i], level, params, u[i])
-                    if has_g:
-                        for j in range(numbers.shape[1]):
-                            numbers[i, j] += g[i, j]
+                last = min(min(first + together, end) + k - before, num)
+                if is_sweep:
+                    to, onward = first + k, stride
+                for i in range(first + k - before, last, stride):
+                    kernel(states[i - 1], times[i - 1], times[i], level, params, out[to])
+                    if is_sweep:
+                        if has_g:
+                            for j in range(i * size, (i + 1) * size):
+                                u[j] += g[j]
+                    elif code == RESIDUAL_AT:
+                        for j in range(size):
+                            new[to * size + j] -= u[i * size + j]
+                            if has_g:
+                                new[to * size + j] += g[i * size + j]
+                    else:
+                        for j in range(size):
+                            g[i * size + j] = (g[i * size + j] + u[i * size + j]) - new[j]
+                    to += onward
 
-    @jit
-    def residual(row: Any, params: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
-        """Set r = Phi(u_{i-1}) - u_i + g_i at the slots begin, begin + stride, ... < end."""
-        num, level = row[NUM_SLOTS], row[INDEX]
-        u, numbers = states(row[U], num, row), flat(row[U], num, row)
-        g, has_g = flat(row[G], num, row), row[G] != 0
-        times = time_array(row)
-        r, r_numbers = states(row[RESIDUAL], num, row), flat(row[RESIDUAL], num, row)
-        for i in range(begin, end, stride):
-            kernel(u[i - 1], times[i - 1], times[i], level, params, r[slot])
-            for k in range(numbers.shape[1]):
-                r_numbers[slot, k] -= numbers[i, k]
-                if has_g:
-                    r_numbers[slot, k] += g[i, k]
-            slot += 1
+    steps = jit(steps, no_cpython_wrapper=True)
+    chain_of_numbers = jit(chain_of_numbers, no_cpython_wrapper=True)
 
-    @jit
-    def norm(row: Any, begin: Any, end: Any) -> None:
-        """Set the squared 2-norms of the residuals at the coarse slots begin..end-1."""
-        r = flat(row[RESIDUAL], end, row)
-        norms = carray(_pointer(row[NORMS], np.float64), (end,))
-        for slot in range(begin, end):
-            total = 0.0
-            for k in range(r.shape[1]):
-                size = np.float64(abs(r[slot, k]))
-                total += size * size
-            norms[slot] = total
-
-    @jit
-    def restrict(row: Any, coarse: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
-        """Copy the states at the slots begin, begin + stride, ... to the coarse level."""
-        u, v = flat(row[U], row[NUM_SLOTS], row), flat(coarse[U], coarse[NUM_SLOTS], row)
-        for i in range(begin, end, stride):
-            for k in range(u.shape[1]):
-                v[slot, k] = u[i, k]
-            slot += 1
-
-    @jit
-    def coarse_rhs(row: Any, params: Any, begin: Any, end: Any) -> None:
-        """Set g_i = g_i + u_i - Phi(u_{i-1}), where g_i is the restricted residual."""
-        num, level = row[NUM_SLOTS], row[INDEX]
-        u, numbers = states(row[U], num, row), flat(row[U], num, row)
-        g = flat(row[G], num, row)
-        times = time_array(row)
-        new = np.empty_like(u[0])
-        new_numbers = new.reshape(-1)
-        for i in range(begin, end):
-            kernel(u[i - 1], times[i - 1], times[i], level, params, new)
-            for k in range(numbers.shape[1]):
-                g[i, k] = (g[i, k] + numbers[i, k]) - new_numbers[k]
-
-    @jit
-    def correct(row: Any, coarse: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
-        """Add the change of the coarse states to the states they came from."""
-        u, v = flat(row[U], row[NUM_SLOTS], row), flat(coarse[U], coarse[NUM_SLOTS], row)
-        for i in range(begin, end, stride):
-            for k in range(u.shape[1]):
-                u[i, k] += v[slot, k] - u[i, k]
-            slot += 1
-
-    @jit
-    def add_residual(row: Any, begin: Any, end: Any, stride: Any, slot: Any) -> None:
-        """Add the residuals, times a weight, at the slots begin, begin + stride, ... < end."""
-        u, r = flat(row[U], row[NUM_SLOTS], row), flat(row[RESIDUAL], row[NUM_SLOTS], row)
-        weight = number(np.int64(row[WEIGHT]).view(np.float64))
-        for i in range(begin, end, stride):
-            for k in range(u.shape[1]):
-                u[i, k] += weight * r[slot, k]
-            slot += 1
-
-    @jit
-    def tick(function: Any, address: Any, clock: Any, part: Any) -> None:
-        """Add the nanoseconds since the last tick to a part of the program."""
-        ticks = carray(_pointer(address, np.int64), (FIRST_PART + part + 1,))
-        _read_clock(function, clock, address)
-        now = 1_000_000_000 * ticks[SECONDS] + ticks[NANOSECONDS]
-        ticks[FIRST_PART + part] += now - ticks[LAST_TICK]
-        ticks[LAST_TICK] = now
-
-    step_on = chain_of_numbers if is_number else chain
-
-    def run(program: Any, table: Any, params: Any) -> None:
-        for line in range(program.shape[0]):
-            code, at, begin, end, stride, more = program[line]
+    def run(program: Any, table: Any, params: Any, scratch: Any, plain: Any) -> None:
+        for index in range(program.shape[0]):
+            line = program[index]
+            code, at = line[0], line[1]
             row = table[at]
-            if code == CHAIN:
-                step_on(row, params, begin, end)
-            elif code == SWEEP:
-                sweep(row, params, begin, end, stride, more)
-            elif code == RESIDUAL_AT:
-                residual(row, params, begin, end, stride, more)
-            elif code == NORM:
-                norm(row, begin, end)
-            elif code == RESTRICT:
-                restrict(row, table[at + 1], begin, end, stride, more)
-            elif code == COARSE_RHS:
-                coarse_rhs(row, params, begin, end)
-            elif code == CORRECT:
-                correct(row, table[at + 1], begin, end, stride, more)
-            elif code == ADD_RESIDUAL:
-                add_residual(row, begin, end, stride, more)
-            elif code == TICK:
-                tick(begin, end, stride, more)
+            if code >= NORM:
+                begin, end, stride, slot = line[2], line[3], line[4], line[5]
+                coarse = table[at + 1, U]
+                _call(
+                    plain,
+                    (code, begin, end, stride, slot, row[SIZE], row[WEIGHT],
+                     row[U], coarse, row[RESIDUAL], row[NORMS]),
+                )  # fmt: skip
+            elif is_number and code == CHAIN:
+                chain_of_numbers(row, params, line[2], line[3])
+            else:
+                steps(line, row, params, scratch)
 
     run_cached: Run = cached(jit(run))
     return run_cached
+
+
+@once
+def plain_operations(dtype: np.dtype[Any]) -> int:
+    """Return the address of the C function that carries out operations without steps."""
+    kind: Any = types.CPointer
+    pointer, integer, number = kind(from_dtype(dtype)), types.int64, dtype.type
+
+    def operate(
+        code: Any, begin: Any, end: Any, stride: Any, slot: Any, size: Any, weight: Any,
+        u: Any, coarse: Any, r: Any, norms: Any,
+    ) -> None:  # fmt: skip
+        """Work on slots of a level, and on consecutive slots of the next one.
+
+        NORM: set the squared 2-norms of the residuals at the coarse slots begin..end-1.
+        RESTRICT: copy the states at the slots begin, begin + stride, ... to the coarse level.
+        CORRECT: add the change of the coarse states to the states they came from.
+        ADD_RESIDUAL: add the residuals, times a weight.
+        """
+        if code == NORM:
+            for row in range(begin, end):
+                total = 0.0
+                for k in range(row * size, (row + 1) * size):
+                    magnitude = np.float64(abs(r[k]))
+                    total += magnitude * magnitude
+                norms[row] = total
+            return
+        factor = number(np.int64(weight).view(np.float64))
+        for i in range(begin, end, stride):
+            here, there = i * size, slot * size
+            if code == RESTRICT:
+                for k in range(size):
+                    coarse[there + k] = u[here + k]
+            elif code == CORRECT:
+                for k in range(size):
+                    u[here + k] += coarse[there + k] - u[here + k]
+            else:
+                for k in range(size):
+                    u[here + k] += factor * r[there + k]
+            slot += 1
+
+    arguments = [integer] * 7 + [pointer] * 3 + [kind(types.float64)]
+    function = named(operate, str(dtype))
+    compiled = cfunc(types.void(*arguments), cache=True, error_model="numpy")(function)
+    _KEPT.append(compiled)
+    address: Any = compiled.address
+    return int(address)
+
+
+_KEPT: list[Any] = []
+"""Compiled C functions; their addresses are valid while these exist."""
 
 
 @njit(cache=True, nogil=True)
