@@ -23,8 +23,8 @@ from pint.mgrit.solver import MGRIT
 from pint.options import Delta
 from pint.propagator import Step
 from pint.rnn.layer_solver import LayerSolver
+from pint.rnn.layers import Layers
 from pint.rnn.linearization import RecurrenceLinearization
-from pint.rnn.recurrence import Recurrence
 
 if TYPE_CHECKING:
     from pint.grid.hierarchy import Hierarchy
@@ -110,8 +110,8 @@ def diagonals(linearization: Any) -> Array:
     `docs/gru.md`. Diagonals of consecutive evaluations are multiplied.
     """
     assert isinstance(linearization, RecurrenceLinearization)
-    model, tape = linearization.model, linearization.tape
-    assert isinstance(model, Recurrence)
+    model, tape = linearization.layers, linearization.tape
+    assert isinstance(model, Layers)
     assert model.cell.is_gru
     total = np.ones_like(linearization.u)
     for layer in range(total.shape[1]):
