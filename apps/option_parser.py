@@ -63,6 +63,12 @@ class OptionParser(jsonargparse.ArgumentParser):
         )
         self._reads_file = False
 
+    def add_argument(self, *names: Any, **how: Any) -> Any:
+        """Add an option; a float may be inf, which the model or the options then refuse."""
+        if how.get("type") is float:
+            how["type"] = _number
+        return super().add_argument(*names, **how)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print one line on stderr and exit with status 2; raise ValueError for a file."""
         if self._reads_file:

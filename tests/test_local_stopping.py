@@ -14,7 +14,7 @@ WAYS = [
     {"coarsening": 2, "levels": 4, "cycle": "F"},
     {"coarsening": 3, "relax_weight": 1.1, "coarsest": "relaxation"},
     {"coarsening": ((0, 1, 2, 9, 12, 20, 31, 40, 55), 2), "residual_points": "all_points"},
-    {"coarsening": 4, "coarsest": "pipelined", "norm": np.inf},
+    {"coarsening": 4, "coarsest": "pipelined", "time_norm": np.inf},
 ]
 
 

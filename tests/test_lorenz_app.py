@@ -57,7 +57,7 @@ def test_exponents_are_the_same_on_two_ranks(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--delta", "4"], "delta must be at most 3"),
+        (["--delta", "4"], "directions must be at most 3"),
         (["--delta", "1", "--time", "1", "--settled", "9"], "start must be before the last"),
         (["--time", "-1"], "stop must be a positive number, got -1.0"),
         (["--rho", "inf"], "rho must be finite, got inf"),

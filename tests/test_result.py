@@ -122,7 +122,7 @@ def test_results_to_files_from_each_callback(tmp_path):
     assert np.array_equal(end.history["residual"], result.residuals)
     assert end.coarsening == (1, (0, 3, 5, 40))
     assert end.options["solver"]["coarsening"] == "1, 4 points"
-    assert end.options["solver"]["norm"] == 2
+    assert end.options["solver"]["time_norm"] == 2
     assert set(end.timings) == {*PHASES, "compile"}
     assert end.work["steps"].tolist() == [[result.num_steps[level] for level in range(3)]]
     assert end.work["bytes"].tolist() == [result.num_bytes]

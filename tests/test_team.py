@@ -89,4 +89,4 @@ def test_same_bits_for_any_number_of_threads(cell, levels):
 def test_threads_of_the_options_reach_the_layers():
     network = Network(RecurrenceOptions(num_features=2, hidden=4), 3)
     options = MGRITOptions(levels=1, threads=3)
-    assert NetworkSolver(network, T, options, options).sweep.model.team.size == 3
+    assert NetworkSolver(network, T, options, options).layer_solvers[0].model.team.size == 3

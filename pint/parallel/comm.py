@@ -99,13 +99,13 @@ def time_by_space(comm: Any, space_ranks: int) -> tuple[Communicator, Communicat
     return both.across(space_ranks), both.split(space_ranks)
 
 
-def run(main: Callable[[], int], comm: Communicator) -> int:
+def run(main: Callable[[], int | None], comm: Communicator) -> int | None:
     """Run `main`; an exception on one rank ends all ranks, so that none waits for ever.
 
     Parameters
     ----------
     main : callable
-        Returns an exit status; SystemExit passes through.
+        Returns an exit status, None for success; SystemExit passes through.
     comm : Communicator
         The ranks that run it.
     """

@@ -329,7 +329,7 @@ class ThreadCommunicator(Communicator):
     def _meet(self, operation: str, array: NDArray[Any]) -> list[NDArray[Any]]:
         """Return copies of the arrays of all ranks, which must not be changed."""
         world, key = self._world, (self._name, next(self._meetings))
-        copy = np.array(array, order="C")
+        copy = np.asarray(array).copy(order="C")
         with world.lock:
             meeting = world.meetings.setdefault(key, _Meeting(self.size))
             meeting.arrays[self.rank], meeting.operations[self.rank] = copy, operation

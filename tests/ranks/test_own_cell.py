@@ -1,5 +1,7 @@
 """The three ways to write a cell, on any number of ranks: states and gradients of one process."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from pint import MGRIT, AdjointSolver, MGRITOptions, Status, TimeGrid
 from pint.parallel.comm import world
 
 BATCH, FEATURES, HIDDEN = 2, 3, 4
+ONE_AT_A_TIME = threading.Lock()
 
 
 def make(way):
@@ -19,7 +22,8 @@ def make(way):
         )
         from apps.own_cell_torch import make_cell
 
-        return make_cell(FEATURES, HIDDEN, seed=0), torch.tensor
+        with ONE_AT_A_TIME:  # torch.manual_seed is for the whole process
+            return make_cell(FEATURES, HIDDEN, seed=0), torch.tensor
     return {"numpy": LeakyCell, "numba": FusedCell}[way](FEATURES, HIDDEN, seed=0), np.array
 
 
