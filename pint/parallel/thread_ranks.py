@@ -287,7 +287,7 @@ class ThreadCommunicator(Communicator):
         kind = f"bcast of {array.dtype} {array.shape} from rank {root}"
         sent = self._meet(kind, array if self.rank == root else np.zeros(0))[root]
         if self.rank != root:
-            array[...] = sent
+            np.asarray(array)[...] = sent  # a view, also of a torch tensor
         return array
 
     def barrier(self) -> None:  # noqa: D102
