@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "pint").rglob("*.py"))
 REPEATABLE = {"__init__", "solver", "propagator"}
 MOST_LOOSE_FILES = 11
-MOST_LINES = 27_700  # the limit only shrinks, towards 22,500
+MOST_LINES = 27_400  # the limit only shrinks, towards 22,500
 
 
 def repeated_files() -> Iterator[str]:
