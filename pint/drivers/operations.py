@@ -197,6 +197,40 @@ def compile_program(kernel: Any, dtype: np.dtype[Any], ndim: int) -> Run:
     return run_cached
 
 
+@njit(error_model="numpy", forceinline=True)
+def _work(
+    code: Any, begin: Any, end: Any, stride: Any, slot: Any, size: Any, factor: Any,
+    u: Any, coarse: Any, r: Any, norms: Any,
+) -> None:  # fmt: skip
+    """Work on slots of a level, and on consecutive slots of the next one.
+
+    NORM: set the squared 2-norms of the residuals at the coarse slots begin..end-1.
+    RESTRICT: copy the states at the slots begin, begin + stride, ... to the coarse level.
+    CORRECT: add the change of the coarse states to the states they came from.
+    ADD_RESIDUAL: add the residuals, times a factor.
+    """
+    if code == NORM:
+        for row in range(begin, end):
+            total = 0.0
+            for k in range(row * size, (row + 1) * size):
+                magnitude = np.float64(abs(r[k]))
+                total += magnitude * magnitude
+            norms[row] = total
+        return
+    for i in range(begin, end, stride):
+        here, there = i * size, slot * size
+        if code == RESTRICT:
+            for k in range(size):
+                coarse[there + k] = u[here + k]
+        elif code == CORRECT:
+            for k in range(size):
+                u[here + k] += coarse[there + k] - u[here + k]
+        else:
+            for k in range(size):
+                u[here + k] += factor * r[there + k]
+        slot += 1
+
+
 @once
 def plain_operations(dtype: np.dtype[Any]) -> int:
     """Return the address of the C function that carries out operations without steps."""
@@ -207,34 +241,12 @@ def plain_operations(dtype: np.dtype[Any]) -> int:
         code: Any, begin: Any, end: Any, stride: Any, slot: Any, size: Any, weight: Any,
         u: Any, coarse: Any, r: Any, norms: Any,
     ) -> None:  # fmt: skip
-        """Work on slots of a level, and on consecutive slots of the next one.
-
-        NORM: set the squared 2-norms of the residuals at the coarse slots begin..end-1.
-        RESTRICT: copy the states at the slots begin, begin + stride, ... to the coarse level.
-        CORRECT: add the change of the coarse states to the states they came from.
-        ADD_RESIDUAL: add the residuals, times a weight.
-        """
-        if code == NORM:
-            for row in range(begin, end):
-                total = 0.0
-                for k in range(row * size, (row + 1) * size):
-                    magnitude = np.float64(abs(r[k]))
-                    total += magnitude * magnitude
-                norms[row] = total
-            return
+        """Do as `_work`; for numbers in machine code without a loop over the entries of a state."""
         factor = number(np.int64(weight).view(np.float64))
-        for i in range(begin, end, stride):
-            here, there = i * size, slot * size
-            if code == RESTRICT:
-                for k in range(size):
-                    coarse[there + k] = u[here + k]
-            elif code == CORRECT:
-                for k in range(size):
-                    u[here + k] += coarse[there + k] - u[here + k]
-            else:
-                for k in range(size):
-                    u[here + k] += factor * r[there + k]
-            slot += 1
+        if size == 1:
+            _work(code, begin, end, stride, slot, 1, factor, u, coarse, r, norms)
+        else:
+            _work(code, begin, end, stride, slot, size, factor, u, coarse, r, norms)
 
     arguments = [integer] * 7 + [pointer] * 3 + [kind(types.float64)]
     function = named(operate, str(dtype))
