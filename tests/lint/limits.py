@@ -21,6 +21,7 @@ EXCEPTIONS: dict[str, str] = {
     "pint/adjoint/solver.py::AdjointSolver.solve": OWN,
     "pint/check.py::_Check.level": "one line for each method of a model",
     "pint/drivers/operations.py::compile_program": KERNEL,
+    "pint/drivers/operations.py::_work": KERNEL,
     "pint/drivers/operations.py::plain_operations": KERNEL,
     "pint/mgrit/solver.py::MGRIT.solve": OWN,
     "pint/options.py::MGRITOptions.__post_init__": "one line for each rule of the options",
