@@ -66,8 +66,8 @@ class RichardsonEstimate:
         ends, slots = self.coarse.grid.fine_index, self.coarse.targets
         if (np.diff(ends) == 1).any():
             raise ValueError(
-                "order needs at least 2 steps between the C-points of the finest level, and there "
-                "is 1: use a coarsening factor of at least 2"
+                "richardson needs at least 2 steps between the C-points of the finest level, and "
+                "there is 1: use a coarsening factor of at least 2"
             )
         self.parts, self.sums = _shares(self.level.grid, ends, self.order + 1)
         own = range(*slots.indices(self.coarse.num_slots))
@@ -146,8 +146,8 @@ def check_model(propagator: Propagator) -> None:
     name = type(propagator).__name__
     if has(propagator, CoarsensSpace):
         raise ValueError(
-            f"order compares states of the two finest levels, and {name}'s states differ in space: "
-            "leave restrict and interpolate as they are, or leave richardson out"
+            f"richardson compares states of the two finest levels, and {name}'s states differ in "
+            "space: leave restrict and interpolate as they are, or leave richardson out"
         )
     if has(propagator, HasResidual):
         raise ValueError(

@@ -154,8 +154,8 @@ class MGRIT:
             check_model(self.propagator)
             if len(self.hierarchy.levels) == 1:
                 raise ValueError(
-                    f"order compares two levels, and {self.grid.num_steps} steps give one: lower "
-                    "min_coarse or coarsening, or leave order out"
+                    f"richardson compares two levels, and {self.grid.num_steps} steps give one: "
+                    "lower min_coarse or coarsening, or leave richardson out"
                 )
 
     @property
@@ -265,8 +265,8 @@ class MGRIT:
                     with self.comm.exchange():
                         step_in_turn(self.hierarchy.levels[0], self.driver)
             status = history.run()
-            is_finite = status is Status.DIVERGED or history.check_states(local=local_status)
-            status = status if is_finite else Status.DIVERGED
+            if status is not Status.DIVERGED and not history.check_states(local=local_status):
+                status = Status.DIVERGED
         whole, driver = history.hierarchy.whole, history.driver
         finest = whole.levels[0]
         if history.hierarchy is not whole:  # points were left alone on the way
