@@ -2,8 +2,9 @@
 
 import importlib.util
 
-# This module cannot be imported without torch, and says so.
-collect_ignore = [] if importlib.util.find_spec("torch") else ["pint/torch.py"]
+# Modules that cannot be imported without a package that `make test` does not install.
+NEEDS = {"torch": "pint/torch.py", "grimp": "tests/lint/house.py"}
+collect_ignore = [path for package, path in NEEDS.items() if not importlib.util.find_spec(package)]
 
 
 def pytest_collection_modifyitems(items):
